@@ -1,0 +1,60 @@
+"""Numerical methods for PyTorch: differential equations solved by modular, batched, trainable methods.
+
+`odeint` solves an initial value problem. Methods (`Stepper`) and step-size control (`Controller`) are modules; a
+Runge-Kutta method is a `ButcherTableau`.
+"""
+
+from dyn_numerics._version import __version__
+from dyn_numerics.errors import MaxStepsError, NonFiniteError, SolverError, StepUnderflowError
+from dyn_numerics.ode.controllers.controller import Controller, Verdict
+from dyn_numerics.ode.controllers.fixed_step import FixedStep
+from dyn_numerics.ode.controllers.pid import PIDController
+from dyn_numerics.ode.dense import DenseSolution
+from dyn_numerics.ode.odeint import odeint
+from dyn_numerics.ode.solution import Solution
+from dyn_numerics.ode.stepper import Step, Stepper
+from dyn_numerics.ode.steppers.explicit_runge_kutta import (
+    Bosh3,
+    Dopri5,
+    Euler,
+    ExplicitRungeKutta,
+    Heun,
+    Midpoint,
+    Ralston,
+    RungeKutta2,
+    RungeKutta4,
+    Tsit5,
+)
+from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
+from dyn_numerics.statistics import Statistics
+from dyn_numerics.status import Status
+
+__all__ = [
+    "Bosh3",
+    "ButcherTableau",
+    "Controller",
+    "DenseSolution",
+    "Dopri5",
+    "Euler",
+    "ExplicitRungeKutta",
+    "FixedStep",
+    "Heun",
+    "MaxStepsError",
+    "Midpoint",
+    "NonFiniteError",
+    "PIDController",
+    "Ralston",
+    "RungeKutta2",
+    "RungeKutta4",
+    "Solution",
+    "SolverError",
+    "Statistics",
+    "Status",
+    "Step",
+    "StepUnderflowError",
+    "Stepper",
+    "Tsit5",
+    "Verdict",
+    "__version__",
+    "odeint",
+]

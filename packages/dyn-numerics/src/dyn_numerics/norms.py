@@ -1,0 +1,24 @@
+"""Norms of scaled errors."""
+
+from __future__ import annotations
+
+from math import sqrt
+
+import torch
+from torch import Tensor
+
+__all__ = ["rms_norm"]
+
+
+def rms_norm(x: Tensor) -> Tensor:
+    """Root mean square of the magnitudes of all elements.
+
+    Args:
+        x: Real or complex, any shape; half precision is accumulated in float32.
+
+    Returns:
+        Shape `[]`, real, non-negative; 0 for an empty tensor.
+    """
+    half = x.dtype in (torch.float16, torch.bfloat16)
+    norm: Tensor = torch.linalg.vector_norm(x, dtype=torch.float32 if half else None)
+    return norm / sqrt(max(x.numel(), 1))

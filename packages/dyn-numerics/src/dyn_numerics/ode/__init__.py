@@ -1,0 +1,1 @@
+"""Initial value problems: the handler, its loop and what plugs into it."""

@@ -1,0 +1,183 @@
+"""Checks of what the user passes to `odeint`: bad input is refused at once, by name, with what was expected."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from itertools import pairwise
+from math import ceil, inf, isfinite
+from numbers import Real
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_leaves
+
+from dyn_numerics.ode.controllers.controller import Controller
+from dyn_numerics.ode.controllers.fixed_step import FixedStep
+from dyn_numerics.ode.controllers.pid import PIDController
+from dyn_numerics.ode.stepper import Stepper
+from dyn_numerics.ode.times import time_dtype
+from dyn_numerics.pytree_state import StateLayout
+
+__all__ = [
+    "check_initial_state",
+    "choose_controller",
+    "extra_arguments",
+    "flat_tolerance",
+    "step_grid",
+    "step_limit",
+    "time_span",
+]
+
+DEFAULT_MAX_STEPS = 100_000
+
+
+def check_initial_state(x0: Any) -> StateLayout:
+    """Returns the layout of a finite initial state.
+
+    Raises:
+        TypeError: If it is not a pytree of floating or complex tensors.
+        ValueError: If it has no leaf, leaves on several devices, or values that are not finite.
+    """
+    layout = StateLayout(x0, "x0")
+    if not all(bool(torch.isfinite(leaf.detach()).all()) for leaf in tree_leaves(x0)):
+        raise ValueError("x0: got values that are NaN or infinite, expected finite ones")
+    return layout
+
+
+def extra_arguments(args: Sequence[Any]) -> tuple[Any, ...]:
+    """Returns the field's further arguments as a tuple.
+
+    Raises:
+        TypeError: If they are not a sequence, or a tensor, which would come apart along its first dimension.
+    """
+    if isinstance(args, Tensor) or not isinstance(args, Iterable):
+        raise TypeError(f"args: got a {type(args).__name__}, expected a tuple of arguments; try args=(...,)")
+    return tuple(args)
+
+
+def time_span(t_span: Tensor | Sequence[float], layout: StateLayout) -> tuple[Tensor, Tensor, list[float]]:
+    """Returns the output times as the user gets them back, in the dtype of times, and as host numbers.
+
+    Raises:
+        TypeError: If `t_span` is neither a sequence of numbers nor a floating tensor.
+        ValueError: If it is empty, not one-dimensional, not finite, or neither strictly monotone nor of no length.
+    """
+    if isinstance(t_span, Tensor):
+        if not t_span.is_floating_point():
+            raise TypeError(f"t_span: got dtype {t_span.dtype}, expected a floating dtype; try t_span.double()")
+        given = t_span.to(layout.device)
+    else:
+        dtype, device = time_dtype(layout.device), layout.device
+        try:
+            entries = list(t_span)
+            if any(isinstance(t, Tensor) for t in entries):
+                given = torch.stack([torch.as_tensor(t, dtype=dtype, device=device) for t in entries])
+            else:
+                given = torch.tensor([float(t) for t in entries], dtype=dtype, device=device)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(
+                f"t_span: got {t_span!r}, expected a sequence of times or a tensor [T], such as (0.0, 1.0)"
+            ) from None
+    if given.dim() != 1:
+        raise ValueError(f"t_span: got shape {list(given.shape)}, expected one dimension [T]")
+    inner = given.to(time_dtype(layout.device))
+    times: list[float] = inner.detach().tolist()
+    if not times:
+        raise ValueError("t_span: got no times, expected at least one, such as (0.0, 1.0)")
+    if not all(isfinite(t) for t in times):
+        raise ValueError(f"t_span: got {next(t for t in times if not isfinite(t))}, expected finite times")
+    steps = [b - a for a, b in pairwise(times)]
+    if not (all(s > 0 for s in steps) or all(s < 0 for s in steps) or all(s == 0 for s in steps)):
+        i = next(i for i, s in enumerate(steps) if s * steps[0] <= 0 or s == 0)
+        raise ValueError(
+            f"t_span: got {times[i]:.10g} followed by {times[i + 1]:.10g} at index {i}, expected strictly increasing "
+            f"or strictly decreasing times; try sorting it and dropping repeated ones"
+        )
+    if not isinstance(t_span, Tensor):
+        given = given.to(layout.dtype.to_real())
+    return given, inner, times
+
+
+def flat_tolerance(name: str, tolerance: float | Tensor, layout: StateLayout) -> float | Tensor:
+    """Returns a tolerance as a number, or as a vector that fits the flat state.
+
+    Raises:
+        TypeError: If it is neither a number nor a tensor.
+        ValueError: If it is not positive and finite, or does not broadcast against every leaf of the state.
+    """
+    if isinstance(tolerance, Tensor):
+        if not bool(((tolerance > 0) & torch.isfinite(tolerance)).all()):
+            raise ValueError(
+                f"{name}: got a tensor with values from {tolerance.min().item()} to {tolerance.max().item()}, "
+                f"expected positive and finite ones"
+            )
+        dtype = torch.promote_types(layout.dtype.to_real(), torch.float32)
+        try:
+            leaves = [torch.broadcast_to(tolerance.detach(), shape).reshape(-1) for shape in layout.shapes]
+        except RuntimeError:
+            raise ValueError(
+                f"{name}: got shape {list(tolerance.shape)}, expected one that broadcasts against the state's "
+                f"{[list(shape) for shape in layout.shapes]}"
+            ) from None
+        return torch.cat(leaves).to(dtype=dtype, device=layout.device)
+    return _positive(name, tolerance, "a positive number or tensor")
+
+
+def _positive(name: str, number: float, expected: str) -> float:
+    if isinstance(number, bool) or not isinstance(number, Real):
+        raise TypeError(f"{name}: got a {type(number).__name__}, expected {expected}")
+    if not (isfinite(number) and number > 0):
+        raise ValueError(f"{name}: got {number}, expected {expected}")
+    return float(number)
+
+
+def choose_controller(controller: Controller | None, stepper: Stepper, step_size: float | None) -> Controller:
+    """Returns the controller that goes with a method: PID where it has an error estimate, otherwise fixed steps.
+
+    Raises:
+        TypeError: If `controller` is not a controller, or `step_size` not a number.
+        ValueError: If `step_size` is not positive, or the controller does not go with it or with the method.
+    """
+    if step_size is not None:
+        _positive("step_size", step_size, "a positive number; its sign follows t_span")
+    if controller is None:
+        return PIDController() if step_size is None and stepper.error_order is not None else FixedStep()
+    if not isinstance(controller, Controller):
+        raise TypeError(f"controller: got a {type(controller).__name__}, expected a dyn_numerics.Controller")
+    if controller.adaptive and step_size is not None:
+        raise ValueError("step_size: got one beside an adaptive controller, expected one of the two")
+    if controller.adaptive and stepper.error_order is None:
+        raise ValueError(
+            f"controller: got an adaptive one for {stepper}, which has no error estimate; "
+            f"try solver='tsit5', or leave the controller out"
+        )
+    return controller
+
+
+def step_limit(max_steps: int | None, adaptive: bool) -> float:
+    """Returns the greatest number of attempts: by default 10^5 for adaptive steps and none for fixed ones.
+
+    Raises:
+        ValueError: If `max_steps` is not a positive integer.
+    """
+    if max_steps is None:
+        return DEFAULT_MAX_STEPS if adaptive else inf
+    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
+        raise ValueError(f"max_steps: got {max_steps!r}, expected a positive integer, or None for the default")
+    return max_steps
+
+
+def step_grid(times: list[float], inner: Tensor, step_size: float | None) -> tuple[list[float], Tensor]:
+    """Returns the times that a fixed-step solve lands on, the start included: as host numbers and as a tensor.
+
+    They are the output times, or `t0 + i * step_size` up to the end.
+    """
+    if step_size is None:
+        return times, inner
+    length = abs(times[-1] - times[0])
+    count = ceil(length / step_size * (1 - 1e-10))  # a last step of rounding errors alone is left out
+    signed = step_size if times[-1] > times[0] else -step_size
+    grid = [times[0] + i * signed for i in range(count)] + [times[-1]]
+    offsets = signed * torch.arange(count, dtype=inner.dtype, device=inner.device)
+    return grid, torch.cat([inner[:1] + offsets, inner[-1:]])

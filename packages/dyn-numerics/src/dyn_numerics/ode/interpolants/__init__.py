@@ -1,0 +1,1 @@
+"""Solutions between the ends of a step."""

@@ -1,0 +1,66 @@
+"""What `odeint` returns."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from dyn_numerics.errors import solver_error
+from dyn_numerics.ode.dense import DenseSolution
+from dyn_numerics.statistics import Statistics
+from dyn_numerics.status import Status
+
+__all__ = ["Solution"]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """The solution of an initial value problem; unpacks as `t, x = odeint(...)`.
+
+    Attributes:
+        t: Output times, `[T]`, in the user's time unit.
+        x: States there, `[T, *x0.shape]` in the structure of `x0`; NaN where the solve did not get.
+        stats: What the solve cost.
+        status_code: How it ended, int64 `[]`; `status` reads it.
+        t_reached: The last time at which the state is known, `[]`, float64.
+        dt_last: Magnitude of the last attempted step, `[]`, float64.
+        dense: The solution as a function of time, with `save="dense"` and at least one accepted step; otherwise None.
+
+    Example:
+        >>> import torch
+        >>> from dyn_numerics import odeint
+        >>> sol = odeint(lambda t, x: -x, torch.ones(1), [0.0, 1.0])
+        >>> t, x = sol
+        >>> sol.status.name, x.shape
+        ('SUCCESS', torch.Size([2, 1]))
+    """
+
+    t: Tensor
+    x: Any
+    stats: Statistics
+    status_code: Tensor
+    t_reached: Tensor
+    dt_last: Tensor
+    dense: DenseSolution | None = None
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter((self.t, self.x))
+
+    @property
+    def status(self) -> Status:
+        """How the solve ended, as a sentence with a remedy."""
+        return Status.from_code(int(self.status_code.item()))
+
+    def raise_if_failed(self) -> Solution:
+        """Returns the solution itself.
+
+        Raises:
+            SolverError: If the solve did not reach its end; the error carries this solution.
+        """
+        status = self.status
+        if not status.is_success:
+            raise solver_error(status, self)
+        return self

@@ -1,0 +1,1 @@
+"""Engines that take one step, and the named methods."""

@@ -1,0 +1,52 @@
+"""The names of the methods, one each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+
+from dyn_numerics.ode.stepper import Stepper
+from dyn_numerics.ode.steppers.explicit_runge_kutta import (
+    Bosh3,
+    Dopri5,
+    Euler,
+    Heun,
+    Midpoint,
+    Ralston,
+    RungeKutta4,
+    Tsit5,
+)
+
+__all__ = ["STEPPERS", "stepper"]
+
+STEPPERS: dict[str, Callable[[], Stepper]] = {
+    "euler": Euler,
+    "midpoint": Midpoint,
+    "heun": Heun,
+    "ralston": Ralston,
+    "rk4": RungeKutta4,
+    "bosh3": Bosh3,
+    "dopri5": Dopri5,
+    "tsit5": Tsit5,
+}
+
+
+def stepper(solver: str | Stepper) -> Stepper:
+    """Returns the method of that name, or the stepper itself.
+
+    Args:
+        solver: One of the names in `STEPPERS`, or a stepper.
+
+    Raises:
+        ValueError: If there is no such name; the message lists them and suggests the nearest.
+        TypeError: If it is neither a name nor a stepper.
+    """
+    if isinstance(solver, Stepper):
+        return solver
+    if not isinstance(solver, str):
+        raise TypeError(f"solver: got a {type(solver).__name__}, expected a name or a dyn_numerics.Stepper")
+    if solver not in STEPPERS:
+        near = get_close_matches(solver.lower(), STEPPERS, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"solver: got {solver!r}, expected one of {', '.join(STEPPERS)}{hint}")
+    return STEPPERS[solver]()

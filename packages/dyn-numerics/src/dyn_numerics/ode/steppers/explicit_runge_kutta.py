@@ -1,0 +1,334 @@
+"""The engine that steps every explicit Runge-Kutta table, and the named methods."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from fractions import Fraction
+from typing import ClassVar, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from dyn_numerics.ode.interpolants.hermite import cubic_hermite
+from dyn_numerics.ode.interpolants.runge_kutta_dense import runge_kutta_dense
+from dyn_numerics.ode.scalar import Scalar
+from dyn_numerics.ode.stepper import FlatField, Step, Stepper
+from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
+from dyn_numerics.ode.tableaus.explicit import BOSH3, DOPRI5, EULER, HEUN, MIDPOINT, RALSTON, RK4, TSIT5
+from dyn_numerics.ode.times import state_time, time_dtype
+
+__all__ = [
+    "Bosh3",
+    "Dopri5",
+    "Euler",
+    "ExplicitRungeKutta",
+    "Heun",
+    "Midpoint",
+    "Ralston",
+    "RungeKutta2",
+    "RungeKutta4",
+    "Tsit5",
+]
+
+
+class Coefficients(NamedTuple):
+    """A table as tensors in the dtype and on the device of the state.
+
+    Attributes:
+        a: `[s, s]`, strictly lower.
+        b: `[s]`.
+        error: `b - b_hat`, `[s]`, or None.
+        dense: Coefficients of the continuous weights, `[s, p]`, or None.
+        before_end: `1 - c`, `[s]`, in the dtype of times: a stage lies that share of the step before its end.
+    """
+
+    a: Tensor
+    b: Tensor
+    error: Tensor | None
+    dense: Tensor | None
+    before_end: Tensor
+
+
+class ExplicitRungeKutta(Stepper):
+    """Steps an explicit Runge-Kutta table.
+
+    Args:
+        tableau: The method.
+        trainable: Whether the coefficients become parameters: `a_entries`, the strictly lower part of `a`, and
+            `b_entries`. The nodes `c` stay the row sums of `a`, the weights keep their sum of 1 (what the entries lack is
+            spread evenly), and the error weights stay `b` less the table's embedded weights. A trainable method
+            evaluates every stage and interpolates by a cubic, in training and after it.
+
+    Attributes:
+        tableau: The table it was built from.
+        order: Order of that table.
+        error_order: Order of its error estimate, None without one.
+
+    Example:
+        >>> import torch
+        >>> from dyn_numerics import ExplicitRungeKutta, odeint
+        >>> from dyn_numerics.ode.tableaus.explicit import RK4
+        >>> t, x = odeint(lambda t, x: -x, torch.ones(1), [0.0, 1.0], solver=ExplicitRungeKutta(RK4), step_size=0.1)
+        >>> round(x[-1].item(), 4)
+        0.3679
+
+    References:
+        Hairer, Norsett, Wanner: Solving ODEs I, 2nd ed., chapter II.
+    """
+
+    def __init__(self, tableau: ButcherTableau, trainable: bool = False) -> None:
+        super().__init__()
+        self.tableau = tableau
+        self.trainable = trainable
+        self.order = tableau.order
+        embedded = tableau.embedded_order
+        self.error_order = None if embedded is None else min(tableau.order, embedded)
+        self.reuses_last_stage = tableau.reuses_last_stage and not trainable
+        self._coefficients: dict[tuple[torch.dtype, torch.device], Coefficients] = {}
+        if trainable:
+            self.a_entries = nn.Parameter(_float64([entry for row in tableau.a for entry in row]))
+            self.b_entries = nn.Parameter(_float64(tableau.b))
+
+    def extra_repr(self) -> str:
+        return f"{self.tableau.name}, order={self.order}" + (", trainable=True" if self.trainable else "")
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        """The method as it stands, trained or not: `a` `[s, s]`, strictly lower, and `b` `[s]`, in float64."""
+        s = self.tableau.stages
+        rows, columns = torch.tril_indices(s, s, offset=-1)
+        if self.trainable:
+            lower, b = self.a_entries.double(), self.b_entries.double()
+            b = b + (1 - b.sum()) / s
+        else:
+            lower = _float64([entry for row in self.tableau.a for entry in row])
+            b = _float64(self.tableau.b)
+        a = torch.zeros(s, s, dtype=torch.float64, device=lower.device).index_put((rows, columns), lower)
+        return a, b
+
+    def coefficients(self, x: Tensor) -> Coefficients:
+        """The method as tensors that fit the state `x`; those of an untrainable one are made once."""
+        if self.trainable:
+            return self._make_coefficients(x)
+        key = (x.dtype, x.device)
+        if key not in self._coefficients:
+            with torch.inference_mode(False), torch.no_grad():
+                self._coefficients[key] = self._make_coefficients(x)
+        return self._coefficients[key]
+
+    def _make_coefficients(self, x: Tensor) -> Coefficients:
+        table = self.tableau
+        a, b = self.weights()
+        error = None if table.b_hat is None else b - _float64(table.b_hat).to(b.device)
+        dense = None if table.dense is None or self.trainable else torch.stack([_float64(row) for row in table.dense])
+        before_end = 1 - a.sum(1)
+        rounding = torch.where(before_end.abs() < 1e-14, before_end, 0).detach()  # a stage at c = 1 is at t1 exactly
+        return Coefficients(
+            a=a.to(x),
+            b=b.to(x),
+            error=None if error is None else error.to(x),
+            dense=None if dense is None else dense.to(x),
+            before_end=(before_end - rounding).to(dtype=time_dtype(x.device), device=x.device),
+        )
+
+    def __getstate__(self) -> dict[str, object]:
+        return {**self.__dict__, "_coefficients": {}}
+
+    def init(self, f: FlatField, t: Tensor, x: Tensor, slope: Tensor | None) -> Tensor | None:
+        return f(t, x) if slope is None and self.reuses_last_stage else slope
+
+    def step(self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor, carry: Tensor | None) -> Step:
+        method = self.coefficients(x)
+        dt = t1 - t0
+        a = method.a * dt
+        times = (t1 - method.before_end * dt).to(x.dtype.to_real()).unbind()
+        start = f(state_time(t0, x), x) if carry is None else carry
+        found, at = [start], x
+        for i in range(1, self.tableau.stages):
+            at = torch.addmv(x, torch.stack(found).t(), a[i, :i])
+            found.append(f(times[i], at))
+        stages = torch.stack(found)  # [s, N]
+        x1 = at if self.reuses_last_stage else torch.addmv(x, stages.t(), method.b * dt)
+        error = None if method.error is None else stages.t() @ (method.error * dt)
+        return Step(x1, error, found[-1] if self.reuses_last_stage else None, start, stages)
+
+    def complete(self, f: FlatField, t1: Scalar, step: Step) -> Step:
+        return step if step.carry is not None else step._replace(carry=f(state_time(t1, step.x), step.x))
+
+    def interpolant(self, t0: Scalar, t1: Scalar, x0: Tensor, step: Step) -> Tensor:
+        # Powers of theta cancel: by some 100 times the rounding of the weights, too much for half precision.
+        dtype = torch.promote_types(x0.dtype, torch.float32)
+        x0, x1, stages = x0.to(dtype), step.x.to(dtype), step.stages.to(dtype)
+        dense = self.coefficients(x0).dense
+        if dense is None:
+            return cubic_hermite(x0, x1, stages[0], step.carry.to(dtype), t1 - t0)
+        return runge_kutta_dense(x0, stages, dense, t1 - t0)
+
+
+def _float64(weights: Sequence[Fraction]) -> Tensor:
+    return torch.tensor([float(w) for w in weights], dtype=torch.float64)
+
+
+class RungeKutta2(ExplicitRungeKutta):
+    """The family of explicit two-stage methods of order 2: midpoint at alpha = 1/2, Ralston at 2/3, Heun at 1.
+
+    Its table is `c = (0, alpha)`, `a_21 = alpha`, `b = (1 - 1 / (2 alpha), 1 / (2 alpha))`, of order 2 whatever alpha is.
+
+    Args:
+        alpha: Position of the second stage within the step, not zero; in [1/2, 1] for sensible weights.
+        trainable: Whether `alpha` becomes a parameter, trained through the solve.
+
+    Attributes:
+        alpha: `[]`, float64; a parameter if trainable.
+
+    Raises:
+        ValueError: If `alpha` is zero or not finite.
+
+    Example:
+        >>> from dyn_numerics import RungeKutta2
+        >>> [name for name, _ in RungeKutta2(alpha=0.5, trainable=True).named_parameters()]
+        ['alpha']
+
+    References:
+        J. C. Butcher: Numerical Methods for Ordinary Differential Equations, 3rd ed. (2016), section 232.
+        M. Poli et al.: TorchDyn: Implicit Models and Neural Numerical Methods in PyTorch (2021), section 4.
+    """
+
+    alpha: Tensor
+
+    def __init__(self, alpha: float, trainable: bool = False) -> None:
+        if not math.isfinite(alpha) or alpha == 0:
+            raise ValueError(
+                f"alpha: got {alpha}, expected a finite number other than 0; try 0.5 (midpoint) or 1 (Heun)"
+            )
+        exact = Fraction(alpha)
+        last = 1 / (2 * exact)
+        source = "J. C. Butcher: Numerical Methods for Ordinary Differential Equations (2016), section 232"
+        super().__init__(
+            ButcherTableau(name=f"rk2({alpha:g})", order=2, a=[[], [exact]], b=[1 - last, last], source=source)
+        )
+        self.trainable = trainable
+        value = torch.tensor(alpha, dtype=torch.float64)
+        if trainable:
+            self.alpha = nn.Parameter(value)
+        else:
+            self.register_buffer("alpha", value, persistent=False)
+
+    def weights(self) -> tuple[Tensor, Tensor]:
+        alpha = self.alpha.double()
+        last = 1 / (2 * alpha)
+        zero = torch.zeros_like(alpha)
+        return torch.stack([zero, zero, alpha, zero]).reshape(2, 2), torch.stack([1 - last, last])
+
+
+class _Named(ExplicitRungeKutta):
+    """A method with a table of its own."""
+
+    table: ClassVar[ButcherTableau]
+
+    def __init__(self, trainable: bool = False) -> None:
+        super().__init__(self.table, trainable)
+
+
+class Euler(_Named):
+    """Euler's method: order 1, one stage, fixed steps.
+
+    Args:
+        trainable: As in `ExplicitRungeKutta`.
+
+    References:
+        L. Euler: Institutionum calculi integralis I (1768), section 650.
+    """
+
+    table = EULER
+
+
+class Midpoint(_Named):
+    """The explicit midpoint method: order 2, two stages, fixed steps.
+
+    Args:
+        trainable: As in `ExplicitRungeKutta`.
+
+    References:
+        C. Runge: Über die numerische Auflösung von Differentialgleichungen (1895).
+    """
+
+    table = MIDPOINT
+
+
+class Heun(_Named):
+    """Heun's method, the explicit trapezoidal rule: order 2, two stages, fixed steps.
+
+    Args:
+        trainable: As in `ExplicitRungeKutta`.
+
+    References:
+        K. Heun: Neue Methoden zur approximativen Integration der Differentialgleichungen (1900).
+    """
+
+    table = HEUN
+
+
+class Ralston(_Named):
+    """Ralston's method, of least error bound among two-stage ones: order 2, fixed steps.
+
+    Args:
+        trainable: As in `ExplicitRungeKutta`.
+
+    References:
+        A. Ralston: Runge-Kutta methods with minimum error bounds (1962).
+    """
+
+    table = RALSTON
+
+
+class RungeKutta4(_Named):
+    """The classical Runge-Kutta method: order 4, four stages, fixed steps.
+
+    Args:
+        trainable: As in `ExplicitRungeKutta`.
+
+    References:
+        W. Kutta: Beitrag zur näherungsweisen Integration totaler Differentialgleichungen (1901).
+    """
+
+    table = RK4
+
+
+class Bosh3(_Named):
+    """Bogacki and Shampine's 3(2) pair: adaptive, order 3, three evaluations a step, dense output of order 3.
+
+    Args:
+        trainable: As in `ExplicitRungeKutta`.
+
+    References:
+        P. Bogacki, L. F. Shampine: A 3(2) pair of Runge-Kutta formulas (1989).
+    """
+
+    table = BOSH3
+
+
+class Dopri5(_Named):
+    """Dormand and Prince's 5(4) pair: adaptive, order 5, six evaluations a step, dense output of order 4.
+
+    Args:
+        trainable: As in `ExplicitRungeKutta`.
+
+    References:
+        J. R. Dormand, P. J. Prince: A family of embedded Runge-Kutta formulae (1980).
+    """
+
+    table = DOPRI5
+
+
+class Tsit5(_Named):
+    """Tsitouras' 5(4) pair: adaptive, order 5, six evaluations a step, dense output of order 4.
+
+    Args:
+        trainable: As in `ExplicitRungeKutta`.
+
+    References:
+        Ch. Tsitouras: Runge-Kutta pairs of order 5(4) satisfying only the first column simplifying assumption (2011).
+    """
+
+    table = TSIT5

@@ -1,0 +1,107 @@
+"""Order conditions of Runge-Kutta methods, one for every rooted tree, in exact arithmetic.
+
+A method with matrix `a` and weights `b` has order p when, for every rooted tree with at most p nodes,
+`sum_i b_i Phi_i(tree) = 1 / gamma(tree)`. A continuous extension with weights `b_i(theta)` has order p when the sum
+equals `theta^order(tree) / gamma(tree)` instead, so that its residual is a polynomial in theta.
+
+References:
+    E. Hairer, S. P. Norsett, G. Wanner: Solving Ordinary Differential Equations I, 2nd ed., section II.2
+    (Theorem 2.13) and section II.6 (Theorem 6.1, continuous extensions).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from fractions import Fraction
+from functools import cache
+from itertools import combinations_with_replacement
+from math import prod
+from typing import Any
+
+__all__ = ["Tree", "dense_residuals", "density", "node_count", "residuals", "rooted_trees", "tree_name"]
+
+Tree = tuple[Any, ...]  # a rooted tree is the sorted tuple of the subtrees that hang from its root
+
+
+@cache
+def rooted_trees(nodes: int) -> tuple[Tree, ...]:
+    """Lists the rooted trees with exactly that many nodes (1, 1, 2, 4, 9, 20, 48, 115 for 1 to 8 nodes)."""
+    return tuple(sorted(set(_forests(nodes - 1, nodes - 1))))
+
+
+def _forests(nodes: int, largest: int) -> Iterator[Tree]:
+    """Yields the multisets of rooted trees with `nodes` nodes in all, none with more than `largest`."""
+    if nodes == 0:
+        yield ()
+    for size in range(min(nodes, largest), 0, -1):
+        for copies in range(nodes // size, 0, -1):
+            for rest in _forests(nodes - copies * size, size - 1):
+                for chosen in combinations_with_replacement(rooted_trees(size), copies):
+                    yield tuple(sorted(chosen + rest))
+
+
+def node_count(tree: Tree) -> int:
+    """Number of nodes of the tree, which is the order of its condition."""
+    return 1 + sum(node_count(child) for child in tree)
+
+
+def density(tree: Tree) -> int:
+    """Density gamma of the tree: the product over all nodes of the size of the subtree at that node."""
+    return node_count(tree) * prod(density(child) for child in tree)
+
+
+def tree_name(tree: Tree) -> str:
+    """Writes the tree in bracket notation: `τ` is a single node, `[τ,[τ]]` a root with two children."""
+    return "[" + ",".join(tree_name(child) for child in tree) + "]" if tree else "τ"
+
+
+def _elementary_weights(a: Sequence[Sequence[Fraction]], tree: Tree) -> list[Fraction]:
+    """`Phi_i(tree)` for every stage i, with `a` given by its strictly lower rows."""
+    weights = [Fraction(1)] * len(a)
+    for child in tree:
+        inner = _elementary_weights(a, child)
+        for i, row in enumerate(a):
+            weights[i] *= sum((w * inner[j] for j, w in enumerate(row)), Fraction(0))
+    return weights
+
+
+def residuals(a: Sequence[Sequence[Fraction]], b: Sequence[Fraction], order: int) -> Iterator[tuple[Tree, Fraction]]:
+    """Yields every rooted tree with at most `order` nodes and the residual of its condition.
+
+    Args:
+        a: Stage coefficients, row i with its entries j (at most as many as there are stages).
+        b: Weights, one for each stage.
+        order: Largest number of nodes.
+
+    Yields:
+        The tree and `sum_i b_i Phi_i(tree) - 1 / gamma(tree)`, exactly.
+    """
+    for nodes in range(1, order + 1):
+        for tree in rooted_trees(nodes):
+            weights = _elementary_weights(a, tree)
+            total = sum((w * phi for w, phi in zip(b, weights, strict=True)), Fraction(0))
+            yield tree, total - Fraction(1, density(tree))
+
+
+def dense_residuals(
+    a: Sequence[Sequence[Fraction]], dense: Sequence[Sequence[Fraction]], order: int
+) -> Iterator[tuple[Tree, Fraction]]:
+    """Yields, for every tree with at most `order` nodes, the largest residual of its continuous condition.
+
+    Args:
+        a: Stage coefficients, row i with its entries j.
+        dense: For each stage the coefficients of `b_i(theta)` at theta, theta^2, ...
+        order: Largest number of nodes.
+
+    Yields:
+        The tree and the coefficient, largest in magnitude, of
+        `sum_i b_i(theta) Phi_i(tree) - theta^nodes / gamma(tree)` as a polynomial in theta.
+    """
+    for nodes in range(1, order + 1):
+        for tree in rooted_trees(nodes):
+            weights = _elementary_weights(a, tree)
+            errors = []
+            for power in range(1, len(dense[0]) + 1):
+                total = sum((row[power - 1] * phi for row, phi in zip(dense, weights, strict=True)), Fraction(0))
+                errors.append(total - (Fraction(1, density(tree)) if power == nodes else 0))
+            yield tree, max(errors, key=abs)

@@ -1,0 +1,32 @@
+"""What a solve cost."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+__all__ = ["Statistics"]
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """Counts of one solve, each an int64 tensor of shape `[]`.
+
+    Attributes:
+        n_evals: Calls of `f`, those that choose the first step included; equals a counter inside `f`.
+        n_steps: Attempted steps.
+        n_accepted: Accepted steps.
+        n_rejected: Rejected attempts; `n_steps = n_accepted + n_rejected`.
+        n_active_evals: Calls of `f` in which the problem was still running.
+    """
+
+    n_evals: Tensor
+    n_steps: Tensor
+    n_accepted: Tensor
+    n_rejected: Tensor
+    n_active_evals: Tensor
+
+    def __repr__(self) -> str:
+        counts = ", ".join(f"{name}={value.tolist()}" for name, value in vars(self).items())
+        return f"Statistics({counts})"

@@ -1,0 +1,75 @@
+"""What the tests share: one core, a problem with a known answer, a field that counts, a fitted order."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+torch.set_num_threads(1)
+
+
+class Growth:
+    """The non-autonomous problem x' = x cos t and its solution."""
+
+    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
+        return x * torch.cos(t)
+
+    def exact(self, t: Tensor, t0: float = 0.0, x0: float = 1.0) -> Tensor:
+        return x0 * torch.exp(torch.sin(t) - math.sin(t0))
+
+
+@pytest.fixture
+def growth() -> Growth:
+    return Growth()
+
+
+class Counted:
+    """A field that writes down when it was evaluated."""
+
+    def __init__(self, f: Callable[..., Any]) -> None:
+        self.f = f
+        self.times: list[Tensor] = []
+
+    def __call__(self, t: Tensor, x: Any, *args: Any) -> Any:
+        self.times.append(t.detach())
+        return self.f(t, x, *args)
+
+    @property
+    def calls(self) -> int:
+        return len(self.times)
+
+
+@pytest.fixture
+def counted() -> type[Counted]:
+    return Counted
+
+
+def fitted_order(error: Callable[[int], float], most_steps: int = 600) -> float:
+    """Slope of the error over the step size, from the step counts whose error lies in [1e3 eps, 1e-3]."""
+    points = []
+    steps = 4
+    while steps <= most_steps:
+        found = error(steps)
+        if found < 1e3 * 2.3e-16:
+            break
+        if found <= 1e-3:
+            points.append((-math.log(steps), math.log(found)))
+        steps = math.ceil(steps * 1.5)
+    assert len(points) >= 4, f"only {len(points)} errors in the window"
+    return least_squares_slope(points)
+
+
+def least_squares_slope(points: Sequence[tuple[float, float]]) -> float:
+    middle = [sum(values) / len(points) for values in zip(*points, strict=True)]
+    rise = sum((x - middle[0]) * (y - middle[1]) for x, y in points)
+    return rise / sum((x - middle[0]) ** 2 for x, _ in points)
+
+
+@pytest.fixture(name="fitted_order", scope="session")
+def fitted_order_fixture() -> Callable[..., float]:
+    return fitted_order

@@ -1,0 +1,179 @@
+"""One step of every table with a field that answers whatever it likes: nodes, stage inputs, weights and error.
+
+In the manner of torchode's tests of single steps: nothing here knows a differential equation.
+"""
+
+import copy
+import pickle
+
+import pytest
+import torch
+
+from dyn_numerics import Bosh3, Dopri5, Euler, ExplicitRungeKutta, Heun, Midpoint, Ralston, RungeKutta4, Tsit5
+from dyn_numerics.ode.interpolants.polynomial import evaluate, evaluate_derivative
+
+STEPPERS = [Euler, Midpoint, Heun, Ralston, RungeKutta4, Bosh3, Dopri5, Tsit5]
+
+each_stepper = pytest.mark.parametrize("stepper", STEPPERS, ids=lambda stepper: stepper.__name__)
+both_directions = pytest.mark.parametrize(("t0", "t1"), [(0.25, 1.0), (1.0, 0.25)], ids=["forward", "reversed"])
+
+
+def vector(weights):
+    return torch.tensor([float(w) for w in weights], dtype=torch.float64)
+
+
+class MockField:
+    """Answers with prepared slopes, one after the other, and keeps what it was asked."""
+
+    def __init__(self, answers):
+        self.answers = answers
+        self.times, self.states = [], []
+
+    def __call__(self, t, x):
+        self.times.append(t)
+        self.states.append(x)
+        return self.answers[len(self.times) - 1]
+
+
+@pytest.fixture
+def x():
+    return torch.tensor([1.0, -2.0, 0.5], dtype=torch.float64)
+
+
+def slopes(count):
+    return torch.randn(count, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(count))
+
+
+@each_stepper
+@both_directions
+@pytest.mark.parametrize("carried", [False, True])
+def test_stage_times_and_states(stepper, t0, t1, carried, x):
+    method, dt = stepper(), t1 - t0
+    k = slopes(method.tableau.stages)
+    f = MockField(k[1:] if carried else k)
+    step = method.step(f, t0, t1, x, k[0] if carried else None)
+
+    expected_times = t0 + dt * vector(method.tableau.c)
+    expected_states = [x + dt * vector(row) @ k[: len(row)] for row in method.tableau.a]
+    first = 1 if carried else 0
+    assert len(f.times) == method.tableau.stages - first
+    assert all(t.shape == () and t.dtype == torch.float64 for t in f.times)
+    torch.testing.assert_close(torch.tensor(f.times).double(), expected_times[first:], rtol=0, atol=1e-15)
+    for state, expected in zip(f.states, expected_states[first:], strict=True):
+        torch.testing.assert_close(state, expected, rtol=0, atol=1e-13)
+    torch.testing.assert_close(step.stages, k, rtol=0, atol=0)
+
+
+@each_stepper
+@both_directions
+def test_new_state_and_error(stepper, t0, t1, x):
+    method, dt = stepper(), t1 - t0
+    k = slopes(method.tableau.stages)
+    step = method.step(MockField(k), t0, t1, x, None)
+    torch.testing.assert_close(step.x, x + dt * vector(method.tableau.b) @ k, rtol=0, atol=1e-13)
+    if method.tableau.b_hat is None:
+        assert step.error is None
+        assert method.error_order is None
+    else:
+        expected = dt * vector(method.tableau.error_weights) @ k
+        torch.testing.assert_close(step.error, expected, rtol=0, atol=1e-14)
+        assert method.error_order == method.tableau.embedded_order
+
+
+@each_stepper
+def test_what_the_next_step_and_a_retry_are_handed(stepper, x):
+    method = stepper()
+    k = slopes(method.tableau.stages + 1)
+    f = MockField(k)
+    step = method.step(f, 0.0, 0.5, x, None)
+    assert step.retry is k[0] or torch.equal(step.retry, k[0])
+    complete = method.complete(f, 0.5, step)
+    if method.tableau.reuses_last_stage:
+        assert torch.equal(step.carry, k[-2])
+        assert complete is step
+        assert len(f.times) == method.tableau.stages
+    else:
+        assert step.carry is None
+        assert torch.equal(complete.carry, k[-1])
+        assert f.times[-1] == 0.5
+        assert f.states[-1] is step.x
+
+
+@each_stepper
+def test_interpolant_meets_both_ends(stepper, x):
+    """Value and slope at both ends, with slopes that no field has: the cubic and the native output alike."""
+    method, dt = stepper(), -0.5
+    k = slopes(method.tableau.stages + 1)
+    f = MockField(k)
+    step = method.complete(f, 0.5, method.step(f, 1.0, 0.5, x, None))
+    coefficients = method.interpolant(1.0, 0.5, x, step)
+    ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(evaluate(coefficients, ends), torch.stack([x, step.x]), rtol=0, atol=1e-12)
+    derivative = evaluate_derivative(coefficients, ends) / dt
+    torch.testing.assert_close(derivative, torch.stack([k[0], step.carry]), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("stepper", [Dopri5, Tsit5], ids=lambda stepper: stepper.__name__)
+def test_native_interpolant_inside_the_step(stepper, x):
+    method, dt, theta = stepper(), 0.5, 0.3
+    k = slopes(method.tableau.stages)
+    step = method.step(MockField(k), 0.0, dt, x, None)
+    value = evaluate(method.interpolant(0.0, dt, x, step), torch.tensor([theta], dtype=torch.float64))
+    b = vector(sum(float(c) * theta**power for power, c in enumerate(row, start=1)) for row in method.tableau.dense)
+    torch.testing.assert_close(value[0], x + dt * b @ k, rtol=0, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "of_times"),
+    [
+        (torch.float16, torch.float16),
+        (torch.bfloat16, torch.bfloat16),
+        (torch.float32, torch.float32),
+        (torch.complex64, torch.float32),
+        (torch.complex128, torch.float64),
+    ],
+)
+def test_everything_is_in_the_dtype_of_the_state(dtype, of_times):
+    seen = []
+
+    def f(t, x):
+        seen.append(t.dtype)
+        return -x
+
+    method = Tsit5()
+    step = method.step(f, 0.0, 0.25, torch.ones(2, dtype=dtype), None)
+    assert step.x.dtype == step.error.dtype == step.stages.dtype == dtype
+    assert set(seen) == {of_times}
+    tolerance = 4 * torch.finfo(dtype).eps
+    torch.testing.assert_close(
+        step.x.to(torch.complex128).real, torch.full((2,), 0.7788).double(), rtol=0, atol=tolerance + 1e-4
+    )
+
+
+@each_stepper
+@pytest.mark.parametrize("trainable", [False, True])
+def test_copies_step_alike(stepper, trainable, x):
+    method = stepper(trainable=trainable)
+    if trainable:
+        with torch.no_grad():
+            method.b_entries.add_(torch.linspace(0, 0.01, method.tableau.stages, dtype=torch.float64))
+
+    def f(t, x):
+        return t - x**2
+
+    expected = method.step(f, 0.0, 0.1, x, None)  # and fills the cache that a copy must not need
+    loaded = stepper(trainable=trainable)
+    loaded.load_state_dict(method.state_dict())
+    for other in (copy.deepcopy(method), pickle.loads(pickle.dumps(method)), loaded):
+        assert torch.equal(other.step(f, 0.0, 0.1, x, None).x, expected.x)
+        assert repr(other) == repr(method)
+
+
+def test_a_fixed_method_has_no_parameters_and_no_state():
+    assert not list(Tsit5().parameters())
+    assert not Tsit5().state_dict()
+
+
+def test_repr_names_the_table():
+    assert repr(Dopri5()) == "Dopri5(dopri5, order=5)"
+    assert repr(ExplicitRungeKutta(Heun.table, trainable=True)) == "ExplicitRungeKutta(heun, order=2, trainable=True)"

@@ -1,0 +1,189 @@
+"""Trainable tables: what their parameters are, what they keep, and their gradients."""
+
+import pytest
+import torch
+
+from dyn_numerics import (
+    Bosh3,
+    Dopri5,
+    Euler,
+    ExplicitRungeKutta,
+    FixedStep,
+    Heun,
+    Midpoint,
+    Ralston,
+    RungeKutta4,
+    Tsit5,
+    odeint,
+)
+
+STEPPERS = [Euler, Midpoint, Heun, Ralston, RungeKutta4, Bosh3, Dopri5, Tsit5]
+GRID = torch.tensor([0.0, 0.2, 0.5, 1.1], dtype=torch.float64)
+
+each_stepper = pytest.mark.parametrize("stepper", STEPPERS, ids=lambda stepper: stepper.__name__)
+
+
+def field(t, x):
+    return torch.sin(3 * t) - x**2
+
+
+def loss(method, **options):
+    x0 = torch.tensor([1.0, 0.3], dtype=torch.float64)
+    return odeint(field, x0, GRID, solver=method, **options).x.square().sum()
+
+
+@each_stepper
+def test_untrained_it_is_the_method_itself(stepper):
+    fixed = {"controller": FixedStep()}
+    trainable, plain = loss(stepper(trainable=True), **fixed), loss(stepper(), **fixed)
+    assert trainable.item() == pytest.approx(plain.item(), rel=1e-14)
+
+
+@each_stepper
+def test_parameters(stepper):
+    method = stepper(trainable=True)
+    s = method.tableau.stages
+    shapes = {name: tuple(parameter.shape) for name, parameter in method.named_parameters()}
+    assert shapes == {"a_entries": (s * (s - 1) // 2,), "b_entries": (s,)}
+    assert all(parameter.dtype == torch.float64 for parameter in method.parameters())
+
+
+@each_stepper
+def test_weights_keep_their_sum_and_a_stays_strictly_lower(stepper):
+    method = stepper(trainable=True)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for parameter in method.parameters():
+            parameter.add_(torch.randn(parameter.shape, dtype=torch.float64, generator=generator))
+    a, b = method.weights()
+    assert b.sum().item() == pytest.approx(1, abs=1e-14)
+    assert torch.equal(a, a.tril(-1))
+    one_slope = odeint(
+        lambda t, x: torch.ones_like(x), torch.zeros(1).double(), GRID, solver=method, controller=FixedStep()
+    )
+    torch.testing.assert_close(one_slope.x[:, 0], GRID, rtol=0, atol=1e-14)
+
+
+@each_stepper
+def test_nodes_follow_a(stepper):
+    method = stepper(trainable=True)
+    if method.tableau.stages == 1:
+        assert method.a_entries.numel() == 0
+        return
+    with torch.no_grad():
+        method.a_entries.mul_(0.9)
+    times = []
+
+    def f(t, x):
+        times.append(t.item())
+        return x
+
+    method.step(f, 2.0, 3.0, torch.ones(1, dtype=torch.float64), None)
+    assert times == pytest.approx([2 + 0.9 * float(c) for c in method.tableau.c], abs=1e-14)
+
+
+@pytest.mark.parametrize("stepper", [Bosh3, Dopri5, Tsit5], ids=lambda stepper: stepper.__name__)
+def test_error_weights_follow_b(stepper):
+    method = stepper(trainable=True)
+    with torch.no_grad():
+        method.b_entries[0] += 0.1
+    k = torch.eye(method.tableau.stages, dtype=torch.float64)
+    answers = iter(k)
+    step = method.step(lambda t, x: next(answers), 0.0, 1.0, torch.zeros(len(k), dtype=torch.float64), None)
+    b_hat = torch.tensor([float(w) for w in method.tableau.b_hat], dtype=torch.float64)
+    torch.testing.assert_close(step.error, method.weights()[1] - b_hat, rtol=0, atol=1e-14)
+    torch.testing.assert_close(step.x, method.weights()[1], rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize("options", [{"controller": FixedStep()}, {"step_size": 0.3}], ids=["grid", "interpolated"])
+@pytest.mark.parametrize("stepper", STEPPERS[1:], ids=lambda stepper: stepper.__name__)  # nothing of Euler's is free
+def test_gradient_of_every_entry_against_finite_differences(stepper, options):
+    method = stepper(trainable=True)
+    loss(method, **options).backward()
+    h = 1e-5
+    for parameter in method.parameters():
+        differences = torch.empty_like(parameter)
+        for i in range(parameter.numel()):
+            values = []
+            for sign in (1, -1):
+                with torch.no_grad():
+                    parameter[i] += sign * h
+                    values.append(loss(method, **options))
+                    parameter[i] -= sign * h
+            differences[i] = (values[0] - values[1]) / (2 * h)
+        torch.testing.assert_close(parameter.grad, differences, rtol=1e-7, atol=1e-8)
+    assert method.a_entries.grad.abs().max() > 1e-3
+    assert method.b_entries.grad.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("stepper", [Bosh3, Dopri5, Tsit5], ids=lambda stepper: stepper.__name__)
+def test_gradients_of_an_adaptive_solve(stepper):
+    """Those of the accepted steps, which a solve on a grid of these steps repeats."""
+    adaptive, repeated = stepper(trainable=True), stepper(trainable=True)
+    x0 = torch.tensor([1.0, 0.3], dtype=torch.float64)
+    options = {"rtol": 1e-5, "atol": 1e-7}
+    grid = odeint(field, x0, GRID, solver=adaptive, save="steps", **options).t
+    odeint(field, x0, GRID[[0, -1]], solver=adaptive, **options).x[-1].sum().backward()
+    odeint(field, x0, grid, solver=repeated, controller=FixedStep()).x[-1].sum().backward()
+    assert len(grid) > 3
+    for mine, other in zip(adaptive.parameters(), repeated.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, rtol=1e-10, atol=1e-12)
+        assert mine.grad.abs().max() > 0
+
+
+@pytest.mark.parametrize("stepper", [RungeKutta4, Tsit5], ids=lambda stepper: stepper.__name__)
+def test_the_same_in_training_and_after_it(stepper):
+    method = stepper(trainable=True)
+    with torch.no_grad():
+        method.a_entries[-1] += 0.01
+    options = {"controller": FixedStep(), "save": "dense"}
+
+    def run():
+        sol = odeint(field, torch.ones(1, dtype=torch.float64), GRID, solver=method, **options)
+        return sol.x, sol.dense(0.7), sol.stats.n_evals
+
+    training = run()
+    method.eval()
+    with torch.no_grad():
+        evaluating = run()
+    method.requires_grad_(False)
+    frozen = run()
+    for first, second, third in zip(training, evaluating, frozen, strict=True):
+        assert torch.equal(first, second)
+        assert torch.equal(first, third)
+
+
+def test_a_changed_method_evaluates_its_last_stage_anew():
+    """Neither the reuse of the last stage nor the native interpolant belong to a table that may have changed."""
+    method = Dopri5(trainable=True)
+    assert method.tableau.reuses_last_stage
+    assert not method.reuses_last_stage
+    sol = odeint(field, torch.ones(1, dtype=torch.float64), GRID, solver=method, controller=FixedStep())
+    assert sol.stats.n_evals == 7 * 3
+    with torch.no_grad():
+        method.b_entries[0] += 0.05
+    sol = odeint(field, torch.ones(1).double(), [0.0, 0.5], solver=method, controller=FixedStep(), save="dense")
+    # The derivative at the end is the field at the new state, not the last stage of the unchanged table
+    assert sol.dense.derivative(0.5).item() == pytest.approx(
+        field(torch.tensor(0.5).double(), sol.x[-1]).item(), abs=1e-13
+    )
+
+
+def test_training_reaches_a_method_from_a_wrong_start():
+    """A two-stage method of order 1 learns to match Heun's on one problem."""
+    target = loss(Heun()).detach()
+    wrong = ExplicitRungeKutta(Heun.table, trainable=True)
+    with torch.no_grad():
+        wrong.b_entries.copy_(torch.tensor([0.9, 0.1]))
+    assert (loss(wrong) - target).abs() > 0.1
+    optimizer = torch.optim.LBFGS(wrong.parameters(), line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        distance = (loss(wrong) - target).square()
+        distance.backward()
+        return distance
+
+    for _ in range(3):
+        optimizer.step(closure)
+    assert (loss(wrong) - target).abs() < 1e-4

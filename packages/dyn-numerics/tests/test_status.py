@@ -1,0 +1,31 @@
+import pickle
+
+import pytest
+
+from dyn_numerics import Status
+
+
+@pytest.mark.parametrize("status", Status)
+def test_codes_decode(status):
+    assert Status.from_code(status.code) is status
+    assert pickle.loads(pickle.dumps(status)) is status
+
+
+def test_codes_are_distinct_and_only_success_succeeds():
+    assert len({status.code for status in Status}) == len(Status)
+    assert [status for status in Status if status.is_success] == [Status.SUCCESS]
+    assert Status.SUCCESS.code == 0
+
+
+@pytest.mark.parametrize("code", [-1, 17])
+def test_unknown_code(code):
+    with pytest.raises(ValueError, match=rf"code: got {code}, expected one of \[0, 1, 2, 3\]"):
+        Status.from_code(code)
+
+
+@pytest.mark.parametrize("status", Status)
+def test_members_read_as_sentences_with_a_remedy(status):
+    assert str(status).startswith(status.sentence)
+    assert str(status).endswith(".")
+    assert bool(status.remedy) != status.is_success
+    assert status.remedy in str(status)
