@@ -1,0 +1,182 @@
+"""Which tensors a vector field depends on besides its arguments.
+
+An algorithm that runs its own backward solve must know them. Parameters of modules that a field holds are found here;
+what is left over is found in the graph of a real evaluation and refused by name, so that no gradient is silently zero.
+"""
+
+from __future__ import annotations
+
+import dis
+import functools
+import inspect
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from types import CodeType, FunctionType, MethodType, ModuleType
+from typing import Any
+
+from torch import Tensor, nn
+from torch.autograd.graph import Node, get_gradient_edge
+
+__all__ = ["captured_parameters", "refuse_entangled", "refuse_undeclared"]
+
+Edge = tuple[Node, int]
+Path = tuple[Edge, "Path | None"]  # an edge, and how an output leads there
+Named = tuple[str, Any]
+
+CONTAINERS = (list, tuple, set, frozenset, dict)
+
+
+def captured_parameters(f: Callable[..., Any]) -> list[nn.Parameter]:
+    """Lists the parameters that want gradients of all modules that `f` is or holds, each once.
+
+    Modules are found in closures, default values, the globals that the code of a function names, bound methods and
+    their objects, `functools.partial`, attributes of modules and of captured objects, and containers of these.
+    """
+    parameters = {}
+    for _, held in _held("f", f):
+        if isinstance(held, nn.Module):
+            parameters.update({id(p): p for p in held.parameters() if p.requires_grad})
+    return list(parameters.values())
+
+
+def refuse_undeclared(f: Callable[..., Any], outputs: Iterable[Tensor], declared: Iterable[Tensor]) -> None:
+    """Refuses a field whose outputs depend on differentiable tensors that nobody declared.
+
+    Args:
+        f: The field, searched for the names of what it captured.
+        outputs: What it returned when it was evaluated with gradients enabled, its arguments detached.
+        declared: The tensors that are known to the caller, the detached arguments among them.
+
+    Raises:
+        ValueError: If there are any; the message names them.
+    """
+    unknown = [path for path in _walk(outputs, stop_at=declared) if _is_leaf(path)]
+    if unknown:
+        names = {_edge(value): name for name, value in _held("f", f) if _is_differentiable(value)}
+        found = ", ".join(dict.fromkeys(_name(path, names) for path in unknown))
+        raise ValueError(
+            f"f: captures {found}, expected what wants gradients to be an argument, in params or a parameter of a "
+            f"module that f holds; pass it as args=(...) and have f take it, or as params=(...), or use "
+            f"sensitivity='autograd'"
+        )
+
+
+def refuse_entangled(params: Sequence[Tensor], others: Sequence[Tensor]) -> None:
+    """Refuses params that were computed from other differentiable inputs: their gradients would count twice.
+
+    Args:
+        params: Tensors that `f` captures.
+        others: Everything that `f` captures and that wants gradients, `params` included.
+
+    Raises:
+        ValueError: If there are any.
+    """
+    for i, param in enumerate(params):
+        rest = {_edge(tensor) for tensor in others if tensor is not param}
+        if not param.is_leaf and any(edge in rest for edge, _ in _walk([param])):
+            raise ValueError(
+                f"params: got at index {i} a tensor of shape {list(param.shape)} that was computed from another one "
+                f"that f captures, expected independent ones; have f take it as an argument and pass args=(...)"
+            )
+
+
+def _held(name: str, value: Any, seen: set[int] | None = None) -> Iterator[Named]:
+    """Yields a callable, object or container and everything that it holds, depth first, with names for messages."""
+    seen = set() if seen is None else seen
+    if id(value) in seen:
+        return
+    seen.add(id(value))
+    yield name, value
+    for inner_name, inner in _contents(name, value):
+        yield from _held(inner_name, inner, seen)
+
+
+def _contents(name: str, value: Any) -> Iterable[Named]:
+    if isinstance(value, functools.partial):
+        positional = [(f"{name}.args[{i}]", inner) for i, inner in enumerate(value.args)]
+        return [(name, value.func), *positional, *value.keywords.items()]
+    if isinstance(value, MethodType):
+        return [(name, value.__self__), (name, value.__func__)]
+    if isinstance(value, FunctionType):
+        return _function_captures(value).items()
+    if isinstance(value, nn.Module):
+        modules = [(f"{name}.{path}" if path else name, module) for path, module in value.named_modules()]
+        return [inner for path, module in modules for inner in _attributes(path, vars(module) | module._buffers)]
+    if isinstance(value, dict):
+        return [(f"{name}[{key!r}]", inner) for key, inner in value.items() if _may_hold(inner)]
+    if isinstance(value, CONTAINERS):
+        return [(f"{name}[{i}]", inner) for i, inner in enumerate(value) if _may_hold(inner)]
+    if isinstance(value, (Tensor, type, ModuleType)) or not hasattr(value, "__dict__"):
+        return []
+    return _attributes(name, vars(value))
+
+
+def _attributes(name: str, attributes: dict[str, Any]) -> list[Named]:
+    own = ("_parameters", "_buffers", "_modules")  # of a module, which are looked at by their names
+    return [(f"{name}.{key}", value) for key, value in attributes.items() if _may_hold(value) and key not in own]
+
+
+def _may_hold(value: Any) -> bool:
+    """Whether to look into something that was not captured itself; plain objects are left out, or it would not end."""
+    return callable(value) or isinstance(value, Tensor) or (isinstance(value, CONTAINERS) and len(value) > 0)
+
+
+def _function_captures(function: FunctionType) -> dict[str, Any]:
+    """What the code of a function refers to beyond its arguments, by name."""
+    known = function.__globals__
+    own = known.get("__name__", "").partition(".")[0] == "torch"  # which holds nothing of a user's
+    captures = {} if own else {name: known[name] for name in _global_names(function.__code__) if name in known}
+    for name, cell in zip(function.__code__.co_freevars, function.__closure__ or (), strict=True):
+        try:
+            captures[name] = cell.cell_contents
+        except ValueError:  # a cell that is not filled yet
+            continue
+    defaults = inspect.signature(function).parameters.values()
+    captures.update({p.name: p.default for p in defaults if p.default is not inspect.Parameter.empty})
+    return captures
+
+
+@functools.lru_cache(maxsize=4096)
+def _global_names(code: CodeType) -> frozenset[str]:
+    """The globals that a piece of code reads, in nested functions and comprehensions too; not its attributes."""
+    names = {str(i.argval) for i in dis.get_instructions(code) if i.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    nested = (_global_names(constant) for constant in code.co_consts if isinstance(constant, CodeType))
+    return frozenset(names.union(*nested))
+
+
+def _is_differentiable(value: Any) -> bool:
+    return isinstance(value, Tensor) and value.requires_grad
+
+
+def _edge(tensor: Tensor) -> Edge:
+    """Where a differentiable tensor's gradient goes: a node, which several tensors may share, and its output."""
+    edge = get_gradient_edge(tensor)
+    return edge.node, edge.output_nr
+
+
+def _walk(outputs: Iterable[Tensor], stop_at: Iterable[Tensor] = ()) -> Iterator[Path]:
+    """Yields the edges of the outputs' graph, none twice, without passing `stop_at`."""
+    seen = {_edge(tensor) for tensor in stop_at}
+    ahead: list[Path] = [(_edge(tensor), None) for tensor in outputs if tensor.requires_grad]
+    while ahead:
+        path = ahead.pop()
+        edge, _ = path
+        if edge not in seen:
+            seen.add(edge)
+            yield path
+            ahead.extend(((node, output), path) for node, output in edge[0].next_functions if node is not None)
+
+
+def _is_leaf(path: Path) -> bool:
+    (node, _), _ = path
+    return hasattr(node, "variable")
+
+
+def _name(path: Path, names: dict[Edge, str]) -> str:
+    """The name of the first captured tensor on the way from an output to a leaf."""
+    leaf: Any = path[0][0]
+    found = f"a tensor of shape {list(leaf.variable.shape)}"
+    rest: Path | None = path
+    while rest is not None:
+        edge, rest = rest
+        found = names.get(edge, found)
+    return found

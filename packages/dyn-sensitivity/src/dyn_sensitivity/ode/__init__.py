@@ -1,0 +1,1 @@
+"""Gradients of differential equations: one algorithm to a file, and the handler."""

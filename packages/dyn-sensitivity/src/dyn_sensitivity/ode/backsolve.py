@@ -1,0 +1,385 @@
+"""The continuous adjoint, solved backwards together with the state."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import reduce
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map_only, tree_unflatten
+
+import dyn_numerics
+from dyn_numerics import Controller, FixedStep, PIDController, Solution, SolverError, Stepper
+from dyn_numerics.norms import rms_norm
+from dyn_numerics.ode.flat_field import check_signature
+from dyn_numerics.ode.steppers.by_name import stepper
+from dyn_numerics.ode.times import time_dtype
+from dyn_sensitivity.captured_tensors import captured_parameters, refuse_entangled, refuse_undeclared
+from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
+
+__all__ = ["Backsolve"]
+
+BackwardNorm = Callable[[Any], Tensor]
+
+
+def seminorm(error: Any) -> Tensor:
+    """Root mean square over the state and its adjoint; the parameter gradients are quadratures and left out.
+
+    Args:
+        error: Scaled error of the backward state: the leaves of the state, of the adjoint and of the gradients.
+
+    References:
+        P. Kidger, R. T. Q. Chen, T. Lyons: "Hey, that's not an ODE": Faster ODE adjoints via seminorms, ICML 2021.
+    """
+    state, adjoint, _ = error
+    return rms_norm(torch.cat([leaf.abs().reshape(-1) for leaf in (*state, *adjoint)]))
+
+
+class Backsolve(SensitivityAlgorithm):
+    """Solves the adjoint equation backwards in time (optimise, then discretise).
+
+    With the loss's derivative `a = dL/dx`, it solves `dx/dt = f`, `da/dt = -a df/dx` and `dg/dt = -a df/dtheta` from
+    the last output time to the first and adds the loss's derivative with respect to each output when it passes it.
+    Memory does not grow with the number of steps. The gradient is *approximate*: it converges with the tolerances, and
+    it needs a state that can be solved backwards, which a strongly contracting or chaotic one cannot.
+
+    Gradients reach `x0`, `t_span`, the tensors in `args` and `params`, and the parameters of modules that `f` holds.
+    They can't be differentiated again.
+
+    Args:
+        norm: Norm of the backward error, a function of the tuple (leaves of the state, leaves of the adjoint, parameter
+            gradients) to a tensor `[]`. The default leaves the parameter gradients out.
+        solver: Method of the backward solve; that of the forward solve when None.
+        rtol: Relative tolerance of the backward solve; that of the forward solve when None.
+        atol: Absolute tolerance of the backward solve; that of the forward solve when None.
+
+    Example:
+        >>> import torch
+        >>> from dyn_sensitivity import odeint
+        >>> net = torch.nn.Linear(2, 2)
+        >>> sol = odeint(lambda t, x: net(x), torch.ones(5, 2), [0.0, 1.0], sensitivity="adjoint")
+        >>> sol.x[-1].sum().backward()
+        >>> net.weight.grad.shape
+        torch.Size([2, 2])
+
+    References:
+        L. S. Pontryagin et al.: The Mathematical Theory of Optimal Processes (1962).
+        R. T. Q. Chen et al.: Neural Ordinary Differential Equations, NeurIPS 2018, appendix B.
+    """
+
+    def __init__(
+        self,
+        *,
+        norm: BackwardNorm = seminorm,
+        solver: str | Stepper | None = None,
+        rtol: float | None = None,
+        atol: float | None = None,
+    ) -> None:
+        self.norm = norm
+        self.solver = solver
+        self.rtol = rtol
+        self.atol = atol
+
+    def __repr__(self) -> str:
+        return f"Backsolve(solver={self.solver!r}, rtol={self.rtol}, atol={self.atol})"
+
+    def solve(
+        self,
+        f: Callable[..., Any],
+        x0: Any,
+        t_span: Tensor | Sequence[float],
+        *,
+        args: tuple[Any, ...],
+        params: tuple[Tensor, ...],
+        **options: Any,
+    ) -> Solution:
+        """As `SensitivityAlgorithm.solve`.
+
+        Raises:
+            ValueError: If gradients are wanted and the solver is trainable, something else than the states at `t_span`
+                is to be saved, or `f` captures a differentiable tensor that it does not know.
+        """
+        if not torch.is_grad_enabled():
+            return dyn_numerics.odeint(f, x0, t_span, args=args, **options)
+        self._refuse_unsupported(options)
+        check_signature(f, len(args))
+        state, state_structure = tree_flatten(x0)
+        arg_leaves, arg_structure = tree_flatten(args)
+        wanted_at = [i for i, leaf in enumerate(arg_leaves) if _wants_gradient(leaf)]
+        extra = list({id(p): p for p in (*captured_parameters(f), *params) if _wants_gradient(p)}.values())
+        refuse_entangled([p for p in params if _wants_gradient(p)], extra)
+        problem = _Problem(f, self, options, state_structure, len(state), arg_leaves, arg_structure, wanted_at)
+        wanted = [arg_leaves[i] for i in wanted_at]
+        x = _BacksolveFunction.apply(problem, t_span, *state, *wanted, *extra)  # type: ignore[no-untyped-call]
+        return replace(problem.take_solution(), x=tree_unflatten(list(x), state_structure))
+
+    def _refuse_unsupported(self, options: dict[str, Any]) -> None:
+        solver = options["solver"]
+        if isinstance(solver, Stepper) and any(p.requires_grad for p in solver.parameters()):
+            raise ValueError(
+                f"sensitivity: got 'adjoint' with the trainable solver {solver}, to whose parameters the continuous "
+                f"adjoint has no gradient; use sensitivity='autograd', or freeze the solver"
+            )
+        if options["save"] != "t_span":
+            raise ValueError(
+                f"save: got {options['save']!r} with sensitivity='adjoint', which differentiates the states at t_span "
+                f"alone; use save='t_span', sensitivity='autograd' or torch.no_grad()"
+            )
+
+
+@dataclass
+class _Problem:
+    """What the forward and the backward solve share, and the forward solution."""
+
+    f: Callable[..., Any]
+    algorithm: Backsolve
+    options: dict[str, Any]
+    state_structure: TreeSpec
+    n_state: int
+    arg_leaves: list[Any]
+    arg_structure: TreeSpec
+    wanted_at: list[int]  # which of arg_leaves want gradients
+    forward_solution: Solution | None = None
+
+    def take_solution(self) -> Solution:
+        """Hands the forward solution over: kept here, its states would hold the graph that holds this problem."""
+        solution, self.forward_solution = self.forward_solution, None
+        if solution is None:
+            raise RuntimeError("the forward solve has not run")
+        return solution
+
+    def split(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """Splits the differentiable inputs into state, args and parameters."""
+        end = self.n_state + len(self.wanted_at)
+        return list(tensors[: self.n_state]), list(tensors[self.n_state : end]), list(tensors[end:])
+
+    def args_with(self, wanted: Sequence[Tensor]) -> tuple[Any, ...]:
+        """The args of `f` with the tensors that want gradients replaced."""
+        leaves = list(self.arg_leaves)
+        for i, leaf in zip(self.wanted_at, wanted, strict=True):
+            leaves[i] = leaf
+        args: tuple[Any, ...] = tree_unflatten(leaves, self.arg_structure)
+        return args
+
+    def solve_forward(self, t_span: Tensor | Sequence[float], inputs: Sequence[Tensor]) -> Solution:
+        """Solves the user's problem; its first evaluation looks for tensors that `f` captures and nobody declared."""
+        checked = False
+        state, wanted, extra = self.split(inputs)
+
+        def field(t: Tensor, x: Any, *args: Any) -> Any:
+            nonlocal checked
+            if checked:
+                return self.f(t, x, *args)
+            checked = True
+            with torch.enable_grad():
+                leaves, arguments = _as_leaves(tree_leaves(x)), _as_leaves(wanted)
+                slope = self.f(t, tree_unflatten(leaves, self.state_structure), *self.args_with(arguments))
+            slopes = [leaf for leaf in tree_leaves(slope) if isinstance(leaf, Tensor)]
+            refuse_undeclared(self.f, slopes, [*leaves, *arguments, *extra])
+            return tree_map_only(Tensor, Tensor.detach, slope)
+
+        x0 = tree_unflatten(state, self.state_structure)
+        return dyn_numerics.odeint(field, x0, t_span, args=self.args_with(wanted), **self.options)
+
+    def pull_back(
+        self, t: Tensor, state: Sequence[Tensor], cotangent: Sequence[Tensor], wanted: Sequence[Tensor], extra: Any
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Evaluates `f` at a state, and its vector-Jacobian product with respect to state, args and parameters.
+
+        Returns:
+            The leaves of the slope, and the products in the order state, args, parameters; zero where `f` does not
+            depend on one.
+        """
+        t = t.to(reduce(torch.promote_types, [leaf.dtype for leaf in state]).to_real())  # parameters may have another
+        with torch.enable_grad():
+            state, wanted = _as_leaves(state), _as_leaves(wanted)
+            slope = tree_leaves(self.f(t, tree_unflatten(state, self.state_structure), *self.args_with(wanted)))
+            inputs = [*state, *wanted, *extra]
+            pairs = [(k, a) for k, a in zip(slope, cotangent, strict=True) if k.requires_grad]
+            found: Sequence[Tensor | None] = [None] * len(inputs)
+            if pairs:
+                outputs, cotangents = zip(*pairs, strict=True)
+                # What f captures may have been computed before; that part of the graph is passed more than once.
+                found = torch.autograd.grad(outputs, inputs, cotangents, retain_graph=True, allow_unused=True)
+        products = [torch.zeros_like(x) if g is None else g for g, x in zip(found, inputs, strict=True)]
+        return [k.detach() for k in slope], products
+
+    def solve_back(
+        self,
+        times: Tensor,
+        state: Sequence[Tensor],
+        adjoint: Sequence[Tensor],
+        quadrature: Sequence[Tensor],
+        wanted: Sequence[Tensor],
+        extra: Sequence[Tensor],
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Carries the adjoint and the gradients of args and parameters from the last of `times` to the first.
+
+        Args:
+            times: Output times of the forward solve from here to there, `[m]`, in its order.
+            state: Leaves of the state at the last of them.
+            adjoint: Derivative of the loss with respect to that state.
+            quadrature: Gradients of args and parameters from later times.
+            wanted: Tensors in args that want gradients.
+            extra: Parameters that want gradients.
+
+        Returns:
+            The adjoint and the gradients at the first time.
+        """
+
+        def field(t: Tensor, augmented: Any) -> Any:
+            x, a, _ = augmented
+            slope, products = self.pull_back(t, x, [-leaf for leaf in a], wanted, extra)
+            return slope, products[: self.n_state], products[self.n_state :]
+
+        algorithm, options = self.algorithm, self.options
+        solver = stepper(options["solver"] if algorithm.solver is None else algorithm.solver)
+        given: Controller | None = options["controller"]
+        fixed = solver.error_order is None or options["step_size"] is not None or (given and not given.adaptive)
+        try:
+            solution = dyn_numerics.odeint(
+                field,
+                (list(state), list(adjoint), list(quadrature)),
+                times.flip(0) if fixed else times[[-1, 0]],
+                solver=solver,
+                rtol=_least(options["rtol"]) if algorithm.rtol is None else algorithm.rtol,
+                atol=_least(options["atol"]) if algorithm.atol is None else algorithm.atol,
+                step_size=options["step_size"],
+                controller=FixedStep() if fixed else PIDController(norm=algorithm.norm),
+                max_steps=options["max_steps"],
+            )
+        except SolverError as error:
+            error.add_note("This happened in the backward solve of sensitivity='adjoint'; 'autograd' does without it.")
+            raise
+        _, adjoint, quadrature = solution.x
+        return [leaf[-1] for leaf in adjoint], [leaf[-1] for leaf in quadrature]
+
+
+class _BacksolveFunction(torch.autograd.Function):
+    """Maps times, state, args and parameters to the leaves of the states at the times."""
+
+    @staticmethod
+    def forward(problem: _Problem, t_span: Tensor | Sequence[float], *inputs: Tensor) -> tuple[Tensor, ...]:
+        problem.forward_solution = solution = problem.solve_forward(t_span, inputs)
+        return tuple(tree_leaves(solution.x))
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        problem, t_span, *tensors = inputs
+        ctx.problem = problem
+        t = t_span if isinstance(t_span, Tensor) else problem.forward_solution.t
+        constants = [leaf for leaf in problem.arg_leaves if isinstance(leaf, Tensor) and not leaf.requires_grad]
+        ctx.save_for_backward(t, *output, *tensors, *constants)  # constants: to notice when they are written to
+
+    @staticmethod
+    def backward(ctx: Any, *grad_x: Tensor) -> tuple[Tensor | None, ...]:
+        t, *tensors = ctx.saved_tensors
+        n_state, n_inputs = ctx.problem.n_state, len(ctx.needs_input_grad) - 2
+        x, inputs = tensors[:n_state], tensors[n_state : n_state + n_inputs]
+        with torch.no_grad():
+            grad_t, grads = _backward(ctx.problem, t, x, grad_x, inputs, bool(ctx.needs_input_grad[1]))
+        if torch.is_grad_enabled():  # somebody wants to differentiate again
+            given = grads if grad_t is None else [grad_t, *grads]
+            given = list(_RefuseSecondDerivative.apply(len(given), *given, t, *inputs, *grad_x))  # type: ignore[no-untyped-call]
+            grad_t, grads = (None, given) if grad_t is None else (given[0], given[1:])
+        return None, grad_t, *grads
+
+
+def _backward(
+    problem: _Problem,
+    t: Tensor,
+    x: Sequence[Tensor],
+    grad_x: Sequence[Tensor],
+    inputs: Sequence[Tensor],
+    wants_times: bool,
+) -> tuple[Tensor | None, list[Tensor]]:
+    """Carries the loss's derivative from the outputs back to the times and the inputs.
+
+    Args:
+        problem: The problem.
+        t: Output times `[T]`.
+        x: Leaves of the states there, `[T, ...]`.
+        grad_x: Derivative of the loss with respect to them.
+        inputs: State, args and parameters.
+        wants_times: Whether the derivative with respect to `t` is wanted.
+
+    Returns:
+        The derivatives with respect to `t`, or None, and with respect to the inputs.
+    """
+    _, wanted, extra = problem.split(inputs)
+    times = t.to(time_dtype(x[0].device))
+    relevant, finite = _outputs_with_gradient(x, grad_x)
+    if not finite:  # as anywhere in PyTorch; loss scaling in mixed precision counts on it
+        return torch.full_like(t, torch.nan) if wants_times else None, [torch.full_like(p, torch.nan) for p in inputs]
+    adjoint = [torch.zeros_like(g[0]) for g in grad_x]
+    quadrature = [torch.zeros_like(p) for p in (*wanted, *extra)]
+    grad_t = torch.zeros_like(t)
+
+    def along_slope(i: int, cotangent: Sequence[Tensor]) -> Tensor:
+        """Derivative of the state at output `i` with respect to its time, contracted with a cotangent."""
+        slope, _ = problem.pull_back(t[i], [leaf[i] for leaf in x], cotangent, wanted, extra)
+        products = [(a.conj() * k).sum().real for a, k in zip(cotangent, slope, strict=True)]
+        return torch.stack(products).sum()
+
+    later = None  # the output that the adjoint belongs to
+    for i in [*relevant, 0]:
+        if later is not None and times[i] != times[later]:
+            state = [leaf[later] for leaf in x]
+            adjoint, quadrature = problem.solve_back(times[i : later + 1], state, adjoint, quadrature, wanted, extra)
+        gradient = [g[i] for g in grad_x]
+        if wants_times:
+            grad_t[i] = along_slope(i, gradient) if i > 0 else -along_slope(0, adjoint)
+        adjoint = [a + g for a, g in zip(adjoint, gradient, strict=True)]
+        later = i
+    return grad_t if wants_times else None, [*adjoint, *quadrature]
+
+
+class _RefuseSecondDerivative(torch.autograd.Function):
+    """Maps `n` gradients and what they depend on to the gradients, which raise when they are differentiated.
+
+    Without it they would be constants to whoever differentiates them: silent zeros.
+    """
+
+    @staticmethod
+    def forward(n: int, *tensors: Tensor) -> tuple[Tensor, ...]:
+        return tuple(gradient.clone() for gradient in tensors[:n])
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        pass
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor) -> tuple[None, ...]:
+        raise RuntimeError(
+            "sensitivity='adjoint': its gradient was differentiated again, which it does not support; "
+            "use sensitivity='autograd'"
+        )
+
+
+def _outputs_with_gradient(x: Sequence[Tensor], grad_x: Sequence[Tensor]) -> tuple[list[int], bool]:
+    """Indices of the outputs after the first that the solve reached and the loss depends on, the last first.
+
+    Returns:
+        The indices, and whether the loss's derivative is finite at every output that was reached.
+    """
+    count = len(grad_x[0])
+    reached = torch.stack([torch.isfinite(leaf.reshape(count, -1)).all(1) for leaf in x]).all(0)
+    relevant = torch.stack([(g.reshape(count, -1) != 0).any(1) for g in grad_x]).any(0) & reached
+    finite = torch.stack([torch.isfinite(g.reshape(count, -1)).all(1) for g in grad_x]).all(0) | ~reached
+    return [i for i in reversed(relevant.nonzero().flatten().tolist()) if i > 0], bool(finite.all())
+
+
+def _as_leaves(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor.detach().requires_grad_() for tensor in tensors]
+
+
+def _wants_gradient(leaf: Any) -> bool:
+    return isinstance(leaf, Tensor) and leaf.requires_grad
+
+
+def _least(tolerance: float | Tensor) -> float:
+    """A tolerance for a state of another structure: the strictest of those that were given."""
+    return float(tolerance.min().item()) if isinstance(tolerance, Tensor) else tolerance

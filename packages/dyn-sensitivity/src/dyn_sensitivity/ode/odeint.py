@@ -1,0 +1,111 @@
+"""`odeint` with a choice of gradient."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from typing import Any, Literal
+
+from torch import Tensor
+
+from dyn_numerics import Controller, Solution, Stepper
+from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
+from dyn_sensitivity.ode.autograd import Autograd
+from dyn_sensitivity.ode.backsolve import Backsolve
+
+__all__ = ["ALGORITHMS", "algorithm", "odeint"]
+
+ALGORITHMS: dict[str, Callable[[], SensitivityAlgorithm]] = {"autograd": Autograd, "adjoint": Backsolve}
+
+
+def algorithm(sensitivity: str | SensitivityAlgorithm) -> SensitivityAlgorithm:
+    """Returns the sensitivity algorithm of that name, or the algorithm itself.
+
+    Raises:
+        ValueError: If there is no such name; the message lists them and suggests the nearest.
+        TypeError: If it is neither a name nor an algorithm.
+    """
+    if isinstance(sensitivity, SensitivityAlgorithm):
+        return sensitivity
+    if not isinstance(sensitivity, str):
+        got = type(sensitivity).__name__
+        raise TypeError(f"sensitivity: got a {got}, expected a name or a dyn_sensitivity.SensitivityAlgorithm")
+    if sensitivity not in ALGORITHMS:
+        near = get_close_matches(sensitivity.lower(), ALGORITHMS, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"sensitivity: got {sensitivity!r}, expected one of {', '.join(ALGORITHMS)}{hint}")
+    return ALGORITHMS[sensitivity]()
+
+
+def odeint(
+    f: Callable[..., Any],
+    x0: Any,
+    t_span: Tensor | Sequence[float],
+    *,
+    sensitivity: str | SensitivityAlgorithm = "autograd",
+    params: Sequence[Tensor] = (),
+    solver: str | Stepper = "tsit5",
+    rtol: float | Tensor = 1e-3,
+    atol: float | Tensor = 1e-6,
+    args: Sequence[Any] = (),
+    step_size: float | None = None,
+    controller: Controller | None = None,
+    save: Literal["t_span", "steps", "dense"] = "t_span",
+    max_steps: int | None = None,
+    throw: bool = True,
+) -> Solution:
+    """Solves `dx/dt = f(t, x, *args)` and says how its gradient is computed.
+
+    Gradients reach `x0`, every tensor in `args` and `params`, the parameters of modules that `f` is or holds, and
+    `t_span`. Unused parameters get zeros, frozen ones nothing.
+
+    Args:
+        f: Vector field, as in `dyn_numerics.odeint`.
+        x0: Initial state, a tensor or a pytree of tensors.
+        t_span: Output times `[T]`.
+        sensitivity: `"autograd"` (`Autograd`, exact, through the accepted steps), `"adjoint"` (`Backsolve`,
+            approximate, constant memory), or an algorithm with settings of its own.
+        params: Tensors that `f` captures and that want gradients, beyond the parameters of modules it holds. Only
+            algorithms other than `"autograd"` have to be told.
+        solver: As in `dyn_numerics.odeint`, and so are the arguments that follow.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance, in state units.
+        args: Further arguments of `f`; those that are not tensors pass through.
+        step_size: Magnitude of fixed steps, in time units.
+        controller: Step-size control.
+        save: What to keep.
+        max_steps: Greatest number of attempted steps.
+        throw: Whether a solve that does not reach its end raises.
+
+    Returns:
+        The solution, which unpacks as `t, x`.
+
+    Raises:
+        SolverError: As in `dyn_numerics.odeint`.
+        TypeError: As in `dyn_numerics.odeint`.
+        ValueError: As in `dyn_numerics.odeint`, and if the algorithm cannot give a gradient that is asked for.
+
+    Example:
+        >>> import torch
+        >>> from dyn_sensitivity import odeint
+        >>> rate = torch.tensor(0.5, requires_grad=True)
+        >>> sol = odeint(lambda t, x, a: -a * x, torch.ones(1), [0.0, 1.0], args=(rate,), sensitivity="adjoint")
+        >>> sol.x[-1].sum().backward()
+        >>> round(rate.grad.item(), 3)
+        -0.607
+    """
+    return algorithm(sensitivity).solve(
+        f,
+        x0,
+        t_span,
+        args=tuple(args),
+        params=tuple(params),
+        solver=solver,
+        rtol=rtol,
+        atol=atol,
+        step_size=step_size,
+        controller=controller,
+        save=save,
+        max_steps=max_steps,
+        throw=throw,
+    )

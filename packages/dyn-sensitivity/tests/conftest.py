@@ -1,0 +1,69 @@
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+import torch
+from torch import Tensor
+
+
+@pytest.fixture(autouse=True)
+def float64() -> Iterator[None]:
+    before, threads = torch.get_default_dtype(), torch.get_num_threads()
+    torch.set_default_dtype(torch.float64)
+    torch.set_num_threads(1)
+    torch.manual_seed(0)
+    yield
+    torch.set_default_dtype(before)
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def slope_along() -> Callable[..., float]:
+    """The derivative of a loss along directions of tensors that it reads, by differences of order four."""
+
+    @torch.no_grad()
+    def measure(loss: Callable[[], Tensor], tensors: list[Tensor], directions: list[Tensor], h: float = 1e-3) -> float:
+        starts, total = [tensor.clone() for tensor in tensors], 0.0
+        for weight, k in ((8, 1), (-8, -1), (-1, 2), (1, -2)):
+            for tensor, start, direction in zip(tensors, starts, directions, strict=True):
+                tensor.copy_(start + k * h * direction)
+            total += weight * loss().item()
+        for tensor, start in zip(tensors, starts, strict=True):
+            tensor.copy_(start)
+        return total / (12 * h)
+
+    return measure
+
+
+@pytest.fixture
+def assert_gradients(slope_along: Callable[..., float]) -> Callable[..., None]:
+    """Compares the gradients of a loss with differences.
+
+    Along one random direction of all inputs, and, for the one called t_span, along each row of `times` or a random one.
+    """
+
+    def check(
+        loss: Callable[[], Tensor],
+        inputs: dict[str, Tensor],
+        *,
+        tolerance: float,
+        plain_loss: Callable[[], Tensor],
+        times: Tensor | None = None,
+    ) -> None:
+        gradients = dict(zip(inputs, torch.autograd.grad(loss(), list(inputs.values())), strict=True))
+        for name, tensor in inputs.items():
+            assert gradients[name].shape == tensor.shape
+            assert gradients[name].dtype == tensor.dtype
+
+        def compare(directions: dict[str, Tensor]) -> None:
+            expected = slope_along(plain_loss, [inputs[name] for name in directions], list(directions.values()))
+            got = sum((gradients[name].conj() * along).sum().real.item() for name, along in directions.items())
+            assert abs(got - expected) <= tolerance * (1 + abs(expected)), (*directions, got, expected)
+
+        compare({name: torch.randn_like(tensor) for name, tensor in inputs.items() if name != "t_span"})
+        if "t_span" in inputs:
+            for along in torch.randn(1, len(inputs["t_span"])) if times is None else times:
+                compare({"t_span": along})
+
+    return check

@@ -1,0 +1,81 @@
+from __future__ import annotations
+
+import inspect
+
+import pytest
+import torch
+
+import dyn_numerics
+from dyn_numerics import Solution
+from dyn_sensitivity import Autograd, Backsolve, SensitivityAlgorithm, odeint
+from dyn_sensitivity.ode.odeint import ALGORITHMS, algorithm
+
+
+def test_unknown_name_lists_the_known_ones_and_suggests_the_nearest():
+    with pytest.raises(ValueError, match=r"sensitivity: got 'adjiont', expected one of autograd, adjoint; .*'adjoint'"):
+        odeint(lambda t, x: x, torch.ones(1), [0, 1], sensitivity="adjiont")
+    with pytest.raises(ValueError, match=r"expected one of autograd, adjoint$"):
+        odeint(lambda t, x: x, torch.ones(1), [0, 1], sensitivity="zzz")
+
+
+@pytest.mark.parametrize("wrong", [None, 3, Backsolve])
+def test_refuses_what_is_no_algorithm(wrong):
+    with pytest.raises(TypeError, match=r"sensitivity: got a .*, expected a name or a dyn_sensitivity"):
+        odeint(lambda t, x: x, torch.ones(1), [0, 1], sensitivity=wrong)
+
+
+def test_names():
+    assert {name: type(algorithm(name)) for name in ALGORITHMS} == {"autograd": Autograd, "adjoint": Backsolve}
+    own = Backsolve(rtol=1e-3)
+    assert algorithm(own) is own
+
+
+def test_takes_everything_that_the_numerics_take_with_the_same_defaults():
+    here, there = inspect.signature(odeint).parameters, inspect.signature(dyn_numerics.odeint).parameters
+    assert set(here) - set(there) == {"sensitivity", "params"}
+    assert {name: here[name].default for name in there} == {name: there[name].default for name in there}
+
+
+def test_an_algorithm_of_ones_own_gets_the_problem():
+    class Own(SensitivityAlgorithm):
+        def solve(self, f, x0, t_span, *, args, params, **options) -> Solution:
+            self.seen = (f, x0, t_span, args, params, options)
+            return dyn_numerics.odeint(f, x0, t_span, args=args, **options)
+
+    def f(t, x, a):
+        return a * x
+
+    own, x0, p = Own(), torch.ones(1), torch.ones(1)
+    sol = odeint(f, x0, [0, 1], sensitivity=own, args=[2.0], params=[p], rtol=1e-4, max_steps=99)
+    assert own.seen[:5] == (f, x0, [0, 1], (2.0,), (p,))
+    assert own.seen[5]["rtol"] == 1e-4
+    assert own.seen[5]["max_steps"] == 99
+    assert sol.x[-1].item() == pytest.approx(7.389, rel=1e-3)
+
+
+BAD = {
+    "x0 is NaN": (ValueError, "x0", {"x0": torch.tensor([torch.nan])}),
+    "x0 of integers": (TypeError, "x0", {"x0": torch.ones(1, dtype=torch.int64)}),
+    "x0 is a list": (TypeError, "x0", {"x0": [1.0]}),
+    "t_span is None": (TypeError, "t_span", {"t_span": None}),
+    "t_span is empty": (ValueError, "t_span", {"t_span": []}),
+    "t_span turns back": (ValueError, "t_span", {"t_span": [0.0, 1.0, 0.5]}),
+    "t_span is NaN": (ValueError, "t_span", {"t_span": torch.tensor([0.0, torch.nan])}),
+    "rtol is zero": (ValueError, "rtol", {"rtol": 0.0}),
+    "unknown solver": (ValueError, "tsit5", {"solver": "tsit"}),
+    "field is a number": (TypeError, "f: got a float", {"f": 1.0}),
+    "field of x alone": (TypeError, "f: got a field", {"f": lambda x: x}),
+    "field of another shape": (ValueError, "f: returned shape", {"f": lambda t, x: x.sum()}),
+    "field of another dtype": (TypeError, "f: returned dtype", {"f": lambda t, x: x.float()}),
+    "field of another structure": (TypeError, "f: returned", {"f": lambda t, x: (x, x)}),
+    "field that returns a number": (TypeError, "f: returned", {"f": lambda t, x: 1.0}),
+}
+
+
+@pytest.mark.parametrize("sensitivity", ALGORITHMS)
+@pytest.mark.parametrize("which", BAD)
+def test_bad_input_is_refused_by_name(sensitivity, which):
+    error, match, change = BAD[which]
+    good = {"f": lambda t, x: -x, "x0": torch.ones(1, requires_grad=True), "t_span": [0.0, 1.0]}
+    with pytest.raises(error, match=match):
+        odeint(**good | change, sensitivity=sensitivity)
