@@ -1,0 +1,162 @@
+"""The neural ordinary differential equation as a plain module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map
+
+from dyn_models.fields.signature import takes_time
+from dyn_numerics import Controller, Solution, Stepper
+from dyn_numerics.ode.arguments import check_initial_state, time_span
+from dyn_numerics.ode.steppers.by_name import stepper
+from dyn_sensitivity import SensitivityAlgorithm, odeint
+from dyn_sensitivity.ode.odeint import algorithm
+
+__all__ = ["IntegralSolution", "NeuralODE"]
+
+
+@dataclass(frozen=True)
+class IntegralSolution(Solution):
+    """A solution with the integral of a loss along it.
+
+    Attributes:
+        integral: `∫ l(s, x(s)) ds` from `t[0]` to every output time, `[T, *shape of l]`; differentiable.
+    """
+
+    integral: Tensor | None = None
+
+
+class NeuralODE(nn.Module):
+    """Solves `dx/dt = vector_field(t, x, *args)` from a batch of initial states.
+
+    Args:
+        vector_field: A module or function `f(t, x, *args)` or `f(x)` (any `nn.Sequential`); its signature is read once.
+            `t` arrives as `[]`, the state as it was passed.
+        solver: Name of a method or a `Stepper`; kept as the submodule `solver`, so that a trainable one is trained with
+            the model.
+        sensitivity: How the gradient is computed: `"autograd"`, `"adjoint"`, or an algorithm of dyn-sensitivity.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance, in state units.
+        t_span: Output times when a call names none.
+        integral_loss: A function or module `l(t, x)` of shape `[batch]`, say, whose integral along the trajectory is
+            returned as `integral`, with gradients to `l`'s own parameters; it shares the error control.
+        step_size: Magnitude of fixed steps, in time units; None for the method's own way.
+        controller: Step-size control; None for the method's own.
+        max_steps: Greatest number of attempted steps.
+
+    Raises:
+        TypeError: If `vector_field` or `integral_loss` cannot be called as said.
+        ValueError: If there is no solver or sensitivity of that name.
+
+    Example:
+        >>> import torch
+        >>> from dyn_models import NeuralODE
+        >>> field = torch.nn.Sequential(torch.nn.Linear(2, 16), torch.nn.Tanh(), torch.nn.Linear(16, 2))
+        >>> system = NeuralODE(field, solver="tsit5", sensitivity="adjoint")
+        >>> t_eval, sol = system(torch.randn(8, 2), torch.linspace(0, 1, 10))
+        >>> sol.shape
+        torch.Size([10, 8, 2])
+
+    References:
+        R. T. Q. Chen et al.: Neural Ordinary Differential Equations, NeurIPS 2018.
+        M. Poli et al.: TorchDyn: Implicit Models and Neural Numerical Methods in PyTorch (2021).
+    """
+
+    def __init__(
+        self,
+        vector_field: Callable[..., Any],
+        *,
+        solver: str | Stepper = "tsit5",
+        sensitivity: str | SensitivityAlgorithm = "autograd",
+        rtol: float | Tensor = 1e-3,
+        atol: float | Tensor = 1e-6,
+        t_span: Tensor | Sequence[float] = (0.0, 1.0),
+        integral_loss: Callable[..., Tensor] | None = None,
+        step_size: float | None = None,
+        controller: Controller | None = None,
+        max_steps: int | None = None,
+    ) -> None:
+        super().__init__()
+        self._takes_time = takes_time(vector_field)
+        self._loss_takes_time = integral_loss is None or takes_time(integral_loss, "integral_loss")
+        self.vector_field = vector_field
+        self.solver = stepper(solver)
+        self.sensitivity = algorithm(sensitivity)
+        self.rtol = rtol
+        self.atol = atol
+        self.t_span = t_span
+        self.integral_loss = integral_loss
+        self.step_size = step_size
+        self.controller = controller
+        self.max_steps = max_steps
+
+    def extra_repr(self) -> str:
+        return f"sensitivity={self.sensitivity!r}, rtol={self.rtol}, atol={self.atol}"
+
+    def forward(self, x: Any, t_span: Tensor | Sequence[float] | None = None, args: Sequence[Any] = ()) -> Solution:
+        """Solves from the states `x` at the first time.
+
+        Args:
+            x: Initial states `[batch, ...]`, a tensor or a pytree of tensors.
+            t_span: Output times `[T]`; those of the constructor when None.
+            args: Further arguments of the vector field.
+
+        Returns:
+            The solution, which unpacks as `t, x` with `x` of shape `[T, batch, ...]`; an `IntegralSolution` if the model
+            has an integral loss.
+
+        Raises:
+            SolverError: If the solve does not reach its end.
+            TypeError: As in `dyn_sensitivity.odeint`.
+            ValueError: As in `dyn_sensitivity.odeint`.
+        """
+        times = self.t_span if t_span is None else t_span
+        loss = self.integral_loss
+        if loss is None:
+            return self._solve(self._slope, x, times, args)
+
+        def integrand(t: Tensor, x: Any) -> Tensor:
+            return loss(t, x) if self._loss_takes_time else loss(x)
+
+        def slope_and_loss(t: Tensor, state: tuple[Any, Tensor], *args: Any) -> tuple[Any, Tensor]:
+            return self._slope(t, state[0], *args), integrand(t, state[0])
+
+        with torch.no_grad():
+            layout = check_initial_state(x)
+            _, _, (first, *_) = time_span(times, layout)
+            start = torch.full((), first, dtype=layout.dtype.to_real(), device=layout.device)
+            zero = torch.zeros_like(integrand(start, x))
+        solution = self._solve(slope_and_loss, (x, zero), times, args)
+        kept = {field.name: getattr(solution, field.name) for field in fields(solution)}
+        state, integral = kept.pop("x")
+        return IntegralSolution(**kept, x=state, integral=integral)
+
+    def trajectory(self, x: Any, t_span: Tensor | Sequence[float] | None = None, args: Sequence[Any] = ()) -> Any:
+        """The states alone, `[T, batch, ...]`; arguments and errors as in `forward`."""
+        return self(x, t_span, args).x
+
+    def _solve(self, f: Callable[..., Any], x: Any, t_span: Tensor | Sequence[float], args: Sequence[Any]) -> Solution:
+        return odeint(
+            f,
+            x,
+            t_span,
+            sensitivity=self.sensitivity,
+            solver=self.solver,
+            rtol=self.rtol,
+            atol=self.atol,
+            args=args,
+            step_size=self.step_size,
+            controller=self.controller,
+            max_steps=self.max_steps,
+        )
+
+    def _slope(self, t: Tensor, x: Any, *args: Any) -> Any:
+        slope = self.vector_field(t, x, *args) if self._takes_time else self.vector_field(x, *args)
+        if torch.is_autocast_enabled(t.device.type):
+            slope = tree_map(lambda k, leaf: k.to(leaf.dtype), slope, x)  # autocast computes in half precision
+        return slope
