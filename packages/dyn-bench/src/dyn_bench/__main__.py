@@ -1,0 +1,85 @@
+"""The command line: `dyn-bench list`, `dyn-bench run NAME ...`, `dyn-bench report`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from time import perf_counter
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from dyn_bench.report import read, table, write
+from dyn_bench.reproductions import REPRODUCTIONS
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        arguments: The words after the program's name; those of the process when None.
+
+    Returns:
+        0 if all is well, 1 if a figure was missed or there is nothing to report, 2 if the words were wrong.
+    """
+    parser = argparse.ArgumentParser(prog="dyn-bench", description="Reproductions of published results.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("list", help="list the reproductions")
+    run = commands.add_parser("run", help="run some, and leave figures and numbers in a folder")
+    run.add_argument("names", nargs="+", metavar="NAME", help="a name that `list` shows")
+    report = commands.add_parser("report", help="show the results in a folder")
+    for command in (run, report):
+        command.add_argument("--out", type=Path, default=Path("out"), help="the folder (default: out)")
+    chosen = parser.parse_args(arguments)
+    console = Console()
+    if chosen.command == "list":
+        return _list(console)
+    if chosen.command == "report":
+        return _report(console, chosen.out)
+    return _run(console, chosen.names, chosen.out)
+
+
+def _list(console: Console) -> int:
+    rows = Table("name", "what it shows", "source")
+    for name, reproduction in REPRODUCTIONS.items():
+        rows.add_row(name, reproduction.summary, reproduction.source)
+    console.print(rows)
+    return 0
+
+
+def _report(console: Console, folder: Path) -> int:
+    records = read(folder)
+    if not records:
+        console.print(f"{folder}: no results there; try dyn-bench run {next(iter(REPRODUCTIONS))} --out {folder}")
+        return 1
+    console.print(table(records))
+    return 0 if all(record.passed for record in records) else 1
+
+
+def _run(console: Console, names: Sequence[str], folder: Path) -> int:
+    for name in names:
+        if name not in REPRODUCTIONS:
+            near = get_close_matches(name, REPRODUCTIONS, n=1)
+            hint = f"; did you mean {near[0]!r}?" if near else ""
+            console.print(f"NAME: got {name!r}, expected one of {', '.join(REPRODUCTIONS)}{hint}")
+            return 2
+    records = []
+    with Progress(console=console) as progress:
+        for name in names:
+            reproduction = REPRODUCTIONS[name]
+            start = perf_counter()
+            outcome = reproduction.run(progress)
+            records.append(write(reproduction, outcome, perf_counter() - start, folder))
+    console.print(table(records))
+    console.print(f"Figures and numbers are in {folder}.")
+    return 0 if all(record.passed for record in records) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())

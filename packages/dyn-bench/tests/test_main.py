@@ -1,0 +1,71 @@
+"""The command line, as a user calls it."""
+
+import json
+from dataclasses import dataclass
+from typing import ClassVar
+
+import pytest
+from matplotlib.figure import Figure
+
+from dyn_bench.__main__ import main
+from dyn_bench.reproduction import Measurement, Outcome, Reproduction
+from dyn_bench.reproductions import REPRODUCTIONS
+
+
+@dataclass(frozen=True)
+class Constant(Reproduction):
+    value: float = 1.0
+    name: ClassVar[str] = "constant"
+    summary: ClassVar[str] = "A constant."
+    source: ClassVar[str] = "nowhere"
+
+    def run(self, progress):
+        return Outcome([Measurement("constant", self.value, 0.9, 1.1)], {"empty": Figure()}, {"kept": [1, 2]})
+
+
+@pytest.fixture
+def constant(monkeypatch):
+    def register(value):
+        monkeypatch.setitem(REPRODUCTIONS, "constant", Constant(value))
+
+    return register
+
+
+def test_list_names_every_reproduction(capsys):
+    assert main(["list"]) == 0
+    printed = capsys.readouterr().out
+    assert [name for name in ("solver-interpolation", "moons", "density") if name not in printed] == []
+
+
+def test_an_unknown_name_is_answered_with_the_names_and_the_nearest(capsys, tmp_path):
+    assert main(["run", "moon", "--out", str(tmp_path)]) == 2
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "did you mean 'moons'" in printed
+    assert "solver-interpolation, moons, density" in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("value", "code"), [(1.0, 0), (0.89, 1), (1.11, 1), (float("nan"), 1)])
+def test_a_missed_figure_fails_on_either_side(constant, tmp_path, capsys, value, code):
+    constant(value)
+    assert main(["run", "constant", "--out", str(tmp_path)]) == code
+    assert ("reached" in capsys.readouterr().out) == (code == 0)
+    assert main(["report", "--out", str(tmp_path)]) == code
+
+
+def test_a_run_leaves_numbers_and_pictures(constant, tmp_path):
+    constant(1.0)
+    main(["run", "constant", "--out", str(tmp_path)])
+    document = json.loads((tmp_path / "constant.json").read_text())
+    assert document["measurements"] == [{"name": "constant", "value": 1.0, "low": 0.9, "high": 1.1}]
+    assert document["passed"] is True
+    assert document["settings"] == {"value": 1.0}
+    assert document["records"] == {"kept": [1, 2]}
+    assert document["environment"]["threads"] == 1
+    assert set(document["environment"]["packages"]) >= {"dyn-numerics", "dyn-bench"}
+    assert (tmp_path / document["pictures"][0]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_report_of_nothing_says_so(tmp_path, capsys):
+    assert main(["report", "--out", str(tmp_path)]) == 1
+    assert "no results" in capsys.readouterr().out
