@@ -9,6 +9,7 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
+from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 from dyn_bench.environment import environment
@@ -96,7 +97,10 @@ def read(folder: Path) -> list[Record]:
 
 def table(records: Iterable[Record]) -> Table:
     """Lays results out, a line for every figure."""
-    rows = Table("reproduction", "figure", "measured", "expected", "", "seconds", title="Reproductions")
+    rows = Table(title="Reproductions", box=SIMPLE_HEAD, pad_edge=False)
+    rows.add_column("reproduction", no_wrap=True)  # what fits into 80 columns
+    for name in ("figure", "measured", "expected", "", "time"):
+        rows.add_column(name)
     for record in records:
         for i, m in enumerate(record.measurements):
             rows.add_row(
@@ -105,6 +109,6 @@ def table(records: Iterable[Record]) -> Table:
                 f"{m.value:.4f}",
                 f"{m.low:.4g} … {m.high:.4g}",
                 "[green]reached[/]" if m.passed else f"[red]missed: {m.miss}[/]",
-                f"{record.seconds:.0f}" if i == 0 else "",
+                f"{record.seconds:.0f} s" if i == 0 else "",
             )
     return rows

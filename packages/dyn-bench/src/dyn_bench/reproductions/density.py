@@ -83,7 +83,7 @@ class Density(Reproduction):
             mass = log_density.double().exp().sum().item() * cell
             samples = flow.sample(4_000, generator=generator)
         measurements = [
-            Measurement("negative log-likelihood, nats", nll, floor - 0.02, floor + 0.25),
+            Measurement("NLL, nats", nll, floor - 0.02, floor + 0.25),
             Measurement("integral of the density", mass, 0.99, 1.01),
         ]
         picture = _draw(data.sample(4_000, seed=self.seed + 2), samples, log_density.exp())

@@ -92,7 +92,7 @@ def _draw_boundary(model: Classifier, x: Tensor, label: Tensor) -> Figure:
     share = model(grid).sigmoid().reshape(160, 160).T
     filled = axes.contourf(u.numpy(), v.numpy(), share.numpy(), levels=20, cmap="coolwarm", alpha=0.6, vmin=0, vmax=1)
     axes.contour(u.numpy(), v.numpy(), share.numpy(), levels=[0.5], colors="black", linewidths=1.5)
-    figure.colorbar(filled, ax=axes, label="probability of class 1", ticks=[0, 0.25, 0.5, 0.75, 1])
+    figure.colorbar(filled, ax=axes, label="probability of class 1", ticks=[0, 0.25, 0.5, 0.75, 1], shrink=0.65)
     for value, colour in enumerate(COLOURS):
         points = x[label == value][:250]
         axes.scatter(
@@ -104,7 +104,7 @@ def _draw_boundary(model: Classifier, x: Tensor, label: Tensor) -> Figure:
 
 
 def _draw_flow(model: Classifier, x: Tensor, label: Tensor) -> Figure:
-    figure = Figure(figsize=(5.2, 4.6), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.6), layout="constrained")
     axes = figure.subplots()
     x, label = x[:160], label[:160]
     paths = model.flow.trajectory(x, torch.linspace(0, 1, 40))  # [T, batch, 2]
@@ -115,6 +115,6 @@ def _draw_flow(model: Classifier, x: Tensor, label: Tensor) -> Figure:
             chosen[0, :, 0], chosen[0, :, 1], s=8, facecolors="white", edgecolors=colour, label=f"class {value}, start"
         )
         axes.scatter(chosen[-1, :, 0], chosen[-1, :, 1], s=10, color=colour, label=f"class {value}, end")
-    axes.set(title="The flow that separates them", xlabel="$x_1$", ylabel="$x_2$", aspect="equal")
-    axes.legend(fontsize="small")
+    axes.set(title="The flow that separates them", xlabel="$x_1$", ylabel="$x_2$")
+    figure.legend(loc="outside right upper", fontsize="small")
     return figure

@@ -79,10 +79,23 @@ class SolverInterpolation(Reproduction):
         return alphas, self._draw_trajectories(t_span, midpoint, wanted, found)
 
     def _draw_trajectories(self, t: Tensor, midpoint: Tensor, heun: Tensor, trained: Tensor) -> Figure:
-        """Draws the sample on which the two methods differ most, and how far they are from Heun over all samples."""
+        """Draws the sample on which the two methods differ most, and how far they are from Heun over all samples.
+
+        The trajectories lie so close together that a lens shows where they are furthest apart; dots are states at one time.
+        """
         figure = Figure(figsize=(9, 3.6), layout="constrained")
         plane, distance = figure.subplots(1, 2)
-        sample = int((midpoint - heun).norm(dim=-1).amax(0).argmax())
+        gap = (midpoint - heun).norm(dim=-1)  # [T, batch]
+        sample = int(gap.amax(0).argmax())
+        at, widest = int(gap[:, sample].argmax()), float(gap[:, sample].max())
+        (left, bottom), reach = heun[at, sample].tolist(), 4 * widest
+        lens = plane.inset_axes(
+            (0.3, 0.2, 0.4, 0.4),
+            xlim=(left - reach, left + reach),
+            ylim=(bottom - reach, bottom + reach),
+            xticks=[],
+            yticks=[],
+        )
         for states, label, colour, style in (
             (midpoint, "midpoint", BLUE, ":"),
             (heun, "Heun", ORANGE, "-"),
@@ -90,6 +103,8 @@ class SolverInterpolation(Reproduction):
         ):
             x, y = states[:, sample].unbind(-1)
             plane.plot(x.tolist(), y.tolist(), style, color=colour, label=label, linewidth=2)
+            lens.plot(x.tolist(), y.tolist(), style, color=colour, marker="o")
+        plane.indicate_inset_zoom(lens, edgecolor="black")
         plane.set(title="The trajectory on which they differ most", xlabel="$x_1$", ylabel="$x_2$")
         plane.legend()
         for states, label, colour, style in ((midpoint, "midpoint", BLUE, ":"), (trained, "trained", GREEN, "--")):
@@ -102,12 +117,14 @@ class SolverInterpolation(Reproduction):
     def _draw_alphas(self, alphas: dict[int, list[float]]) -> Figure:
         figure = Figure(figsize=(5.5, 3.6), layout="constrained")
         axes = figure.subplots()
-        for (seed, values), colour in zip(alphas.items(), (BLUE, ORANGE, GREEN), strict=False):
-            axes.plot(values, color=colour, label=f"seed {seed}")
+        looks = zip((BLUE, ORANGE, GREEN), ("-", "--", ":"), strict=True)  # curves of several seeds may coincide
+        for (seed, values), (colour, style) in zip(alphas.items(), looks, strict=False):
+            axes.plot(values, style, color=colour, label=f"seed {seed}", linewidth=2)
         axes.axhline(0.5, color="0.5", linestyle=":", linewidth=1)
         axes.axhline(1.0, color="0.5", linestyle=":", linewidth=1)
         axes.annotate("Heun", (0, 1.0), xytext=(2, 3), textcoords="offset points", color="0.4")
         axes.annotate("midpoint", (self.iterations, 0.5), xytext=(-50, 3), textcoords="offset points", color="0.4")
+        axes.margins(y=0.08)
         axes.set(title="From the midpoint method to Heun's", xlabel="iteration", ylabel="α")
         axes.legend()
         return figure
