@@ -1,13 +1,13 @@
 from __future__ import annotations
 
 import functools
-import time
 from types import SimpleNamespace
 
 import torch
 from torch import nn
 from torch.func import vjp, vmap
 
+from dyn_sensitivity import captured_tensors
 from dyn_sensitivity.captured_tensors import captured_parameters, refuse_entangled, refuse_undeclared
 
 elsewhere = nn.Linear(2, 2)  # a global whose name is an attribute below
@@ -64,16 +64,18 @@ def test_callables_without_a_signature_hold_nothing():
     assert found_in(functools.partial(max, 1)) == set()
 
 
-def test_is_quick_where_a_field_uses_torch_itself():
-    module, rows = nn.Linear(2, 2), list(range(100_000))
+def test_does_not_look_into_torch_itself(monkeypatch):
+    """Its functions lead through most of its source, and hold nothing of a user's."""
+    module, looked_at = nn.Linear(2, 2), []
+    contents = captured_tensors._contents
+    monkeypatch.setattr(captured_tensors, "_contents", lambda *named: looked_at.append(named) or contents(*named))
 
     def f(t, x):
         slope, pull_back = vjp(module, x)
-        return slope + vmap(pull_back)(x)[0] + len(rows)
+        return slope + vmap(pull_back)(x)[0]
 
-    start = time.perf_counter()
     assert found_in(f) == parameters_of(module)
-    assert time.perf_counter() - start < 0.5
+    assert len(looked_at) < 20
 
 
 def test_refuses_nothing_that_is_declared():

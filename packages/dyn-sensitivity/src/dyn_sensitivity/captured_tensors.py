@@ -100,7 +100,7 @@ def _contents(name: str, value: Any) -> Iterable[Named]:
         return _function_captures(value).items()
     if isinstance(value, nn.Module):
         modules = [(f"{name}.{path}" if path else name, module) for path, module in value.named_modules()]
-        return [inner for path, module in modules for inner in _attributes(path, vars(module) | module._buffers)]
+        return [inner for path, module in modules for inner in _module_attributes(path, module)]
     if isinstance(value, dict):
         return [(f"{name}[{key!r}]", inner) for key, inner in value.items() if _may_hold(inner)]
     if isinstance(value, CONTAINERS):
@@ -113,6 +113,10 @@ def _contents(name: str, value: Any) -> Iterable[Named]:
 def _attributes(name: str, attributes: dict[str, Any]) -> list[Named]:
     own = ("_parameters", "_buffers", "_modules")  # of a module, which are looked at by their names
     return [(f"{name}.{key}", value) for key, value in attributes.items() if _may_hold(value) and key not in own]
+
+
+def _module_attributes(name: str, module: nn.Module) -> list[Named]:
+    return _attributes(name, vars(module) | dict(module.named_buffers(recurse=False)))
 
 
 def _may_hold(value: Any) -> bool:

@@ -103,12 +103,12 @@ def test_rejected_attempts_leave_no_trace():
 
 
 def test_frozen_and_unused_parameters_get_nothing():
-    used, unused = nn.Linear(2, 2), nn.Linear(2, 2)
-    used.bias.requires_grad_(False)
-    odeint(lambda t, x: used(x) + 0 * t, torch.ones(2), [0.0, 1.0]).x.sum().backward()
-    assert used.weight.grad.abs().max() > 0.1
-    assert used.bias.grad is None
-    assert unused.weight.grad is None
+    field = nn.ModuleDict({"used": nn.Linear(2, 2), "unused": nn.Linear(2, 2)})
+    field["used"].bias.requires_grad_(False)
+    odeint(lambda t, x: field["used"](x) + 0 * t, torch.ones(2), [0.0, 1.0]).x.sum().backward()
+    assert field["used"].weight.grad.abs().max() > 0.1
+    assert field["used"].bias.grad is None
+    assert field["unused"].weight.grad is None
 
 
 def test_repr():

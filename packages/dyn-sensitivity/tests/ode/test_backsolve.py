@@ -143,8 +143,8 @@ def test_backward_evaluates_only_what_the_loss_needs():
         return f.taken()
 
     assert evaluations(0) == 0
-    assert evaluations(1) == 4  # one step of rk4
-    assert evaluations(2) == 8  # on the grid of the forward solve
+    assert evaluations(1) == 1 + 4  # whether f is still the same, and one step of rk4
+    assert evaluations(2) == 1 + 8  # on the grid of the forward solve
 
 
 def full_norm(error):
@@ -209,8 +209,8 @@ def test_own_tolerances_are_honoured():
 
 
 def test_own_solver_is_honoured():
-    assert backward_cost(Backsolve(solver="rk4"))[0] == 4
-    assert backward_cost(Backsolve(solver=Midpoint()))[0] == 2
+    assert backward_cost(Backsolve(solver="rk4"), solver="euler")[0] == 1 + 4
+    assert backward_cost(Backsolve(solver=Midpoint()), solver="dopri5", step_size=1.0)[0] == 1 + 2 * 3
     adaptive, gradient = backward_cost(Backsolve(solver="bosh3", rtol=1e-8, atol=1e-8), solver="rk4", step_size=None)
     assert adaptive > 100
     reference = backward_cost(Backsolve(), rtol=1e-11, atol=1e-11)[1]
@@ -226,7 +226,27 @@ def test_the_strictest_of_several_tolerances_is_taken_backward(tolerance):
 
 @pytest.mark.parametrize("options", [{"solver": "dopri5", "controller": FixedStep()}, {"solver": "euler"}])
 def test_fixed_steps_stay_fixed_backward(options):
-    assert backward_cost(Backsolve(), **options)[0] <= 7
+    assert backward_cost(Backsolve(), **options)[0] <= 1 + 7
+
+
+def test_a_backward_solver_without_steps_to_follow_is_refused():
+    """A forward solve with adaptive steps has no grid; one step from output to output would be far off."""
+    with pytest.raises(ValueError, match=r"got Backsolve\(solver='rk4', .* cannot choose its steps"):
+        backward_cost(Backsolve(solver="rk4"))
+
+
+def test_the_controller_of_the_forward_solve_is_kept_backward():
+    careful = PIDController(safety=0.3, first_step=1e-3)
+    evaluations, gradient = backward_cost(Backsolve(), controller=careful)
+    assert evaluations > 1.3 * backward_cost(Backsolve())[0]
+    assert (careful.first_step, careful.norm) == (1e-3, None)
+    torch.testing.assert_close(gradient, backward_cost(Backsolve(), rtol=1e-9)[1], rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("wrong", [{"solver": "tsit"}, {"rtol": -1.0}, {"atol": 0.0}])
+def test_wrong_settings_are_refused_when_they_are_made(wrong):
+    with pytest.raises(ValueError, match=f"{next(iter(wrong))}: got"):
+        Backsolve(**wrong)
 
 
 def test_the_controller_of_the_forward_solve_may_carry_a_norm_of_its_own():

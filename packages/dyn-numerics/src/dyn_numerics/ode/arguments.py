@@ -21,6 +21,7 @@ from dyn_numerics.pytree_state import StateLayout
 
 __all__ = [
     "check_initial_state",
+    "check_tolerance",
     "choose_controller",
     "extra_arguments",
     "flat_tolerance",
@@ -99,19 +100,31 @@ def time_span(t_span: Tensor | Sequence[float], layout: StateLayout) -> tuple[Te
     return given, inner, times
 
 
+def check_tolerance(name: str, tolerance: float | Tensor) -> None:
+    """Refuses a tolerance that no state could have.
+
+    Raises:
+        TypeError: If it is neither a number nor a tensor.
+        ValueError: If it is not positive and finite.
+    """
+    if not isinstance(tolerance, Tensor):
+        _positive(name, tolerance, "a positive number or tensor")
+    elif not bool(((tolerance > 0) & torch.isfinite(tolerance)).all()):
+        raise ValueError(
+            f"{name}: got a tensor with values from {tolerance.min().item()} to {tolerance.max().item()}, "
+            f"expected positive and finite ones"
+        )
+
+
 def flat_tolerance(name: str, tolerance: float | Tensor, layout: StateLayout) -> float | Tensor:
     """Returns a tolerance as a number, or as a vector that fits the flat state.
 
     Raises:
-        TypeError: If it is neither a number nor a tensor.
-        ValueError: If it is not positive and finite, or does not broadcast against every leaf of the state.
+        TypeError: As `check_tolerance`.
+        ValueError: As `check_tolerance`, and if it does not broadcast against every leaf of the state.
     """
+    check_tolerance(name, tolerance)
     if isinstance(tolerance, Tensor):
-        if not bool(((tolerance > 0) & torch.isfinite(tolerance)).all()):
-            raise ValueError(
-                f"{name}: got a tensor with values from {tolerance.min().item()} to {tolerance.max().item()}, "
-                f"expected positive and finite ones"
-            )
         dtype = torch.promote_types(layout.dtype.to_real(), torch.float32)
         try:
             leaves = [torch.broadcast_to(tolerance.detach(), shape).reshape(-1) for shape in layout.shapes]
@@ -121,7 +134,7 @@ def flat_tolerance(name: str, tolerance: float | Tensor, layout: StateLayout) ->
                 f"{[list(shape) for shape in layout.shapes]}"
             ) from None
         return torch.cat(leaves).to(dtype=dtype, device=layout.device)
-    return _positive(name, tolerance, "a positive number or tensor")
+    return float(tolerance)
 
 
 def _positive(name: str, number: float, expected: str) -> float:

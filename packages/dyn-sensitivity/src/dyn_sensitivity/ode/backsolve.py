@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import copy
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import reduce
+from math import sqrt
 from typing import Any
 
 import torch
@@ -12,8 +15,9 @@ from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
 import dyn_numerics
-from dyn_numerics import Controller, FixedStep, PIDController, Solution, SolverError, Stepper
+from dyn_numerics import Solution, SolverError, Stepper
 from dyn_numerics.norms import rms_norm
+from dyn_numerics.ode.arguments import check_initial_state, check_tolerance, choose_controller, time_span
 from dyn_numerics.ode.flat_field import check_signature
 from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_numerics.ode.times import time_dtype
@@ -23,6 +27,11 @@ from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 __all__ = ["Backsolve"]
 
 BackwardNorm = Callable[[Any], Tensor]
+
+CHANGED = (
+    "It was found in the backward solve: f needs it only sometimes, or refers to something else by now. A function made "
+    "in a loop sees what the loop ended with; bind what it uses, as in lambda t, x, net=net: net(x)."
+)
 
 
 def seminorm(error: Any) -> Tensor:
@@ -47,14 +56,20 @@ class Backsolve(SensitivityAlgorithm):
     it needs a state that can be solved backwards, which a strongly contracting or chaotic one cannot.
 
     Gradients reach `x0`, `t_span`, the tensors in `args` and `params`, and the parameters of modules that `f` holds.
-    They can't be differentiated again.
+    They can't be differentiated again. The backward solve calls `f` once more, under the autocast of the forward solve;
+    an `f` that depends on something else by then is refused.
 
     Args:
         norm: Norm of the backward error, a function of the tuple (leaves of the state, leaves of the adjoint, parameter
             gradients) to a tensor `[]`. The default leaves the parameter gradients out.
-        solver: Method of the backward solve; that of the forward solve when None.
+        solver: Method of the backward solve; that of the forward solve when None. It steps on the forward solve's grid
+            if that has fixed steps and it has no error estimate of its own.
         rtol: Relative tolerance of the backward solve; that of the forward solve when None.
         atol: Absolute tolerance of the backward solve; that of the forward solve when None.
+
+    Raises:
+        TypeError: If the solver is no name or `Stepper`, or a tolerance no number.
+        ValueError: If there is no solver of that name, or a tolerance is not positive.
 
     Example:
         >>> import torch
@@ -78,6 +93,11 @@ class Backsolve(SensitivityAlgorithm):
         rtol: float | None = None,
         atol: float | None = None,
     ) -> None:
+        if solver is not None:
+            stepper(solver)
+        for name, tolerance in (("rtol", rtol), ("atol", atol)):
+            if tolerance is not None:
+                check_tolerance(name, tolerance)
         self.norm = norm
         self.solver = solver
         self.rtol = rtol
@@ -100,7 +120,8 @@ class Backsolve(SensitivityAlgorithm):
 
         Raises:
             ValueError: If gradients are wanted and the solver is trainable, something else than the states at `t_span`
-                is to be saved, or `f` captures a differentiable tensor that it does not know.
+                is to be saved, the backward solver cannot choose its steps, or `f` captures a differentiable tensor
+                that it does not know.
         """
         if not torch.is_grad_enabled():
             return dyn_numerics.odeint(f, x0, t_span, args=args, **options)
@@ -111,9 +132,13 @@ class Backsolve(SensitivityAlgorithm):
         wanted_at = [i for i, leaf in enumerate(arg_leaves) if _wants_gradient(leaf)]
         extra = list({id(p): p for p in (*captured_parameters(f), *params) if _wants_gradient(p)}.values())
         refuse_entangled([p for p in params if _wants_gradient(p)], extra)
-        problem = _Problem(f, self, options, state_structure, len(state), arg_leaves, arg_structure, wanted_at)
         wanted = [arg_leaves[i] for i in wanted_at]
-        x = _BacksolveFunction.apply(problem, t_span, *state, *wanted, *extra)  # type: ignore[no-untyped-call]
+        rest = [None if _wants_gradient(leaf) else leaf for leaf in arg_leaves]
+        problem = _Problem(f, self, options, state_structure, len(state), rest, arg_structure, wanted_at)
+        times = t_span
+        if not isinstance(t_span, Tensor) and any(_wants_gradient(t) for t in tree_leaves(t_span)):
+            _, times, _ = time_span(t_span, check_initial_state(x0))  # as one tensor, which can be differentiated
+        x = _BacksolveFunction.apply(problem, times, *state, *wanted, *extra)  # type: ignore[no-untyped-call]
         return replace(problem.take_solution(), x=tree_unflatten(list(x), state_structure))
 
     def _refuse_unsupported(self, options: dict[str, Any]) -> None:
@@ -128,6 +153,12 @@ class Backsolve(SensitivityAlgorithm):
                 f"save: got {options['save']!r} with sensitivity='adjoint', which differentiates the states at t_span "
                 f"alone; use save='t_span', sensitivity='autograd' or torch.no_grad()"
             )
+        controller = choose_controller(options["controller"], stepper(solver), options["step_size"])
+        if controller.adaptive and self.solver is not None and stepper(self.solver).error_order is None:
+            raise ValueError(
+                f"sensitivity: got {self}, whose solver cannot choose its steps, with a forward solve that has no grid "
+                f"of steps to follow; use an adaptive solver backward, or step_size"
+            )
 
 
 @dataclass
@@ -141,8 +172,9 @@ class _Problem:
     n_state: int
     arg_leaves: list[Any]
     arg_structure: TreeSpec
-    wanted_at: list[int]  # which of arg_leaves want gradients
+    wanted_at: list[int]  # which of arg_leaves want gradients; they are left out there
     forward_solution: Solution | None = None
+    first_evaluation: tuple[Tensor, Any, list[Tensor]] | None = None  # time, state and slope
 
     def take_solution(self) -> Solution:
         """Hands the forward solution over: kept here, its states would hold the graph that holds this problem."""
@@ -179,10 +211,37 @@ class _Problem:
                 slope = self.f(t, tree_unflatten(leaves, self.state_structure), *self.args_with(arguments))
             slopes = [leaf for leaf in tree_leaves(slope) if isinstance(leaf, Tensor)]
             refuse_undeclared(self.f, slopes, [*leaves, *arguments, *extra])
+            self.first_evaluation = t, x, [leaf.detach().clone() for leaf in slopes]
             return tree_map_only(Tensor, Tensor.detach, slope)
 
         x0 = tree_unflatten(state, self.state_structure)
         return dyn_numerics.odeint(field, x0, t_span, args=self.args_with(wanted), **self.options)
+
+    def refuse_changed(self, wanted: Sequence[Tensor], extra: Sequence[Tensor]) -> None:
+        """Refuses a field that is no longer the one that was solved; its gradient would be that of something else.
+
+        Raises:
+            ValueError: If it has another value than in the forward solve, or a parameter stopped requiring gradients.
+        """
+        if not all(p.requires_grad for p in extra):
+            raise ValueError(
+                "f: a parameter stopped requiring gradients between the forward and the backward solve; freeze it "
+                "before the forward solve, or use sensitivity='autograd'"
+            )
+        if self.first_evaluation is None:
+            return
+        t, x, before = self.first_evaluation
+
+        def slope() -> list[Any]:
+            return tree_leaves(self.f(t, x, *self.args_with(wanted)))
+
+        # Two values from the same input are those of a random field, and no sign of change.
+        if _differ(now := slope(), before) and not _differ(slope(), now):
+            raise ValueError(
+                f"f: has another value than in the forward solve at t = {t.item():.6g}; keep what it depends on "
+                f"(attributes, train and eval mode, captured variables) until the gradient is computed, pass it as "
+                f"args=(...), or use sensitivity='autograd'. {CHANGED}"
+            )
 
     def pull_back(
         self, t: Tensor, state: Sequence[Tensor], cotangent: Sequence[Tensor], wanted: Sequence[Tensor], extra: Any
@@ -198,6 +257,11 @@ class _Problem:
             state, wanted = _as_leaves(state), _as_leaves(wanted)
             slope = tree_leaves(self.f(t, tree_unflatten(state, self.state_structure), *self.args_with(wanted)))
             inputs = [*state, *wanted, *extra]
+            try:
+                refuse_undeclared(self.f, slope, inputs)
+            except ValueError as error:
+                error.add_note(CHANGED)
+                raise
             pairs = [(k, a) for k, a in zip(slope, cotangent, strict=True) if k.requires_grad]
             found: Sequence[Tensor | None] = [None] * len(inputs)
             if pairs:
@@ -237,18 +301,19 @@ class _Problem:
 
         algorithm, options = self.algorithm, self.options
         solver = stepper(options["solver"] if algorithm.solver is None else algorithm.solver)
-        given: Controller | None = options["controller"]
-        fixed = solver.error_order is None or options["step_size"] is not None or (given and not given.adaptive)
+        controller = choose_controller(copy.deepcopy(options["controller"]), solver, options["step_size"])
+        if controller.adaptive:
+            controller.norm, controller.first_step = algorithm.norm, None  # those of the forward solve know its state
         try:
             solution = dyn_numerics.odeint(
                 field,
                 (list(state), list(adjoint), list(quadrature)),
-                times.flip(0) if fixed else times[[-1, 0]],
+                times[[-1, 0]] if controller.adaptive else times.flip(0),
                 solver=solver,
                 rtol=_least(options["rtol"]) if algorithm.rtol is None else algorithm.rtol,
                 atol=_least(options["atol"]) if algorithm.atol is None else algorithm.atol,
                 step_size=options["step_size"],
-                controller=FixedStep() if fixed else PIDController(norm=algorithm.norm),
+                controller=controller,
                 max_steps=options["max_steps"],
             )
         except SolverError as error:
@@ -270,6 +335,7 @@ class _BacksolveFunction(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         problem, t_span, *tensors = inputs
         ctx.problem = problem
+        ctx.autocast = _autocast(output[0].device.type)
         t = t_span if isinstance(t_span, Tensor) else problem.forward_solution.t
         constants = [leaf for leaf in problem.arg_leaves if isinstance(leaf, Tensor) and not leaf.requires_grad]
         ctx.save_for_backward(t, *output, *tensors, *constants)  # constants: to notice when they are written to
@@ -279,7 +345,7 @@ class _BacksolveFunction(torch.autograd.Function):
         t, *tensors = ctx.saved_tensors
         n_state, n_inputs = ctx.problem.n_state, len(ctx.needs_input_grad) - 2
         x, inputs = tensors[:n_state], tensors[n_state : n_state + n_inputs]
-        with torch.no_grad():
+        with torch.no_grad(), torch.autocast(**ctx.autocast), _hooks_set_aside(inputs):
             grad_t, grads = _backward(ctx.problem, t, x, grad_x, inputs, bool(ctx.needs_input_grad[1]))
         if torch.is_grad_enabled():  # somebody wants to differentiate again
             given = grads if grad_t is None else [grad_t, *grads]
@@ -314,6 +380,8 @@ def _backward(
     relevant, finite = _outputs_with_gradient(x, grad_x)
     if not finite:  # as anywhere in PyTorch; loss scaling in mixed precision counts on it
         return torch.full_like(t, torch.nan) if wants_times else None, [torch.full_like(p, torch.nan) for p in inputs]
+    if relevant or wants_times:
+        problem.refuse_changed(wanted, extra)
     adjoint = [torch.zeros_like(g[0]) for g in grad_x]
     quadrature = [torch.zeros_like(p) for p in (*wanted, *extra)]
     grad_t = torch.zeros_like(t)
@@ -370,6 +438,43 @@ def _outputs_with_gradient(x: Sequence[Tensor], grad_x: Sequence[Tensor]) -> tup
     relevant = torch.stack([(g.reshape(count, -1) != 0).any(1) for g in grad_x]).any(0) & reached
     finite = torch.stack([torch.isfinite(g.reshape(count, -1)).all(1) for g in grad_x]).all(0) | ~reached
     return [i for i in reversed(relevant.nonzero().flatten().tolist()) if i > 0], bool(finite.all())
+
+
+def _autocast(device_type: str) -> dict[str, Any]:
+    """What `torch.autocast` has to be told to compute as now."""
+    return {
+        "device_type": device_type,
+        "dtype": torch.get_autocast_dtype(device_type),
+        "enabled": torch.is_autocast_enabled(device_type),
+        "cache_enabled": torch.is_autocast_cache_enabled(),
+    }
+
+
+@contextmanager
+def _hooks_set_aside(tensors: Sequence[Tensor]) -> Iterator[None]:
+    """Keeps hooks and retained gradients from seeing the share of every evaluation: they wait for the whole gradient."""
+    hooks = [(tensor._backward_hooks, dict(tensor._backward_hooks)) for tensor in tensors if tensor._backward_hooks]
+    retained = [(tensor, tensor.grad) for tensor in tensors if tensor.retains_grad]
+    for registered, _ in hooks:
+        registered.clear()
+    try:
+        yield
+    finally:
+        for registered, kept in hooks:
+            registered.update(kept)
+        for tensor, gradient in retained:
+            tensor.grad = gradient
+
+
+def _differ(now: Sequence[Any], before: Sequence[Tensor]) -> bool:
+    """Whether two slopes differ by more than rounding that a device may do in another order."""
+    for a, b in zip(now, before, strict=True):
+        if a.shape != b.shape or a.dtype != b.dtype:
+            return True
+        allowed = sqrt(torch.finfo(b.dtype).eps) * torch.nan_to_num(b).abs()
+        if b.numel() and bool(((a - b).abs() > allowed.max()).any()):
+            return True
+    return False
 
 
 def _as_leaves(tensors: Sequence[Tensor]) -> list[Tensor]:

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from dyn_numerics import Controller, Solution, Stepper
+from dyn_numerics.ode.arguments import extra_arguments
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.autograd import Autograd
 from dyn_sensitivity.ode.backsolve import Backsolve
@@ -57,7 +58,8 @@ def odeint(
     """Solves `dx/dt = f(t, x, *args)` and says how its gradient is computed.
 
     Gradients reach `x0`, every tensor in `args` and `params`, the parameters of modules that `f` is or holds, and
-    `t_span`. Unused parameters get zeros, frozen ones nothing.
+    `t_span`. Frozen parameters get nothing; unused ones get zeros where the algorithm has to know its inputs, and
+    nothing under `"autograd"`.
 
     Args:
         f: Vector field, as in `dyn_numerics.odeint`.
@@ -98,8 +100,8 @@ def odeint(
         f,
         x0,
         t_span,
-        args=tuple(args),
-        params=tuple(params),
+        args=extra_arguments(args),
+        params=_tensors("params", params),
         solver=solver,
         rtol=rtol,
         atol=atol,
@@ -109,3 +111,9 @@ def odeint(
         max_steps=max_steps,
         throw=throw,
     )
+
+
+def _tensors(name: str, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    if isinstance(tensors, Tensor) or not all(isinstance(tensor, Tensor) for tensor in tensors):
+        raise TypeError(f"{name}: got {tensors!r:.60}, expected a sequence of tensors; try {name}=(tensor,)")
+    return tuple(tensors)
