@@ -250,6 +250,23 @@ def test_errors_at_construction():
         NeuralODE(mlp(), sensitivity=1.0)
 
 
+BAD_SETTINGS = {
+    "rtol": (ValueError, {"rtol": -1.0}),
+    "atol": (TypeError, {"atol": "small"}),
+    "t_span": (ValueError, {"t_span": (0.0, 2.0, 1.0)}),
+    "step_size": (ValueError, {"step_size": 0.0}),
+    "max_steps": (ValueError, {"max_steps": 0}),
+    "controller": (ValueError, {"solver": "rk4", "controller": PIDController()}),
+}
+
+
+@pytest.mark.parametrize("name", BAD_SETTINGS)
+def test_wrong_settings_are_refused_at_construction(name):
+    error, settings = BAD_SETTINGS[name]
+    with pytest.raises(error, match=f"{name}: got"):
+        NeuralODE(mlp(), **settings)
+
+
 BAD_CALLS = {
     "x is NaN": (ValueError, "x0", torch.full((1, 2), torch.nan), [0.0, 1.0]),
     "x of integers": (TypeError, "x0", torch.ones(1, 2, dtype=torch.int64), [0.0, 1.0]),
@@ -280,7 +297,7 @@ def test_a_field_of_another_shape():
         NeuralODE(nn.Linear(2, 3))(torch.ones(1, 2))
 
 
-def test_is_solved_by_the_sensitivity_layer(monkeypatch):
+def test_is_solved_by_the_sensitivity_layer():
     """The wrapper adds nothing: same numbers as the handler gives."""
     net, x0 = mlp(), torch.randn(3, 2)
     sol = NeuralODE(net, solver="bosh3", rtol=1e-5)(x0, [0.0, 2.0])

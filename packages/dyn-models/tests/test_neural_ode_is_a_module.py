@@ -113,21 +113,28 @@ def test_moves_to_another_dtype(dtype, tolerance, sensitivity):
 @pytest.mark.parametrize("sensitivity", ["autograd", "adjoint"])
 @pytest.mark.parametrize("with_integral", [False, True])
 def test_trains_under_autocast(sensitivity, with_integral):
-    loss = (lambda t, x: x.square().sum(-1)) if with_integral else None
-    model = NeuralODE(Decay(), sensitivity=sensitivity, integral_loss=loss).to(torch.float32)
+    field = Decay()
+    cost = nn.Linear(2, 1)
+    loss = (lambda t, x: cost(x).squeeze(-1)) if with_integral else None
+    model = NeuralODE(field, sensitivity=sensitivity, integral_loss=loss).to(torch.float32)
+    cost.to(torch.float32)
     x0 = torch.randn(3, 2, dtype=torch.float32)
-    plain = model.trajectory(x0)
-    (reference,) = torch.autograd.grad(plain[-1].sum(), model.vector_field.net[0].weight)
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        solution = model(x0)
-        value = solution.x[-1].sum()
-    assert solution.x.dtype == torch.float32
-    assert not torch.equal(solution.x, plain)  # half precision was at work
-    torch.testing.assert_close(solution.x, plain, rtol=3e-2, atol=3e-2)
-    value.backward()
-    gradient = model.vector_field.net[0].weight.grad
-    assert gradient.dtype == torch.float32
-    torch.testing.assert_close(gradient, reference, rtol=0, atol=5e-2 * reference.abs().max().item())
+    inputs = [*field.parameters(), *(cost.parameters() if with_integral else ())]
+
+    def gradients(autocast):
+        with torch.autocast("cpu", dtype=torch.bfloat16, enabled=autocast):
+            solution = model(x0)
+        total = solution.x[-1].sum() + (solution.integral[-1].sum() if with_integral else 0)
+        assert total.dtype == torch.float32
+        return solution.x.detach(), torch.autograd.grad(total, inputs)  # outside, as PyTorch recommends
+
+    (x, found), (plain, reference) = gradients(True), gradients(False)
+    assert not torch.equal(x, plain)  # half precision was at work
+    torch.testing.assert_close(x, plain, rtol=3e-2, atol=3e-2)
+    for one, two in zip(found, reference, strict=True):
+        assert one.dtype == torch.float32
+        assert not torch.equal(one, two)  # in the backward pass too
+        torch.testing.assert_close(one, two, rtol=0, atol=5e-2 * two.abs().max().item())
 
 
 def test_prints_its_settings():

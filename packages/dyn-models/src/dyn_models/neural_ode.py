@@ -12,8 +12,15 @@ from torch.utils._pytree import tree_map
 
 from dyn_models.fields.signature import takes_time
 from dyn_numerics import Controller, Solution, Stepper
-from dyn_numerics.ode.arguments import check_initial_state, time_span
+from dyn_numerics.ode.arguments import (
+    check_initial_state,
+    check_tolerance,
+    choose_controller,
+    step_limit,
+    time_span,
+)
 from dyn_numerics.ode.steppers.by_name import stepper
+from dyn_numerics.pytree_state import StateLayout
 from dyn_sensitivity import SensitivityAlgorithm, odeint
 from dyn_sensitivity.ode.odeint import algorithm
 
@@ -50,8 +57,9 @@ class NeuralODE(nn.Module):
         max_steps: Greatest number of attempted steps.
 
     Raises:
-        TypeError: If `vector_field` or `integral_loss` cannot be called as said.
-        ValueError: If there is no solver or sensitivity of that name.
+        TypeError: If `vector_field` or `integral_loss` cannot be called as said, or another argument is of a wrong type.
+        ValueError: If there is no solver or sensitivity of that name, a tolerance or `step_size` is not positive,
+            `t_span` is not strictly monotone, or the controller does not go with the solver.
 
     Example:
         >>> import torch
@@ -82,6 +90,11 @@ class NeuralODE(nn.Module):
         max_steps: int | None = None,
     ) -> None:
         super().__init__()
+        for name, tolerance in (("rtol", rtol), ("atol", atol)):
+            check_tolerance(name, tolerance)
+        choose_controller(controller, stepper(solver), step_size)
+        step_limit(max_steps, adaptive=True)
+        time_span(t_span, StateLayout(torch.empty(0), "x"))
         self._takes_time = takes_time(vector_field)
         self._loss_takes_time = integral_loss is None or takes_time(integral_loss, "integral_loss")
         self.vector_field = vector_field
@@ -121,7 +134,8 @@ class NeuralODE(nn.Module):
             return self._solve(self._slope, x, times, args)
 
         def integrand(t: Tensor, x: Any) -> Tensor:
-            return loss(t, x) if self._loss_takes_time else loss(x)
+            value = loss(t, x) if self._loss_takes_time else loss(x)
+            return value.to(t.dtype) if torch.is_autocast_enabled(t.device.type) else value
 
         def slope_and_loss(t: Tensor, state: tuple[Any, Tensor], *args: Any) -> tuple[Any, Tensor]:
             return self._slope(t, state[0], *args), integrand(t, state[0])

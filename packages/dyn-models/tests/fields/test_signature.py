@@ -5,6 +5,7 @@ import functools
 import pytest
 import torch
 from torch import nn
+from torch.optim.swa_utils import AveragedModel
 
 from dyn_models.fields.signature import takes_time
 
@@ -40,6 +41,11 @@ class Call:
         return x
 
 
+class AnyNumber(nn.Module):
+    def forward(self, *args):
+        return args[1]
+
+
 def of_state(x):
     return x
 
@@ -59,7 +65,6 @@ CASES = {
     "lambda of t, x": (lambda t, x: x, True),
     "lambda of other names": (lambda time, state: state, True),
     "lambda of x": (lambda x: x, False),
-    "one argument called t": (lambda t: t, False),
     "t first, x with a default": (lambda t, x=None: x, True),
     "second with a default": (lambda x, k=3: x, False),
     "all with defaults": (lambda x=None, k=3: x, False),
@@ -80,7 +85,12 @@ CASES = {
     "object with a call": (Call(), True),
     "static method": (Call.static, False),
     "class method": (Call.of_class, True),
-    "without a signature": (torch.add, True),
+    "compiled sequential": (torch.compile(nn.Sequential(nn.Linear(2, 2))), False),
+    "compiled module of t, x": (torch.compile(OfTimeAndState()), True),
+    "data parallel": (nn.DataParallel(nn.Linear(2, 2)), False),
+    "average of a module of t, x": (AveragedModel(OfTimeAndState()), True),
+    "average of a compiled linear": (AveragedModel(torch.compile(nn.Linear(2, 2))), False),
+    "own module of any number": (AnyNumber(), True),
 }
 
 
@@ -98,6 +108,12 @@ REFUSED = {
     "nothing": (lambda: None, r"vector_field: got the signature \(\), expected"),
     "keywords alone": (lambda **options: None, r"vector_field: got the signature \(\*\*options\), expected"),
     "keyword alone": (lambda *, x=None: x, "vector_field: got the signature"),
+    "time alone": (lambda t: t, r"vector_field: got the signature \(t\), expected the time first"),
+    "time last": (lambda x, t: x, r"vector_field: got the signature \(x, t\), expected the time first"),
+    "time last, with a default": (lambda x, t=None: x, "vector_field: .* expected the time first"),
+    "an argument but no time": (lambda x, u: x * u, "vector_field: .* expected the time first"),
+    "arguments but no time": (lambda x, *args: x, "vector_field: .* expected the time first"),
+    "builtin": (torch.tanh, "vector_field: got <built-in method tanh .* cannot be read; wrap it"),
 }
 
 

@@ -143,7 +143,21 @@ def test_samples_follow_the_generator():
     assert torch.equal(torch.get_rng_state(), state)
 
 
+def test_samples_are_those_of_the_inverse_without_its_trace():
+    field = OfTime(2)
+    flow = CNF(field, 2, **TIGHT)
+    z = torch.randn(5, 2, generator=torch.Generator().manual_seed(3))
+    expected, _ = flow.inverse(z)
+    x = flow.sample(5, generator=torch.Generator().manual_seed(3))
+    torch.testing.assert_close(x, expected, rtol=0, atol=1e-8)
+    (gradient,) = torch.autograd.grad(x.sum(), field.net[2].bias)
+    (other,) = torch.autograd.grad(expected.sum(), field.net[2].bias)
+    torch.testing.assert_close(gradient, other, rtol=0, atol=1e-7)
+
+
 def test_samples_have_the_dtype_of_the_model():
+    trainable = RungeKutta2(0.5, trainable=True)  # whose alpha is of float64
+    assert CNF(OfTime(2).float(), 2, solver=trainable, step_size=0.1).sample(3).dtype == torch.float32
     assert CNF(OfTime(2), 2).float().sample(3).dtype == torch.float32
     assert CNF(OfTime(2), 2).sample(3).dtype == torch.float64
     assert CNF(lambda x: -x, 2).sample(3).shape == (3, 2)
@@ -236,9 +250,23 @@ def test_refuses_a_dimension(dim):
         CNF(OfTime(2), dim)
 
 
-@pytest.mark.parametrize("t_span", [(0.0,), (0.0, 0.5, 1.0), (1.0, 1.0), ()])
+@pytest.mark.parametrize("dim", ["2", 2.0, True])
+def test_refuses_a_dimension_that_is_no_integer(dim):
+    with pytest.raises(TypeError, match="dim: got a"):
+        CNF(OfTime(2), dim)
+
+
+def test_refuses_points_that_are_no_tensor():
+    with pytest.raises(TypeError, match="x: got a list"):
+        CNF(OfTime(2), 2).log_prob([[0.0, 0.0]])
+
+
+BAD_TIMES = [(0.0,), (0.0, 0.5, 1.0), (1.0, 1.0), (), (0.0, math.nan)]
+
+
+@pytest.mark.parametrize("t_span", BAD_TIMES)
 def test_refuses_times(t_span):
-    with pytest.raises(ValueError, match=r"t_span: got .*, expected the time of the data"):
+    with pytest.raises(ValueError, match=r"t_span: got .*, expected"):
         CNF(OfTime(2), 2, t_span=t_span)
 
 

@@ -34,9 +34,8 @@ class CNF(nn.Module):
         step_size: Magnitude of fixed steps, in time units; None for the method's own way.
 
     Raises:
-        TypeError: If `vector_field` cannot be called as said.
-        ValueError: If `dim` is not positive, `t_span` is not a pair of different times, or there is no solver or
-            sensitivity of that name.
+        TypeError: If `vector_field` cannot be called as said, `dim` is no integer, or as `NeuralODE`.
+        ValueError: If `dim` is not positive, `t_span` is not a pair of different times, or as `NeuralODE`.
 
     Example:
         >>> import torch
@@ -63,21 +62,23 @@ class CNF(nn.Module):
         step_size: float | None = None,
     ) -> None:
         super().__init__()
+        if isinstance(dim, bool) or not isinstance(dim, int):
+            raise TypeError(f"dim: got a {type(dim).__name__}, expected an integer")
         if dim < 1:
             raise ValueError(f"dim: got {dim}, expected a positive dimension")
-        if len(t_span) != 2 or t_span[0] == t_span[1]:
-            raise ValueError(f"t_span: got {t_span}, expected the time of the data and that of the normal distribution")
         self.dim = dim
-        self.t_span = (float(t_span[0]), float(t_span[1]))
         self.flow = NeuralODE(
             ExactTrace(vector_field),
             solver=solver,
             sensitivity=sensitivity,
             rtol=rtol,
             atol=atol,
-            t_span=self.t_span,
+            t_span=t_span,
             step_size=step_size,
         )
+        if len(t_span) != 2 or t_span[0] == t_span[1]:
+            raise ValueError(f"t_span: got {t_span}, expected the time of the data and that of the normal distribution")
+        self.t_span = (float(t_span[0]), float(t_span[1]))
 
     def extra_repr(self) -> str:
         return f"dim={self.dim}, t_span={self.t_span}"
@@ -92,6 +93,7 @@ class CNF(nn.Module):
             Their images `z` `[batch, dim]`, and `log |det dz/dx|` `[batch]`.
 
         Raises:
+            TypeError: If `x` is not a tensor.
             ValueError: If `x` is not `[batch, dim]`.
         """
         z, change = self._carry(x, self.t_span)
@@ -116,6 +118,7 @@ class CNF(nn.Module):
             `[batch]`.
 
         Raises:
+            TypeError: If `x` is not a tensor.
             ValueError: If `x` is not `[batch, dim]`.
         """
         z, change = self._carry(x, self.t_span)
@@ -129,14 +132,26 @@ class CNF(nn.Module):
             generator: Source of randomness, on the model's device; the global one when None.
 
         Returns:
-            `[n, dim]`, in the dtype and on the device of the model's parameters.
+            `[n, dim]`, in the dtype and on the device of the field's parameters.
         """
-        like = next(self.parameters(), torch.empty(0))
+        flow = self.flow
+        like = next(flow.vector_field.parameters(), torch.empty(0))
         z = torch.randn(n, self.dim, generator=generator, dtype=like.dtype, device=like.device)
-        return self.inverse(z)[0]
+        without_trace = NeuralODE(
+            flow.vector_field.slope,
+            solver=flow.solver,
+            sensitivity=flow.sensitivity,
+            rtol=flow.rtol,
+            atol=flow.atol,
+            step_size=flow.step_size,
+        )
+        x: Tensor = without_trace.trajectory(z, (self.t_span[1], self.t_span[0]))[-1]
+        return x
 
     def _carry(self, x: Tensor, t_span: tuple[float, float]) -> tuple[Tensor, Tensor]:
         """The state at the end of `t_span`, and how much its log-density changed."""
+        if not isinstance(x, Tensor):
+            raise TypeError(f"x: got a {type(x).__name__}, expected a tensor [batch, {self.dim}]")
         if x.dim() != 2 or x.shape[1] != self.dim:
             raise ValueError(f"x: got shape {list(x.shape)}, expected [batch, {self.dim}]")
         points, change = self.flow.trajectory((x, x.new_zeros(len(x))), t_span)

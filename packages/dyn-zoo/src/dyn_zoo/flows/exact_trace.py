@@ -18,7 +18,8 @@ class ExactTrace(nn.Module):
     """The dynamics of a state and its log-density: `dx/dt = f`, `d(log p)/dt = -tr(df/dx)`.
 
     The trace costs one vector-Jacobian product per dimension, taken together. The field must treat the rows of a batch
-    independently (no batch normalisation), or the trace would mix them.
+    independently (no batch normalisation), or the trace would mix them. It is differentiated by `torch.func`: one that
+    differentiates something itself does so with `torch.func.grad`, not with `requires_grad_()`.
 
     Args:
         vector_field: A module or function `f(t, x)` or `f(x)` on `x` `[batch, dim]`.
@@ -47,8 +48,7 @@ class ExactTrace(nn.Module):
         """
         x, _ = state
         dim = x.shape[-1]
-        field = (lambda x: self.vector_field(t, x)) if self._takes_time else self.vector_field
-        slope, pull_back, *_ = vjp(field, x)
+        slope, pull_back, *_ = vjp(lambda x: self.slope(t, x), x)
         if slope.shape != x.shape:
             raise ValueError(
                 f"vector_field: returned shape {list(slope.shape)}, expected {list(x.shape)} as the points"
@@ -56,3 +56,8 @@ class ExactTrace(nn.Module):
         basis = torch.eye(dim, dtype=x.dtype, device=x.device)[:, None, :].expand(dim, *x.shape)
         (rows,) = vmap(pull_back)(basis)  # [dim, batch, dim], row i of every Jacobian
         return slope, -torch.einsum("ibi->b", rows)
+
+    def slope(self, t: Tensor, x: Tensor) -> Tensor:
+        """The slope of the points alone."""
+        slope: Tensor = self.vector_field(t, x) if self._takes_time else self.vector_field(x)
+        return slope
