@@ -55,7 +55,6 @@ def test_copies_keep_everything(kind, status, f, options, duplicate):
     torch.testing.assert_close(again.solution.x, error.solution.x, rtol=0, atol=0, equal_nan=True)
 
 
-@pytest.mark.filterwarnings("ignore:.*LeafSpec:FutureWarning")  # by torch, of its own way to load a pytree's structure
 def test_pickles_with_a_dense_solution_and_a_graph():
     x0 = torch.ones(1).double().requires_grad_()
     with pytest.raises(SolverError) as caught:

@@ -27,7 +27,7 @@ from dyn_sensitivity.ode.odeint import algorithm
 __all__ = ["IntegralSolution", "NeuralODE"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class IntegralSolution(Solution):
     """A solution with the integral of a loss along it.
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_structure, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_structure, tree_unflatten
 
 __all__ = ["StateLayout"]
 
@@ -73,17 +73,37 @@ class StateLayout:
         leaves = self.structure.flatten_up_to(state)  # by key in a dictionary, whatever its order
         return torch.cat([leaf.reshape(-1).to(self.dtype) for leaf in leaves])
 
-    def unflatten(self, vector: Tensor) -> Any:
-        """Reads a state out of vectors `[..., N]`; every leaf gets the leading dimensions."""
+    def unflatten(self, vector: Tensor, cast: bool = True) -> Any:
+        """Reads a state out of vectors `[..., N]`; every leaf gets the leading dimensions.
+
+        Args:
+            vector: The vectors.
+            cast: Whether the leaves get back their dtypes, or stay in the precision of the vectors.
+        """
         lead = vector.shape[:-1]
         if self.is_single_tensor:
             return vector.reshape((*lead, *self.shapes[0]))
         parts = torch.split(vector, self.sizes, dim=-1)
         leaves = [
-            (part.real if part.is_complex() and not dtype.is_complex else part).reshape((*lead, *shape)).to(dtype)
+            (part.real if part.is_complex() and not dtype.is_complex else part).reshape((*lead, *shape))
             for part, shape, dtype in zip(parts, self.shapes, self.dtypes, strict=True)
         ]
+        if cast:
+            leaves = [leaf.to(dtype) for leaf, dtype in zip(leaves, self.dtypes, strict=True)]
         return tree_unflatten(leaves, self.structure)
+
+    def finite(self, vectors: Tensor) -> Tensor:
+        """Whether the states in vectors `[T, N]` are finite in every leaf and its own dtype, `[T]`."""
+        leaves = tree_leaves(self.unflatten(vectors))
+        return torch.stack([torch.isfinite(leaf).reshape(len(vectors), -1).all(dim=1) for leaf in leaves]).all(dim=0)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # torch's own way to load a structure warns of a class that it deprecates; a pattern says as much.
+        pattern = tree_unflatten(range(len(self.shapes)), self.structure)
+        return {**self.__dict__, "structure": pattern}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state, structure=tree_structure(state["structure"]))
 
     def check(self, name: str, state: Any) -> None:
         """Refuses a state of another layout.

@@ -9,7 +9,7 @@ from torch import Tensor
 __all__ = ["Statistics"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Statistics:
     """Counts of one solve, each an int64 tensor of shape `[]`.
 

@@ -13,14 +13,14 @@ class Status(Enum):
     Example:
         >>> from dyn_numerics import Status
         >>> print(Status.MAX_STEPS)
-        The solver used up max_steps before the end of t_span. Raise max_steps, loosen rtol and atol, or shorten t_span.
+        The solver used up max_steps before the end of t_span. Raise max_steps, loosen rtol and atol (...), or ...
     """
 
     SUCCESS = (0, "The solve reached the end of t_span.", "")
     MAX_STEPS = (
         1,
         "The solver used up max_steps before the end of t_span.",
-        "Raise max_steps, loosen rtol and atol, or shorten t_span.",
+        "Raise max_steps, loosen rtol and atol (with fixed steps: raise step_size), or shorten t_span.",
     )
     STEP_UNDERFLOW = (
         2,
@@ -30,9 +30,9 @@ class Status(Enum):
     )
     NON_FINITE = (
         3,
-        "f returned values that are not finite, or the state overflowed, and shrinking the step did not help.",
+        "f returned values that are not finite, or the state overflowed.",
         "Check f there for divisions by zero, logarithms or roots of negative numbers and overflow, "
-        "or end t_span before it.",
+        "end t_span before it, or, with fixed steps, try shorter ones.",
     )
 
     code: int

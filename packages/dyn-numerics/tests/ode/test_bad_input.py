@@ -5,9 +5,15 @@ import math
 import pytest
 import torch
 
-from dyn_numerics import Euler, FixedStep, PIDController, Tsit5, odeint
+from dyn_numerics import Euler, FixedStep, PIDController, Stepper, Tsit5, odeint
 
 NAN, INF = math.nan, math.inf
+
+
+class WithoutOrder(Stepper):
+    def step(self, f, t0, t1, x, carry): ...
+    def complete(self, f, t1, step): ...
+    def interpolant(self, t0, t1, x0, step): ...
 
 
 def field(t, x):
@@ -51,6 +57,12 @@ def refuse(error, message, f=field, x0=None, t_span=(0.0, 1.0), **options):
         (1.0, TypeError, r"t_span: got 1\.0, expected a sequence of times or a tensor"),
         (None, TypeError, "t_span: got None, expected a sequence of times"),
         ([[0.0, 1.0]], TypeError, r"t_span: got \[\[0\.0, 1\.0\]\], expected a sequence of times"),
+        ("01", TypeError, "t_span: got '01', expected a sequence of times"),
+        (["0", "1"], TypeError, r"t_span: got \['0', '1'\], expected a sequence of times"),
+        ({0.0: 1, 1.0: 2}, TypeError, "t_span: got {0.0: 1, 1.0: 2}, expected a sequence of times"),
+        ({0.0, 1.0}, TypeError, "t_span: got {0.0, 1.0}, expected a sequence of times"),
+        ([0.0, 1e-200, 2e-200, 1e-200], ValueError, "t_span: got 2e-200 followed by 1e-200 at index 2"),
+        ([-1.7e308, 1.7e308], ValueError, "t_span: got -1.7e.308 to 1.7e.308, expected a length that float64 can hold"),
         (["zero", "one"], TypeError, r"t_span: got \['zero', 'one'\], expected a sequence of times"),
         ([torch.zeros(2), torch.ones(3)], TypeError, "t_span: got .*, expected a sequence of times"),
     ],
@@ -132,6 +144,22 @@ def test_x0(x0, error, message):
         ({"controller": PIDController}, TypeError, r"controller: got a .*, expected a dyn_numerics\.Controller"),
         ({"args": torch.ones(1)}, TypeError, "args: got a Tensor, expected a tuple of arguments"),
         ({"args": 3.0}, TypeError, "args: got a float, expected a tuple of arguments"),
+        ({"args": "ab"}, TypeError, "args: got a str, expected a tuple of arguments"),
+        ({"args": {"k": 2.0}}, TypeError, "args: got a dict, expected a tuple of arguments"),
+        ({"rtol": torch.tensor(1j)}, TypeError, "rtol: got dtype torch.complex64, expected a floating dtype"),
+        ({"solver": WithoutOrder()}, TypeError, r"solver: got WithoutOrder\(\) without an order"),
+        ({"step_size": 1e-20, "t_span": (1.0, 2.0)}, ValueError, "step_size: got 1e-20, expected at least 4.44e-16"),
+        (
+            {"step_size": 1e-8, "t_span": (1e9, 1e9 + 1e-5)},
+            ValueError,
+            "step_size: got 1e-08, expected at least 1.19e-07",
+        ),
+        (
+            {"step_size": 1e-10},
+            ValueError,
+            r"step_size: got 1e-10, expected at least 1e-07: the span takes 1e\+10 steps",
+        ),
+        ({"step_size": 1e-310}, ValueError, "step_size: got 1e-310, expected at least"),
     ],
 )
 def test_options(options, error, message):
@@ -205,12 +233,13 @@ class OfTheStateAlone(torch.nn.Module):
         (
             lambda t, x, a: -x,
             (),
-            r"f: got a field with the signature \(t, x, a\), expected one that takes \(t, x, \*args\)",
+            r"f: got a field with the signature \(t, x, a\), .* \(t, x, \*args\); pass the rest as args=\(...\)",
         ),
         (lambda t, x: -x, (1, 2), r"expected one that takes \(t, x, \*args\) with 2 args"),
         (lambda t, x, *, a: -x, (), r"f: got a field with the signature \(t, x, \*, a\)"),
         (lambda: None, (), r"f: got a field with the signature \(\)"),
         (None, (), "f: got a NoneType, expected a function or module"),
+        (torch.nn.Linear, (), r"f: got the class Linear, expected a function or module; try an instance, Linear\("),
         (torch.ones(2, 2), (), "f: got a Tensor, expected a function or module"),
     ],
 )
@@ -224,6 +253,46 @@ def test_bad_input_is_refused_on_a_span_of_no_length_too():
         odeint(field, torch.ones(1), [0.0], rtol=-1)
     with pytest.raises(TypeError, match="f: got a field with the signature"):
         odeint(lambda x: x, torch.ones(1), [0.0])
+
+
+@pytest.mark.parametrize(
+    "f",
+    [
+        lambda t, x: x.mul_(-1),
+        lambda t, x: -x.clamp_(max=0.5),
+        lambda t, x: (x.neg_(), -x)[1],
+        lambda t, x: torch.neg(x, out=x),
+    ],
+)
+@pytest.mark.parametrize("solver", ["euler", "tsit5"])
+def test_a_field_that_writes_into_the_state(f, solver):
+    with torch.no_grad(), pytest.raises(ValueError, match=r"f: changed the state x in place, .* x\.clone\(\)"):
+        odeint(f, torch.ones(1), [0.0, 1.0], solver=solver)
+
+
+def test_a_field_that_writes_into_a_leaf_of_the_state():
+    with pytest.raises(ValueError, match="f: changed the state x in place"):
+        odeint(lambda t, x: (x[0].mul_(2), x[1]), (torch.ones(1), torch.ones(2)), [0.0, 1.0])
+
+
+@pytest.mark.parametrize("solver", ["rk4", "dopri5", "tsit5"])
+@pytest.mark.parametrize("grad", [False, True])
+def test_a_field_that_returns_the_same_memory_again(solver, grad):
+    """Its stages would all be the last one."""
+    buffer = torch.empty(2)
+    fields = [lambda t, x: buffer.copy_(-x)] if grad else [lambda t, x: torch.neg(x, out=buffer)]
+    for f in fields:
+        with torch.set_grad_enabled(grad), pytest.raises(ValueError, match="f: wrote into the tensor that it returned"):
+            odeint(f, torch.ones(2), [0.0, 1.0], solver=solver)
+
+
+def test_a_field_may_return_its_argument_a_constant_or_what_inference_mode_makes(growth):
+    constant = torch.full((2,), 3.0)
+    assert odeint(lambda t, x: constant, torch.zeros(2), [0.0, 1.0]).x[-1].tolist() == pytest.approx([3, 3])
+    assert odeint(lambda t, x: x, torch.ones(2), [0.0, 1.0]).x[-1].tolist() == pytest.approx([math.e] * 2, rel=1e-3)
+    with torch.inference_mode():
+        x = odeint(growth, torch.ones(2), [0.0, 1.0], rtol=1e-6).x[-1]
+    assert x.tolist() == pytest.approx([math.exp(math.sin(1))] * 2, rel=1e-5)
 
 
 def test_what_a_field_raises_comes_through():

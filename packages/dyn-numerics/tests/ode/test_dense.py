@@ -3,6 +3,7 @@
 import math
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -115,3 +116,10 @@ def test_gradients_to_the_state_and_to_the_times(growth):
 def test_pickles(growth):
     solution = dense(growth)
     assert torch.equal(pickle.loads(pickle.dumps(solution))(1.3), solution(1.3))
+
+
+@pytest.mark.parametrize("t", [[0.25, 0.5], (0.25, 0.5), np.array([0.25, 0.5])], ids=["list", "tuple", "array"])
+def test_takes_any_sequence_of_times(t, growth):
+    dense = odeint(growth, torch.ones(3).double(), [0.0, 1.0], save="dense").dense
+    assert torch.equal(dense(t), dense(torch.tensor([0.25, 0.5], dtype=torch.float64)))
+    assert dense.derivative(t).shape == (2, 3)

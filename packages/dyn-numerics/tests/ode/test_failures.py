@@ -115,6 +115,16 @@ def test_no_field_beyond_a_state(solver, dtype, bad, counted):
 
 
 @each_adaptive
+def test_many_attempts_that_are_not_finite_are_no_failure_while_the_state_moves_on(solver, counted):
+    """x = sin t stays in the domain of f, whose end every other step overshoots."""
+    f = counted(lambda t, x: torch.where(x.abs() > 1.05, torch.nan, torch.cos(t) + 0 * x))
+    sol = solve(f, [0.0, 3000.0], 0.0, solver=solver, rtol=1e-2, atol=1e-2)
+    assert sol.status.is_success
+    assert sol.stats.n_rejected > 500
+    assert sol.x[-1].item() == pytest.approx(math.sin(3000), abs=1)
+
+
+@each_adaptive
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 def test_leaving_the_domain_of_a_root(solver, dtype, counted):
     f = counted(lambda t, x: -torch.sqrt(x - 0.5) - 0.1)
@@ -180,6 +190,15 @@ def test_interpolated_outputs_that_are_not_finite_are_no_success(solver):
     assert sol.status is Status.NON_FINITE
     check_partial(sol, 10, t_span[:10], 1e-14)  # those before 0.75, where the last step starts
     assert sol.t_reached == t_span[9]
+
+
+def test_an_overflow_of_one_leaf_in_its_own_dtype_is_no_success():
+    x0 = {"half": torch.zeros(1, dtype=torch.float16), "double": torch.zeros(1, dtype=torch.float64)}
+    sol = odeint(lambda t, x: {"half": x["half"] * 0 + 6e4, "double": x["double"]}, x0, [0.0, 1.0, 2.0], throw=False)
+    assert sol.status is Status.NON_FINITE
+    assert (sol.x["half"][1].item(), sol.x["double"][1].item()) == (6e4, 0)
+    assert sol.x["half"][2].isnan().all()
+    assert sol.x["double"][2].isnan().all()
 
 
 def test_overflow_before_max_steps_is_told_as_what_it_is():

@@ -52,7 +52,26 @@ def test_repr_shows_counts_as_numbers(sol):
     assert repr(sol.stats) in repr(sol)
 
 
+def test_is_itself_and_nothing_else(sol):
+    other = odeint(lambda t, x: x, {"a": torch.ones(1)}, [0.0, 1.0])
+    assert sol == sol
+    assert sol != other
+    assert len({sol, other, sol.stats, other.stats}) == 4
+
+
+def test_times_are_another_tensor_than_the_argument(growth):
+    t_span = torch.tensor([0.0, 1.0], requires_grad=True)
+    t, _ = odeint(growth, torch.ones(1), t_span)
+    assert t is not t_span
+    assert torch.equal(t, t_span)
+    t.sum().backward()
+    assert t_span.grad.tolist() == [1, 1]
+
+
+@pytest.mark.filterwarnings("error")
 def test_copies(sol):
+    pytree = odeint(lambda t, x: {"a": -x["a"]}, {"a": torch.ones(1)}, [0.0, 1.0], save="dense")
+    assert pickle.loads(pickle.dumps(pytree)).dense(0.5)["a"].shape == (1,)
     for again in (pickle.loads(pickle.dumps(sol)), copy.deepcopy(sol)):
         assert torch.equal(again.x, sol.x)
         assert again.status is sol.status

@@ -232,3 +232,43 @@ def test_a_stepper_first_used_in_inference_mode_can_be_differentiated_later(grow
     x0 = torch.ones(2).double().requires_grad_()
     odeint(growth, x0, [0.0, 1.0], solver=method, **TIGHT).x[-1].sum().backward()
     torch.testing.assert_close(x0.grad, growth.exact(torch.ones(2).double()), rtol=1e-6, atol=0)
+
+
+@each_solver
+@pytest.mark.parametrize(("slope", "end"), [(6e4, 1e-7), (6e4, 1e-6), (-2e4, 1e-5), (0.0, 1e6), (1e-7, 1e6)])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_on_short_and_long_spans(solver, slope, end, dtype):
+    """Neither a step nor a slope need fit into half precision; their product does."""
+    step = {"step_size": end / 4} if solver == "rk4" else {}
+    sol = odeint(lambda t, x: slope + 0 * x, torch.zeros(1, dtype=dtype), [0.0, end], solver=solver, **step)
+    x = torch.tensor(slope, dtype=dtype).item() * end
+    assert sol.x.dtype == dtype
+    assert sol.x[-1].item() == pytest.approx(x, rel=8 * torch.finfo(dtype).eps, abs=6e-8)
+
+
+@pytest.mark.parametrize(
+    ("t_span", "dtype", "expected"),
+    [
+        (torch.tensor([0.0, 0.1], dtype=torch.float64), torch.float32, torch.float64),
+        (torch.tensor([0.0, 0.1], dtype=torch.float16), torch.float64, torch.float16),
+        ([0.0, 0.1], torch.float64, torch.float64),
+        ([0.0, 0.1], torch.bfloat16, torch.float32),
+        ([0.0, 0.1], torch.complex128, torch.float64),
+    ],
+)
+@pytest.mark.parametrize("save", ["t_span", "steps"])
+def test_dtype_of_the_times_that_come_back(t_span, dtype, expected, save):
+    t = odeint(lambda t, x: -x, torch.ones(1, dtype=dtype), t_span, save=save).t
+    assert t.dtype == expected
+    assert t[-1].item() == torch.as_tensor(t_span, dtype=torch.float64)[-1].to(expected).item()
+
+
+@pytest.mark.parametrize("solver", ["rk4", "tsit5", "dopri5"])
+def test_the_default_device_does_not_matter(solver):
+    x0 = torch.ones(2, dtype=torch.float64)
+    expected = odeint(lambda t, x: -x, x0, [0.0, 1.0], solver=Tsit5() if solver == "tsit5" else solver, save="dense")
+    with torch.device("meta"):
+        sol = odeint(lambda t, x: -x, x0, [0.0, 1.0], solver=Tsit5() if solver == "tsit5" else solver, save="dense")
+        between = sol.dense(0.25)
+    assert torch.equal(sol.x, expected.x)
+    assert torch.equal(between, expected.dense(0.25))

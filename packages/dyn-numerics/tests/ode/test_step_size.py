@@ -82,6 +82,12 @@ def test_adaptive_methods_ignore_their_error_then(growth):
     assert sol.x[-1].item() != pytest.approx(math.exp(math.sin(10)), rel=1e-6)
 
 
+def test_max_steps_bounds_a_grid_that_has_no_room(growth):
+    sol = odeint(growth, torch.ones(1).double(), [0.0, 1.0], solver="rk4", step_size=1e-10, max_steps=5, throw=False)
+    assert sol.status.name == "MAX_STEPS"
+    assert sol.t_reached.item() == pytest.approx(5e-10, rel=1e-12)
+
+
 def test_max_steps_also_bounds_fixed_steps(growth):
     sol = odeint(growth, torch.ones(1).double(), [0.0, 1.0], solver="rk4", step_size=0.1, max_steps=10)
     assert sol.status.is_success

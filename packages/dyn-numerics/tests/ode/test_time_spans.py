@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dyn_numerics import FixedStep, odeint
+from dyn_numerics import FixedStep, PIDController, odeint
 
 SOLVERS = ["rk4", "bosh3", "dopri5", "tsit5"]
 GRIDS = {
@@ -121,11 +121,14 @@ def test_a_span_of_the_smallest_length():
 @pytest.mark.parametrize("solver", ["bosh3", "dopri5", "tsit5"])
 def test_a_last_step_of_rounding_errors_alone_is_not_taken(solver):
     """A step that leaves less than 1 % of itself is stretched to the end."""
-    sol = odeint(
-        lambda t, x: torch.cos(5 * t) + 0 * x, torch.zeros(1).double(), [0.0, 20.0], solver=solver, save="steps"
-    )
-    steps = sol.t.diff()
-    assert steps[-1] > 1e-3 * steps[-2]
+    constant = PIDController(first_step=0.25, factor_max=1 + 1e-12)
+
+    def steps(end):
+        x0 = torch.zeros(1).double()
+        return odeint(lambda t, x: 0 * x, x0, [0.0, end], solver=solver, controller=constant, save="steps").t.diff()
+
+    assert steps(1.002).tolist() == pytest.approx([0.25, 0.25, 0.25, 0.252], abs=1e-9)
+    assert steps(1.003).tolist() == pytest.approx([0.25, 0.25, 0.25, 0.25, 0.003], abs=1e-9)
 
 
 def test_fixed_steps_follow_the_grid_whatever_it_is(growth):

@@ -21,8 +21,9 @@ def norm(state, rtol, atol, custom=None):
 def test_norm_of_a_step_by_hand():
     measure = norm(vector(0, 0), rtol=0.1, atol=0.01)
     # Scales: 0.01 + 0.1 max(|x0|, |x1|) = 0.31 and 0.51
-    found = measure.of_step(vector(0.062, -0.051), vector(3, -5), vector(-1, 4))
-    assert found == pytest.approx(math.sqrt((0.2**2 + 0.1**2) / 2), rel=1e-14)
+    expected = pytest.approx(math.sqrt((0.2**2 + 0.1**2) / 2), rel=1e-14)
+    assert measure.of_step(vector(0.062, -0.051), vector(3, -5), vector(-1, 4)) == expected
+    assert measure.of_step(vector(0.062, -0.051), vector(-1, 4), vector(3, -5)) == expected
 
 
 def test_norm_of_a_vector_by_hand():
@@ -47,6 +48,22 @@ def test_half_precision_is_measured_in_float32(dtype):
     """1e-6 is far below the smallest number of float16 that divides well."""
     x = torch.zeros(3, dtype=dtype)
     assert norm(x, 1e-3, 1e-6).at(x, torch.full((3,), 1e-3, dtype=dtype)) == pytest.approx(1000, rel=1e-2)
+
+
+def test_a_half_leaf_of_a_pytree_reaches_a_norm_in_float32():
+    seen = []
+    measure = norm((torch.zeros(2, dtype=torch.float16),), 1e-3, 1e-6, lambda e: seen.append(e[0].dtype) or e[0].norm())
+    measure.at(torch.zeros(2), torch.ones(2))
+    assert seen == [torch.float32]
+
+
+def test_an_absolute_tolerance_below_what_the_dtype_holds(growth):
+    """The only way to ask for relative accuracy alone: atol = 0 is refused, for a state may start at 0."""
+    x0 = torch.tensor([1.0, 0.0])
+    for atol in (1e-50, torch.tensor([1e-50, 1e-60], dtype=torch.float64)):
+        sol = odeint(growth, x0, [0.0, 1.0], rtol=1e-5, atol=atol)
+        assert sol.status.is_success
+        assert sol.x[-1, 0].item() == pytest.approx(math.exp(math.sin(1)), rel=1e-4)
 
 
 def growing_at_two_rates(t, x):

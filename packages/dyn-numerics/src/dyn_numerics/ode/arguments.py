@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import pairwise
-from math import ceil, inf, isfinite
-from numbers import Real
+from math import ceil, inf, isfinite, ulp
+from numbers import Integral, Real
 from typing import Any
 
 import torch
@@ -31,6 +31,7 @@ __all__ = [
 ]
 
 DEFAULT_MAX_STEPS = 100_000
+MOST_GRID_POINTS = 10**7  # whose times alone fill half a gigabyte
 
 
 def check_initial_state(x0: Any) -> StateLayout:
@@ -52,13 +53,15 @@ def extra_arguments(args: Sequence[Any]) -> tuple[Any, ...]:
     Raises:
         TypeError: If they are not a sequence, or a tensor, which would come apart along its first dimension.
     """
-    if isinstance(args, Tensor) or not isinstance(args, Iterable):
+    if isinstance(args, (Tensor, str, Mapping)) or not isinstance(args, Iterable):
         raise TypeError(f"args: got a {type(args).__name__}, expected a tuple of arguments; try args=(...,)")
     return tuple(args)
 
 
 def time_span(t_span: Tensor | Sequence[float], layout: StateLayout) -> tuple[Tensor, Tensor, list[float]]:
     """Returns the output times as the user gets them back, in the dtype of times, and as host numbers.
+
+    The user gets a tensor back in its own dtype, a sequence in the real dtype of the state, float32 at least.
 
     Raises:
         TypeError: If `t_span` is neither a sequence of numbers nor a floating tensor.
@@ -71,6 +74,8 @@ def time_span(t_span: Tensor | Sequence[float], layout: StateLayout) -> tuple[Te
     else:
         dtype, device = time_dtype(layout.device), layout.device
         try:
+            if isinstance(t_span, (str, bytes, Set, Mapping)) or any(isinstance(t, str) for t in t_span):
+                raise TypeError
             entries = list(t_span)
             if any(isinstance(t, Tensor) for t in entries):
                 given = torch.stack([torch.as_tensor(t, dtype=dtype, device=device) for t in entries])
@@ -88,16 +93,18 @@ def time_span(t_span: Tensor | Sequence[float], layout: StateLayout) -> tuple[Te
         raise ValueError("t_span: got no times, expected at least one, such as (0.0, 1.0)")
     if not all(isfinite(t) for t in times):
         raise ValueError(f"t_span: got {next(t for t in times if not isfinite(t))}, expected finite times")
-    steps = [b - a for a, b in pairwise(times)]
-    if not (all(s > 0 for s in steps) or all(s < 0 for s in steps) or all(s == 0 for s in steps)):
-        i = next(i for i, s in enumerate(steps) if s * steps[0] <= 0 or s == 0)
+    if not isfinite(times[-1] - times[0]):
+        raise ValueError(f"t_span: got {times[0]:.10g} to {times[-1]:.10g}, expected a length that float64 can hold")
+    directions = [(b > a) - (b < a) for a, b in pairwise(times)]
+    if len(set(directions)) > 1:
+        i = next(i for i, direction in enumerate(directions) if direction != directions[0] or direction == 0)
         raise ValueError(
             f"t_span: got {times[i]:.10g} followed by {times[i + 1]:.10g} at index {i}, expected strictly increasing "
             f"or strictly decreasing times; try sorting it and dropping repeated ones"
         )
-    if not isinstance(t_span, Tensor):
-        given = given.to(layout.dtype.to_real())
-    return given, inner, times
+    if isinstance(t_span, Tensor):
+        return given.view_as(given), inner, times  # another object: the user may write into one of them
+    return given.to(torch.promote_types(layout.dtype.to_real(), torch.float32)), inner, times
 
 
 def check_tolerance(name: str, tolerance: float | Tensor) -> None:
@@ -109,6 +116,8 @@ def check_tolerance(name: str, tolerance: float | Tensor) -> None:
     """
     if not isinstance(tolerance, Tensor):
         _positive(name, tolerance, "a positive number or tensor")
+    elif not tolerance.is_floating_point():
+        raise TypeError(f"{name}: got dtype {tolerance.dtype}, expected a floating dtype")
     elif not bool(((tolerance > 0) & torch.isfinite(tolerance)).all()):
         raise ValueError(
             f"{name}: got a tensor with values from {tolerance.min().item()} to {tolerance.max().item()}, "
@@ -124,8 +133,9 @@ def flat_tolerance(name: str, tolerance: float | Tensor, layout: StateLayout) ->
         ValueError: As `check_tolerance`, and if it does not broadcast against every leaf of the state.
     """
     check_tolerance(name, tolerance)
+    dtype = torch.promote_types(layout.dtype.to_real(), torch.float32)
+    smallest = torch.finfo(dtype).tiny  # less would be zero there, and so would the scale of an error
     if isinstance(tolerance, Tensor):
-        dtype = torch.promote_types(layout.dtype.to_real(), torch.float32)
         try:
             leaves = [torch.broadcast_to(tolerance.detach(), shape).reshape(-1) for shape in layout.shapes]
         except RuntimeError:
@@ -133,8 +143,8 @@ def flat_tolerance(name: str, tolerance: float | Tensor, layout: StateLayout) ->
                 f"{name}: got shape {list(tolerance.shape)}, expected one that broadcasts against the state's "
                 f"{[list(shape) for shape in layout.shapes]}"
             ) from None
-        return torch.cat(leaves).to(dtype=dtype, device=layout.device)
-    return float(tolerance)
+        return torch.cat(leaves).to(dtype=dtype, device=layout.device).clamp_min(smallest)
+    return max(float(tolerance), smallest)
 
 
 def _positive(name: str, number: float, expected: str) -> float:
@@ -176,20 +186,35 @@ def step_limit(max_steps: int | None, adaptive: bool) -> float:
     """
     if max_steps is None:
         return DEFAULT_MAX_STEPS if adaptive else inf
-    if isinstance(max_steps, bool) or not isinstance(max_steps, int) or max_steps < 1:
+    if isinstance(max_steps, bool) or not isinstance(max_steps, Integral) or max_steps < 1:
         raise ValueError(f"max_steps: got {max_steps!r}, expected a positive integer, or None for the default")
-    return max_steps
+    return int(max_steps)
 
 
-def step_grid(times: list[float], inner: Tensor, step_size: float | None) -> tuple[list[float], Tensor]:
+def step_grid(
+    times: list[float], inner: Tensor, step_size: float | None, max_steps: float
+) -> tuple[list[float], Tensor]:
     """Returns the times that a fixed-step solve lands on, the start included: as host numbers and as a tensor.
 
-    They are the output times, or `t0 + i * step_size` up to the end.
+    They are the output times, or `t0 + i * step_size` up to the end; what lies beyond `max_steps` steps is left out but
+    for the end.
+
+    Raises:
+        ValueError: If `step_size` is lost to rounding beside the times, or so small that the grid has no room.
     """
     if step_size is None:
         return times, inner
     length = abs(times[-1] - times[0])
-    count = ceil(length / step_size * (1 - 1e-10))  # a last step of rounding errors alone is left out
+    spacing = ulp(max(abs(times[0]), abs(times[-1])))
+    if length and step_size < spacing:
+        raise ValueError(f"step_size: got {step_size}, expected at least {spacing:.3g}, the spacing of times there")
+    steps = min(length / step_size, max_steps + 1)
+    if steps > MOST_GRID_POINTS:
+        raise ValueError(
+            f"step_size: got {step_size}, expected at least {length / MOST_GRID_POINTS:.3g}: the span takes "
+            f"{length / step_size:.3g} steps; an adaptive solver or several shorter spans need no such grid"
+        )
+    count = ceil(steps * (1 - 1e-10))  # a last step of rounding errors alone is left out
     signed = step_size if times[-1] > times[0] else -step_size
     grid = [times[0] + i * signed for i in range(count)] + [times[-1]]
     offsets = signed * torch.arange(count, dtype=inner.dtype, device=inner.device)

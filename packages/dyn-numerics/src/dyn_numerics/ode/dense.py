@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dyn_numerics.autocast import without_autocast
 from dyn_numerics.ode.interpolants.polynomial import evaluate, evaluate_derivative
 from dyn_numerics.pytree_state import StateLayout
 
@@ -32,7 +34,7 @@ class DenseSolution:
         self._coefficients = coefficients  # [n, p + 1, N]
         self._layout = layout
 
-    def __call__(self, t: Tensor | float) -> Any:
+    def __call__(self, t: Tensor | Sequence[float] | float) -> Any:
         """The state at any times of the solved span.
 
         Args:
@@ -44,15 +46,17 @@ class DenseSolution:
         Raises:
             ValueError: If a time is outside the solved span.
         """
-        piece, theta, _ = self._locate(t)
-        return self._state(evaluate(self._coefficients[piece], theta), t)
+        with without_autocast(self.t.device.type):
+            piece, theta, _ = self._locate(t)
+            return self._state(evaluate(self._coefficients[piece], theta), t)
 
-    def derivative(self, t: Tensor | float) -> Any:
+    def derivative(self, t: Tensor | Sequence[float] | float) -> Any:
         """The time derivative of the interpolated state, in state units per time unit; as `__call__`."""
-        piece, theta, dt = self._locate(t)
-        return self._state(evaluate_derivative(self._coefficients[piece], theta) / dt, t)
+        with without_autocast(self.t.device.type):
+            piece, theta, dt = self._locate(t)
+            return self._state(evaluate_derivative(self._coefficients[piece], theta) / dt, t)
 
-    def _locate(self, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+    def _locate(self, t: Tensor | Sequence[float] | float) -> tuple[Tensor, Tensor, Tensor]:
         """The steps `[m]` that hold the times, the positions `[m, 1]` in them and their sizes `[m, 1, 1]`."""
         times = torch.as_tensor(t, dtype=self.t.dtype, device=self.t.device).reshape(-1)
         with torch.no_grad():
@@ -67,7 +71,7 @@ class DenseSolution:
         theta = (times - self.t[piece]) / dt
         return piece, theta.unsqueeze(1), dt[:, None, None]
 
-    def _state(self, vectors: Tensor, t: Tensor | float) -> Any:
+    def _state(self, vectors: Tensor, t: Tensor | Sequence[float] | float) -> Any:
         """Vectors `[m, 1, N]` as states that lead with the shape of `t`."""
-        shape = t.shape if isinstance(t, Tensor) else torch.Size(())
+        shape = torch.as_tensor(t).shape
         return self._layout.unflatten(vectors.reshape(*shape, self._layout.size).to(self._layout.dtype))

@@ -49,12 +49,16 @@ class ErrorNorm:
 
     def _measure(self, vector: Tensor, magnitude: Tensor) -> float:
         scaled = vector / (magnitude * self.rtol + self.atol)
-        if self.norm is None:
-            norm = rms_norm(scaled)
-        else:  # a seminorm may look away from what is not finite
-            norm = self.norm(self.layout.unflatten(scaled)) + (0 * scaled).abs().sum()
+        norm = rms_norm(scaled) if self.norm is None else self._own_norm(self.norm, scaled)
         value = norm.item()  # the one host read of a step
         return value if value == value else inf
+
+    def _own_norm(self, norm: Norm, scaled: Tensor) -> Tensor:
+        found = norm(self.layout.unflatten(scaled, cast=False))
+        if not isinstance(found, Tensor) or found.numel() != 1 or found.is_complex():
+            got = f"a tensor {list(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
+            raise TypeError(f"norm: returned {got}, expected a real tensor of one element")
+        return found + (0 * scaled).abs().sum()  # a seminorm may look away from what is not finite
 
 
 def _at_least_float32(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
+from dyn_numerics.autocast import without_autocast
 from dyn_numerics.ode.arguments import (
     check_initial_state,
     choose_controller,
@@ -26,7 +27,7 @@ from dyn_numerics.ode.save import Saved, SaveDense, Saver, SaveSteps, SaveTimes
 from dyn_numerics.ode.solution import Solution
 from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.steppers.by_name import stepper as stepper_by_name
-from dyn_numerics.ode.times import Clock
+from dyn_numerics.ode.times import Clock, is_differentiable
 from dyn_numerics.pytree_state import StateLayout
 from dyn_numerics.statistics import Statistics
 from dyn_numerics.status import Status
@@ -115,9 +116,9 @@ def odeint(
     if controller.adaptive:
         grid, marks = [times[0], times[-1]], inner[[0, -1]]
     else:
-        grid, marks = step_grid(times, inner, step_size)
+        grid, marks = step_grid(times, inner, step_size, limit)
     has_length = times[0] != times[-1]
-    differentiable = has_length and torch.is_grad_enabled() and inner.requires_grad
+    differentiable = has_length and is_differentiable(inner)
     clock = Clock(
         start=times[0],
         targets=grid[1:] if has_length else [],
@@ -126,20 +127,32 @@ def odeint(
     # A grid of steps moves with its ends, not with the outputs that lie on it.
     own = [times[0], times[-1]] if differentiable and step_size is not None else grid
     lands_on_times = not controller.adaptive and set(times) <= set(own)
-    outputs = SaveTimes(times, inner, start, lands_on_times)
+    outputs = SaveTimes(times, inner, start, lands_on_times, differentiable)
     steps = SaveSteps(clock.at(times[0]), start, inner)
     saver: Saver = {"t_span": outputs, "steps": steps, "dense": SaveDense(outputs, steps)}[save]
 
     problem = Problem(field, stepper, controller, clock, norm)
-    outcome = solve(problem, initial_state(problem, start), [saver], limit)
-    solution = _solution(outcome, saver.result(layout), field.n_evals, layout, None if save == "steps" else t)
+    with without_autocast(layout.device.type):
+        outcome = solve(problem, initial_state(problem, start), [saver], limit)
+        solution = _solution(outcome, saver.result(layout), field.n_evals, layout, t, save == "steps")
     return solution.raise_if_failed() if throw else solution
 
 
-def _solution(outcome: Outcome, saved: Saved, n_evals: int, layout: StateLayout, t: Tensor | None) -> Solution:
-    """Packs what a solve found; `t` are the times as the user gets them back, None for those that were saved."""
+def _solution(
+    outcome: Outcome, saved: Saved, n_evals: int, layout: StateLayout, t: Tensor, own_times: bool
+) -> Solution:
+    """Packs what a solve found.
+
+    Args:
+        outcome: How it ended.
+        saved: What was kept.
+        n_evals: Calls of `f`.
+        layout: Layout of the state.
+        t: Output times as the user gets them back.
+        own_times: Whether other times were saved, which the user gets back in the dtype of those.
+    """
     status, t_reached, x = outcome.status, outcome.state.t, saved.x
-    known = torch.isfinite(x.detach()).all(dim=1).cumprod(0).bool()  # [T]
+    known = layout.finite(x.detach()).cumprod(0).bool()  # [T]
     if not bool(known.all()) and (status.is_success or not bool(torch.isfinite(outcome.state.x.detach()).all())):
         # Nobody judged the steps, or the field at the end of the last one, which only its interpolant needs.
         status = Status.NON_FINITE
@@ -149,7 +162,7 @@ def _solution(outcome: Outcome, saved: Saved, n_evals: int, layout: StateLayout,
     *stats, code = torch.tensor([*counts, status.code], device=layout.device).unbind()
     t_last, dt_last = torch.tensor([t_reached, outcome.dt], dtype=saved.t.dtype, device=layout.device).unbind()
     return Solution(
-        t=saved.t.to(layout.dtype.to_real()) if t is None else t,
+        t=saved.t.to(t.dtype) if own_times else t,
         x=layout.unflatten(x),
         stats=Statistics(*stats),
         status_code=code,

@@ -41,15 +41,16 @@ class SaveTimes(Saver):
         t: The same as a tensor `[T]` in the dtype of times; outputs are differentiable with respect to it.
         x0: State at the first of them, `[N]`.
         lands_on_times: Whether the solve lands on every one of them and moves with it, so that nothing is interpolated.
+        differentiable: Whether somebody wants derivatives with respect to them.
     """
 
-    def __init__(self, times: list[float], t: Tensor, x0: Tensor, lands_on_times: bool) -> None:
+    def __init__(self, times: list[float], t: Tensor, x0: Tensor, lands_on_times: bool, differentiable: bool) -> None:
         self.interpolates = not lands_on_times
         self._times, self._t = times, t
         self._saved = times.count(times[0])  # more than one where the span has no length
         self._pieces = [x0.expand(self._saved, -1)]
         self._direction = 1 if times[-1] > times[0] else -1
-        self._slides = self.interpolates and t.requires_grad and torch.is_grad_enabled()
+        self._slides = self.interpolates and differentiable
 
     def on_accept(self, accepted: AcceptedStep) -> None:
         """Evaluates the outputs that lie in the step; one at its very end is the new state itself.

@@ -16,7 +16,7 @@ from dyn_numerics.status import Status
 __all__ = ["Solution"]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Solution:
     """The solution of an initial value problem; unpacks as `t, x = odeint(...)`.
 

@@ -27,7 +27,8 @@ class Step(NamedTuple):
         error: Estimate of the local error of `x`, `[N]` in state units, or None when the method has none.
         carry: What the next step wants to know when this one is accepted.
         retry: What a shorter step from the same start wants to know when this one is rejected.
-        stages: Field evaluations of the step in the method's own order, `[s, N]`; the first is at its start.
+        stages: Field evaluations of the step in the method's own order, `[s, N]`, float32 at least; the first is at its
+            start.
     """
 
     x: Tensor

@@ -6,10 +6,11 @@ from collections.abc import Sequence
 
 import torch
 from torch import Tensor
+from torch.autograd.forward_ad import unpack_dual
 
 from dyn_numerics.ode.scalar import Scalar
 
-__all__ = ["Clock", "state_time", "time_dtype"]
+__all__ = ["Clock", "is_differentiable", "state_time", "time_dtype"]
 
 
 def time_dtype(device: torch.device) -> torch.dtype:
@@ -23,6 +24,11 @@ def state_time(t: Scalar, x: Tensor) -> Tensor:
     if isinstance(t, Tensor):
         return t.to(dtype=dtype, device=x.device)
     return torch.full((), t, dtype=dtype, device=x.device)
+
+
+def is_differentiable(t: Tensor) -> bool:
+    """Whether somebody wants derivatives with respect to times, in reverse or forward mode."""
+    return (t.requires_grad and torch.is_grad_enabled()) or unpack_dual(t).tangent is not None
 
 
 class Clock:

@@ -39,6 +39,26 @@ def test_hairers_estimate_by_hand(rtol):
     assert step == pytest.approx(min((0.01 * tolerance) ** (1 / 5), 1.0), rel=1e-3)
 
 
+@pytest.mark.parametrize(
+    ("x0", "rate", "curvature", "expected"),
+    [
+        (0.0, 1.0, 1.0, "1e-6, a hundred times"),
+        (1e4, 1.0, 0.0, "slope"),
+        (1.0, 1e-3, 1e4, "curvature"),
+        (1.0, 0.0, 0.0, "flat"),
+    ],
+)
+def test_the_other_cases_by_hand(x0, rate, curvature, expected):
+    """With x' = rate + curvature t and atol = 1, rtol tiny: norms are magnitudes, and d2 = curvature exactly."""
+    step = first_step(lambda t, x: rate + curvature * t + 0 * x, x0, [0.0, 1e9], solver="tsit5", rtol=1e-12, atol=1.0)
+    h0 = 1e-6 if x0 == 0 or rate == 0 else 0.01 * x0 / rate
+    steepest = max(rate, curvature)
+    h1 = max(1e-6, 1e-3 * h0) if steepest == 0 else (0.01 / steepest) ** (1 / 5)
+    by_hand = {"1e-6, a hundred times": 100 * h0, "slope": h1, "curvature": h1, "flat": h1}
+    assert step == pytest.approx(by_hand[expected], rel=1e-6)
+    assert step == pytest.approx(min(100 * h0, h1), rel=1e-6)
+
+
 def test_is_shorter_for_tighter_tolerances(growth):
     steps = [first_step(growth, 1.0, [0.0, 10.0], rtol=rtol, atol=rtol) for rtol in (1e-3, 1e-6, 1e-9)]
     assert steps[0] > steps[1] > steps[2] > 0

@@ -63,8 +63,9 @@ def test_no_growth_right_after_a_rejection():
 
 
 def test_a_rejection_leaves_the_memory_alone():
-    controller = PIDController(0.4, 0.3)
-    assert judge(controller, 0.2, 3.0, 1.5, 0.9).factor == pytest.approx(judge(controller, 0.2, 0.9).factor, rel=1e-14)
+    controller = PIDController(0.4, 0.3, 0.1)
+    interrupted = judge(controller, 0.1, 0.2, 3.0, 1.5, 0.9).factor
+    assert interrupted == pytest.approx(judge(controller, 0.1, 0.2, 0.9).factor, rel=1e-14)
 
 
 @pytest.mark.parametrize("coefficients", [(0.3, 0.3, 0.5), (-0.3, 0.6, 0.0), (0.0, 0.1, 0.4)])
@@ -189,6 +190,32 @@ def test_norm_may_be_a_module():
 def test_bad_coefficients_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         PIDController(**options)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"p": "a"}, "p: got a str, expected a number"),
+        ({"first_step": torch.tensor(0.1)}, "first_step: got a Tensor, expected a number"),
+        ({"norm": "rms"}, "norm: got a str, expected a function"),
+    ],
+)
+def test_settings_of_another_type_are_refused(options, message):
+    with pytest.raises(TypeError, match=message):
+        PIDController(**options)
+
+
+@pytest.mark.parametrize(
+    ("norm", "message"),
+    [
+        (lambda error: error.abs(), r"norm: returned a tensor \[3\], expected a real tensor of one element"),
+        (lambda error: 1.0, "norm: returned a float, expected a real tensor"),
+        (lambda error: error.sum() + 0j, r"norm: returned a tensor \[\], expected a real tensor"),
+    ],
+)
+def test_what_a_norm_returns(norm, message):
+    with pytest.raises(TypeError, match=message):
+        odeint(lambda t, x: -x, torch.ones(3), [0.0, 1.0], controller=PIDController(norm=norm))
 
 
 def test_module_manners():

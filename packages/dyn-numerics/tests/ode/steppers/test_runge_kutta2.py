@@ -55,6 +55,7 @@ def test_alpha_is_the_only_parameter():
     assert [name for name, _ in method.named_parameters()] == ["alpha"]
     assert list(method.state_dict()) == ["alpha"]
     assert not list(RungeKutta2(0.5).parameters())
+    assert RungeKutta2(0.5).alpha == 0.5
     assert method.alpha.dtype == torch.float64
 
 
@@ -84,6 +85,28 @@ def test_training_finds_the_alpha_that_made_the_data(growth):
 
     optimizer.step(closure)
     assert method.alpha.item() == pytest.approx(1, abs=1e-6)
+
+
+def test_moving_a_method_changes_nothing(growth):
+    method = RungeKutta2(1 / 3)
+    moved = copy.deepcopy(method.half())
+    assert torch.equal(solve(growth, moved), solve(growth, RungeKutta2(1 / 3)))
+
+
+def test_prints_the_alpha_of_now():
+    method = RungeKutta2(0.5, trainable=True)
+    with torch.no_grad():
+        method.alpha.fill_(0.75)
+    assert (repr(method), repr(RungeKutta2(0.5))) == (
+        "RungeKutta2(alpha=0.75, trainable=True)",
+        "RungeKutta2(alpha=0.5)",
+    )
+
+
+@pytest.mark.parametrize("alpha", ["0.5", True, torch.tensor(0.5)])
+def test_alpha_that_is_no_number(alpha):
+    with pytest.raises(TypeError, match=f"alpha: got a {type(alpha).__name__}, expected a number"):
+        RungeKutta2(alpha)
 
 
 @pytest.mark.parametrize("alpha", [0, math.nan, math.inf])

@@ -98,6 +98,8 @@ def test_rounded_tables_are_checked_to_1e_minus_14(third, accepted):
     ("changes", "sentence"),
     [
         ({"b": []}, "b is empty"),
+        ({"b": [float("nan")]}, "got the coefficient nan, expected a finite number"),
+        ({"a": [[], ["1"]]}, "got the coefficient '1', expected a finite number"),
         ({"a": [[], [HALF]]}, "a has 2 rows and b 1 weights"),
         ({"a": [[HALF]]}, "row 0 of a has 1 entries, expected 0"),
         ({"a": [[], [HALF, HALF]], "b": [0, 1]}, "row 1 of a has 2 entries, expected 1"),
@@ -110,9 +112,11 @@ def test_rounded_tables_are_checked_to_1e_minus_14(third, accepted):
         ({"dense": [[1], [0]], "dense_order": 1}, "dense has 2 entries, expected 1"),
         ({"a": [[], [1]], "b": [0, 1], "dense": [[1, -1], [1]], "dense_order": 1}, "different lengths"),
         ({"dense": [[1]], "dense_order": 2}, "dense has degree 1, expected at least dense_order 2"),
-        ({"order": 0, "b": [5]}, "order is 0, expected at least 1"),
-        ({"b_hat": [5], "embedded_order": 0}, "embedded_order is 0, expected at least 1"),
-        ({"dense": [[5]], "dense_order": 0}, "dense_order is 0, expected at least 1"),
+        ({"order": 0, "b": [5]}, "order is 0, expected a positive integer"),
+        ({"order": 2.0, "b": [1]}, "order is 2.0, expected a positive integer"),
+        ({"order": True, "b": [1]}, "order is True, expected a positive integer"),
+        ({"b_hat": [5], "embedded_order": 0}, "embedded_order is 0, expected a positive integer"),
+        ({"dense": [[5]], "dense_order": 0}, "dense_order is 0, expected a positive integer"),
     ],
 )
 def test_shapes_and_orders_that_disagree_are_refused(changes, sentence):

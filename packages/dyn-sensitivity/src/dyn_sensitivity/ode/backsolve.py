@@ -16,6 +16,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map_on
 
 import dyn_numerics
 from dyn_numerics import Solution, SolverError, Stepper
+from dyn_numerics.autocast import autocast_of_caller
 from dyn_numerics.norms import rms_norm
 from dyn_numerics.ode.arguments import check_initial_state, check_tolerance, choose_controller, time_span
 from dyn_numerics.ode.flat_field import check_signature
@@ -335,7 +336,7 @@ class _BacksolveFunction(torch.autograd.Function):
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
         problem, t_span, *tensors = inputs
         ctx.problem = problem
-        ctx.autocast = _autocast(output[0].device.type)
+        ctx.autocast = autocast_of_caller(output[0].device.type)
         t = t_span if isinstance(t_span, Tensor) else problem.forward_solution.t
         constants = [leaf for leaf in problem.arg_leaves if isinstance(leaf, Tensor) and not leaf.requires_grad]
         ctx.save_for_backward(t, *output, *tensors, *constants)  # constants: to notice when they are written to
@@ -345,7 +346,7 @@ class _BacksolveFunction(torch.autograd.Function):
         t, *tensors = ctx.saved_tensors
         n_state, n_inputs = ctx.problem.n_state, len(ctx.needs_input_grad) - 2
         x, inputs = tensors[:n_state], tensors[n_state : n_state + n_inputs]
-        with torch.no_grad(), torch.autocast(**ctx.autocast), _hooks_set_aside(inputs):
+        with torch.no_grad(), ctx.autocast(), _hooks_set_aside(inputs):
             grad_t, grads = _backward(ctx.problem, t, x, grad_x, inputs, bool(ctx.needs_input_grad[1]))
         if torch.is_grad_enabled():  # somebody wants to differentiate again
             given = grads if grad_t is None else [grad_t, *grads]
@@ -438,16 +439,6 @@ def _outputs_with_gradient(x: Sequence[Tensor], grad_x: Sequence[Tensor]) -> tup
     relevant = torch.stack([(g.reshape(count, -1) != 0).any(1) for g in grad_x]).any(0) & reached
     finite = torch.stack([torch.isfinite(g.reshape(count, -1)).all(1) for g in grad_x]).all(0) | ~reached
     return [i for i in reversed(relevant.nonzero().flatten().tolist()) if i > 0], bool(finite.all())
-
-
-def _autocast(device_type: str) -> dict[str, Any]:
-    """What `torch.autocast` has to be told to compute as now."""
-    return {
-        "device_type": device_type,
-        "dtype": torch.get_autocast_dtype(device_type),
-        "enabled": torch.is_autocast_enabled(device_type),
-        "cache_enabled": torch.is_autocast_cache_enabled(),
-    }
 
 
 @contextmanager

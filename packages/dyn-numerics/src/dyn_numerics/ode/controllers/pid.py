@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from math import isfinite
+from numbers import Real
 from typing import NamedTuple
 
 from torch import Tensor
@@ -47,6 +48,7 @@ class PIDController(Controller):
             seminorm.
 
     Raises:
+        TypeError: If one of them is not a number, or the norm no function.
         ValueError: If a coefficient, the safety, a factor or the first step is out of its range.
 
     Example:
@@ -74,6 +76,14 @@ class PIDController(Controller):
         norm: Norm | None = None,
     ) -> None:
         super().__init__()
+        numbers = {"p": p, "i": i, "d": d, "safety": safety, "factor_min": factor_min, "factor_max": factor_max}
+        if first_step is not None:
+            numbers["first_step"] = first_step
+        for name, value in numbers.items():
+            if isinstance(value, bool) or not isinstance(value, Real):
+                raise TypeError(f"{name}: got a {type(value).__name__}, expected a number")
+        if norm is not None and not callable(norm):
+            raise TypeError(f"norm: got a {type(norm).__name__}, expected a function of the scaled error, or None")
         for name, value in (("p", p), ("i", i), ("d", d)):
             if not isfinite(value):
                 raise ValueError(f"{name}: got {value}, expected a finite number")

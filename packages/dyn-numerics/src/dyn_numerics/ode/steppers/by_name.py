@@ -39,9 +39,11 @@ def stepper(solver: str | Stepper) -> Stepper:
 
     Raises:
         ValueError: If there is no such name; the message lists them and suggests the nearest.
-        TypeError: If it is neither a name nor a stepper.
+        TypeError: If it is neither a name nor a stepper, or a stepper that does not say its order.
     """
     if isinstance(solver, Stepper):
+        if not isinstance(getattr(solver, "order", None), int):
+            raise TypeError(f"solver: got {solver} without an order, expected its class or __init__ to set one")
         return solver
     if not isinstance(solver, str):
         raise TypeError(f"solver: got a {type(solver).__name__}, expected a name or a dyn_numerics.Stepper")

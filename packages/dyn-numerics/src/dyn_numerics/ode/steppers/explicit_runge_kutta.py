@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from fractions import Fraction
+from numbers import Real
 from typing import ClassVar, NamedTuple
 
 import torch
@@ -96,7 +97,7 @@ class ExplicitRungeKutta(Stepper):
     def weights(self) -> tuple[Tensor, Tensor]:
         """The method as it stands, trained or not: `a` `[s, s]`, strictly lower, and `b` `[s]`, in float64."""
         s = self.tableau.stages
-        rows, columns = torch.tril_indices(s, s, offset=-1)
+        rows, columns = torch.tril_indices(s, s, offset=-1, device="cpu")
         if self.trainable:
             lower, b = self.a_entries.double(), self.b_entries.double()
             b = b + (1 - b.sum()) / s
@@ -138,17 +139,19 @@ class ExplicitRungeKutta(Stepper):
         return f(t, x) if slope is None and self.reuses_last_stage else slope
 
     def step(self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor, carry: Tensor | None) -> Step:
-        method = self.coefficients(x)
+        # Steps and slopes of any size meet here: their product may fit into half precision where they do not.
+        wide = x.to(torch.promote_types(x.dtype, torch.float32))
+        method = self.coefficients(wide)
         dt = t1 - t0
         a = method.a * dt
         times = (t1 - method.before_end * dt).to(x.dtype.to_real()).unbind()
         start = f(state_time(t0, x), x) if carry is None else carry
-        found, at = [start], x
+        found, at = [start.to(wide)], x
         for i in range(1, self.tableau.stages):
-            at = torch.addmv(x, torch.stack(found).t(), a[i, :i])
-            found.append(f(times[i], at))
+            at = torch.addmv(wide, torch.stack(found).t(), a[i, :i]).to(x)
+            found.append(f(times[i], at).to(wide))
         stages = torch.stack(found)  # [s, N]
-        x1 = at if self.reuses_last_stage else torch.addmv(x, stages.t(), method.b * dt)
+        x1 = at if self.reuses_last_stage else torch.addmv(wide, stages.t(), method.b * dt).to(x)
         error = None if method.error is None else stages.t() @ (method.error * dt)
         return Step(x1, error, found[-1] if self.reuses_last_stage else None, start, stages)
 
@@ -157,8 +160,8 @@ class ExplicitRungeKutta(Stepper):
 
     def interpolant(self, t0: Scalar, t1: Scalar, x0: Tensor, step: Step) -> Tensor:
         # Powers of theta cancel: by some 100 times the rounding of the weights, too much for half precision.
-        dtype = torch.promote_types(x0.dtype, torch.float32)
-        x0, x1, stages = x0.to(dtype), step.x.to(dtype), step.stages.to(dtype)
+        dtype, stages = step.stages.dtype, step.stages
+        x0, x1 = x0.to(dtype), step.x.to(dtype)
         dense = self.coefficients(x0).dense
         if dense is None:
             return cubic_hermite(x0, x1, stages[0], step.carry.to(dtype), t1 - t0)
@@ -166,7 +169,7 @@ class ExplicitRungeKutta(Stepper):
 
 
 def _float64(weights: Sequence[Fraction]) -> Tensor:
-    return torch.tensor([float(w) for w in weights], dtype=torch.float64)
+    return torch.tensor([float(w) for w in weights], dtype=torch.float64, device="cpu")
 
 
 class RungeKutta2(ExplicitRungeKutta):
@@ -175,13 +178,15 @@ class RungeKutta2(ExplicitRungeKutta):
     Its table is `c = (0, alpha)`, `a_21 = alpha`, `b = (1 - 1 / (2 alpha), 1 / (2 alpha))`, of order 2 whatever alpha is.
 
     Args:
-        alpha: Position of the second stage within the step, not zero; in [1/2, 1] for sensible weights.
+        alpha: Position of the second stage within the step, not zero; in [1/2, 1] for sensible weights. Beyond [0, 1] it
+            evaluates the field outside the step.
         trainable: Whether `alpha` becomes a parameter, trained through the solve.
 
     Attributes:
-        alpha: `[]`, float64; a parameter if trainable.
+        alpha: A number, or a parameter `[]` of float64 if trainable.
 
     Raises:
+        TypeError: If `alpha` is not a number.
         ValueError: If `alpha` is zero or not finite.
 
     Example:
@@ -194,13 +199,16 @@ class RungeKutta2(ExplicitRungeKutta):
         M. Poli et al.: TorchDyn: Implicit Models and Neural Numerical Methods in PyTorch (2021), section 4.
     """
 
-    alpha: Tensor
+    alpha: float | nn.Parameter
 
     def __init__(self, alpha: float, trainable: bool = False) -> None:
+        if isinstance(alpha, bool) or not isinstance(alpha, Real):
+            raise TypeError(f"alpha: got a {type(alpha).__name__}, expected a number; try 0.5")
         if not math.isfinite(alpha) or alpha == 0:
             raise ValueError(
                 f"alpha: got {alpha}, expected a finite number other than 0; try 0.5 (midpoint) or 1 (Heun)"
             )
+        alpha = float(alpha)
         exact = Fraction(alpha)
         last = 1 / (2 * exact)
         source = "J. C. Butcher: Numerical Methods for Ordinary Differential Equations (2016), section 232"
@@ -208,13 +216,14 @@ class RungeKutta2(ExplicitRungeKutta):
             ButcherTableau(name=f"rk2({alpha:g})", order=2, a=[[], [exact]], b=[1 - last, last], source=source)
         )
         self.trainable = trainable
-        value = torch.tensor(alpha, dtype=torch.float64)
-        if trainable:
-            self.alpha = nn.Parameter(value)
-        else:
-            self.register_buffer("alpha", value, persistent=False)
+        self.alpha = nn.Parameter(torch.tensor(alpha, dtype=torch.float64)) if trainable else alpha
+
+    def extra_repr(self) -> str:
+        return f"alpha={self.weights()[0][1, 0].item():g}" + (", trainable=True" if self.trainable else "")
 
     def weights(self) -> tuple[Tensor, Tensor]:
+        if not isinstance(self.alpha, nn.Parameter):
+            return super().weights()
         alpha = self.alpha.double()
         last = 1 / (2 * alpha)
         zero = torch.zeros_like(alpha)

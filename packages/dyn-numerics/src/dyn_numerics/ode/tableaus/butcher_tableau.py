@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from decimal import Decimal
 from fractions import Fraction
+from math import isfinite
+from numbers import Rational
 
 from dyn_numerics.ode.tableaus.order_conditions import (
     Tree,
@@ -82,6 +84,9 @@ class ButcherTableau:
         dense_order: int | None = None,
     ) -> None:
         rows = [*a, b, b_hat or (), *(dense or ())]
+        for x in (x for row in rows for x in row):
+            if not isinstance(x, (Rational, Decimal, float)) or not isfinite(x):
+                raise ValueError(f"tableau {name!r}: got the coefficient {x!r}, expected a finite number")
         fields = {
             "name": name,
             "order": order,
@@ -92,7 +97,7 @@ class ButcherTableau:
             "dense": None if dense is None else tuple(_fractions(row) for row in dense),
             "dense_order": dense_order,
             "source": source,
-            "exact": all(isinstance(x, (int, Fraction)) for row in rows for x in row),
+            "exact": all(isinstance(x, Rational) for row in rows for x in row),
         }
         for field, value in fields.items():
             object.__setattr__(self, field, value)
@@ -143,8 +148,8 @@ class ButcherTableau:
             ("embedded_order", self.embedded_order),
             ("dense_order", self.dense_order),
         ):
-            if order is not None and order < 1:
-                raise self._wrong(f"{name} is {order}, expected at least 1")
+            if order is not None and (isinstance(order, bool) or not isinstance(order, int) or order < 1):
+                raise self._wrong(f"{name} is {order!r}, expected a positive integer")
         if not self.b:
             raise self._wrong("b is empty, expected one weight for each stage")
         if len(self.a) != self.stages:

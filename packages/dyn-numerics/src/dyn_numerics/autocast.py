@@ -1,0 +1,40 @@
+"""Mixed precision: a user's function computes under autocast, a numerical method never does."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from functools import partial
+
+import torch
+
+__all__ = ["autocast_of_caller", "without_autocast"]
+
+
+def autocast_of_caller(device_type: str) -> Callable[[], AbstractContextManager[object]]:
+    """Returns what enters the autocast of now, whatever it will be later.
+
+    Args:
+        device_type: Type of the device that computes, such as `"cuda"`.
+
+    Example:
+        >>> import torch
+        >>> from dyn_numerics.autocast import autocast_of_caller
+        >>> with torch.autocast("cpu", torch.bfloat16):
+        ...     mixed = autocast_of_caller("cpu")
+        >>> with mixed():
+        ...     print((torch.ones(2, 2) @ torch.ones(2, 2)).dtype)
+        torch.bfloat16
+    """
+    return partial(
+        torch.autocast,
+        device_type,
+        dtype=torch.get_autocast_dtype(device_type),
+        enabled=torch.is_autocast_enabled(device_type),
+        cache_enabled=torch.is_autocast_cache_enabled(),
+    )
+
+
+def without_autocast(device_type: str) -> AbstractContextManager[object]:
+    """Returns a context that computes in the dtypes of its tensors: half precision is for models, not for step errors."""
+    return torch.autocast(device_type, enabled=False)
