@@ -142,3 +142,20 @@ def test_prints_its_settings():
     assert "sensitivity=Backsolve(" in text
     assert "rtol=1e-05" in text
     assert "bosh3" in text
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("device", ["cuda"])
+@pytest.mark.parametrize("which", models())
+def test_moves_to_a_gpu(which, device):
+    model, x0 = models()[which], torch.randn(3, 2)
+    expected = model.trajectory(x0)
+    expected[-1].sum().backward()
+    gradients = [p.grad.clone() for p in model.vector_field.parameters()]
+    model.zero_grad()
+    x = model.to(device).trajectory(x0.to(device))
+    assert x.device.type == device
+    torch.testing.assert_close(x.cpu(), expected, rtol=1e-10, atol=1e-10)
+    x[-1].sum().backward()
+    for p, gradient in zip(model.vector_field.parameters(), gradients, strict=True):
+        torch.testing.assert_close(p.grad.cpu(), gradient, rtol=1e-8, atol=1e-8)

@@ -272,3 +272,25 @@ def test_the_default_device_does_not_matter(solver):
         between = sol.dense(0.25)
     assert torch.equal(sol.x, expected.x)
     assert torch.equal(between, expected.dense(0.25))
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("device", ["cuda"])
+@each_solver
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.complex64])
+def test_on_a_gpu_as_on_the_cpu(solver, dtype, counted, device):
+    def f(t, x):
+        return {"a": x["a"] * torch.cos(t), "b": -x["b"]}
+
+    x0 = {"a": torch.linspace(0.5, 1, 6).reshape(2, 3).to(dtype), "b": torch.ones(1, dtype=torch.float32)}
+    rough = {} if solver == "rk4" else {"rtol": 1e-2, "atol": 1e-2}
+    cpu = odeint(f, x0, T_SPAN, solver=solver, save="dense", **rough)
+    counted_f = counted(f)
+    gpu = odeint(counted_f, {k: v.to(device) for k, v in x0.items()}, T_SPAN, solver=solver, save="dense", **rough)
+    assert all(t.device.type == device for t in counted_f.times)
+    assert gpu.stats.n_evals.item() == counted_f.calls == cpu.stats.n_evals.item()
+    tolerance = 50 * torch.finfo(dtype).eps
+    for name in x0:
+        assert gpu.x[name].device.type == gpu.t.device.type == device
+        torch.testing.assert_close(gpu.x[name].cpu(), cpu.x[name], rtol=tolerance, atol=tolerance)
+        torch.testing.assert_close(gpu.dense(0.7)[name].cpu(), cpu.dense(0.7)[name], rtol=tolerance, atol=tolerance)

@@ -363,3 +363,26 @@ def test_with_fixed_steps(assert_gradients, sensitivity, tolerance, how, reverse
         tolerance=tolerance,
         plain_loss=lambda: problem.loss(dyn_numerics.odeint, t_span, outputs, **options),
     )
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("device", ["cuda"])
+@pytest.mark.parametrize("sensitivity", ALGORITHMS)
+@pytest.mark.parametrize("mixed", [False, True])
+def test_on_a_gpu_as_on_the_cpu(sensitivity: str, mixed: bool, device: str) -> None:
+    def gradients(device: str) -> list[Tensor]:
+        torch.manual_seed(0)
+        field = Field().to(device)
+        x0 = torch.linspace(-1, 1, 6).reshape(3, 2).to(device).requires_grad_()
+        t_span = torch.tensor(FORWARD, requires_grad=True)
+
+        def f(t: Tensor, x: Tensor) -> Tensor:
+            return field(t, x).to(x.dtype)
+
+        with torch.autocast(device, torch.bfloat16, enabled=mixed):
+            x = dyn_sensitivity.odeint(f, x0, t_span, sensitivity=sensitivity, rtol=1e-6, atol=1e-6).x
+        return [g.cpu() for g in torch.autograd.grad(x.square().sum(), [x0, t_span, *field.parameters()])]
+
+    tolerance = 5e-2 if mixed else 1e-6
+    for gpu, cpu in zip(gradients(device), gradients("cpu"), strict=True):
+        torch.testing.assert_close(gpu, cpu, rtol=0, atol=tolerance * (1 + cpu.abs().max().item()))

@@ -59,8 +59,10 @@ def odeint(
 
     Args:
         f: Vector field. Called with `t`, `[]` in the real dtype and on the device of the state, and the state; returns
-            the slope in structure, shapes, dtypes and device of the state, in state units per time unit.
-        x0: Initial state: a tensor of any shape or a pytree of tensors, real or complex, float64 to float16.
+            the slope in structure, shapes, dtypes and device of the state, in state units per time unit, as a new tensor.
+            It must not write into the state. It computes under the caller's autocast; the method itself does not.
+        x0: Initial state: a tensor of any shape or a pytree of tensors, real or complex, float64 to float16. `f` receives
+            its leaves contiguous, whatever their memory format was.
         t_span: Output times `[T]`, strictly increasing or decreasing, a sequence of numbers or a floating tensor. The
             solve runs from the first to the last; a span of no length returns `x0`.
         solver: Name of a method (`"euler"`, `"midpoint"`, `"heun"`, `"ralston"`, `"rk4"` with fixed steps; `"bosh3"`,
@@ -70,7 +72,8 @@ def odeint(
         atol: Absolute tolerance of the local error, in state units; as `rtol`.
         args: Further arguments of `f`, of any type.
         step_size: Magnitude of fixed steps, in time units: the solve steps on `t0 + i * step_size` and interpolates
-            the outputs. By default fixed-step methods step on `t_span` itself.
+            the outputs (with gradients to `t_span` also those on a step, which may take one evaluation more). By default
+            fixed-step methods step on `t_span` itself.
         controller: Step-size control; `PIDController()` by default where the method has an error estimate.
         save: What to keep: the states at `t_span`; `"steps"`, those at the ends of the accepted steps; or `"dense"`,
             the states at `t_span` and `Solution.dense`, the solution as a function of time.
@@ -86,7 +89,8 @@ def odeint(
         SolverError: If the solve does not reach its end and `throw` is true: `MaxStepsError`, `StepUnderflowError` or
             `NonFiniteError`, each with the partial solution as `error.solution`.
         TypeError: If an argument, or what `f` returns, has another type or dtype than expected.
-        ValueError: If an argument, or what `f` returns, has another value, shape or device than expected.
+        ValueError: If an argument, or what `f` returns, has another value, shape or device than expected, or `f` writes
+            into its arguments.
 
     Example:
         >>> import torch

@@ -28,7 +28,8 @@ def state_time(t: Scalar, x: Tensor) -> Tensor:
 
 def is_differentiable(t: Tensor) -> bool:
     """Whether somebody wants derivatives with respect to times, in reverse or forward mode."""
-    return (t.requires_grad and torch.is_grad_enabled()) or unpack_dual(t).tangent is not None
+    dual = unpack_dual(t)  # type: ignore[no-untyped-call]
+    return (t.requires_grad and torch.is_grad_enabled()) or dual.tangent is not None
 
 
 class Clock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from math import log, pi
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -134,11 +134,11 @@ class CNF(nn.Module):
         Returns:
             `[n, dim]`, in the dtype and on the device of the field's parameters.
         """
-        flow = self.flow
-        like = next(flow.vector_field.parameters(), torch.empty(0))
+        flow, dynamics = self.flow, cast(ExactTrace, self.flow.vector_field)
+        like = next(dynamics.parameters(), torch.empty(0))
         z = torch.randn(n, self.dim, generator=generator, dtype=like.dtype, device=like.device)
         without_trace = NeuralODE(
-            flow.vector_field.slope,
+            dynamics.slope,
             solver=flow.solver,
             sensitivity=flow.sensitivity,
             rtol=flow.rtol,

@@ -88,8 +88,9 @@ class ExplicitRungeKutta(Stepper):
         self.reuses_last_stage = tableau.reuses_last_stage and not trainable
         self._coefficients: dict[tuple[torch.dtype, torch.device], Coefficients] = {}
         if trainable:
-            self.a_entries = nn.Parameter(_float64([entry for row in tableau.a for entry in row]))
-            self.b_entries = nn.Parameter(_float64(tableau.b))
+            device = torch.get_default_device()
+            self.a_entries = nn.Parameter(_float64([entry for row in tableau.a for entry in row]).to(device))
+            self.b_entries = nn.Parameter(_float64(tableau.b).to(device))
 
     def extra_repr(self) -> str:
         return f"{self.tableau.name}, order={self.order}" + (", trainable=True" if self.trainable else "")
@@ -183,7 +184,7 @@ class RungeKutta2(ExplicitRungeKutta):
         trainable: Whether `alpha` becomes a parameter, trained through the solve.
 
     Attributes:
-        alpha: A number, or a parameter `[]` of float64 if trainable.
+        alpha: `[]`, float64; a parameter if trainable, otherwise for information.
 
     Raises:
         TypeError: If `alpha` is not a number.
@@ -199,7 +200,7 @@ class RungeKutta2(ExplicitRungeKutta):
         M. Poli et al.: TorchDyn: Implicit Models and Neural Numerical Methods in PyTorch (2021), section 4.
     """
 
-    alpha: float | nn.Parameter
+    alpha: Tensor
 
     def __init__(self, alpha: float, trainable: bool = False) -> None:
         if isinstance(alpha, bool) or not isinstance(alpha, Real):
@@ -216,13 +217,14 @@ class RungeKutta2(ExplicitRungeKutta):
             ButcherTableau(name=f"rk2({alpha:g})", order=2, a=[[], [exact]], b=[1 - last, last], source=source)
         )
         self.trainable = trainable
-        self.alpha = nn.Parameter(torch.tensor(alpha, dtype=torch.float64)) if trainable else alpha
+        value = torch.tensor(alpha, dtype=torch.float64)
+        self.alpha = nn.Parameter(value) if trainable else value
 
     def extra_repr(self) -> str:
         return f"alpha={self.weights()[0][1, 0].item():g}" + (", trainable=True" if self.trainable else "")
 
     def weights(self) -> tuple[Tensor, Tensor]:
-        if not isinstance(self.alpha, nn.Parameter):
+        if not self.trainable:
             return super().weights()
         alpha = self.alpha.double()
         last = 1 / (2 * alpha)
