@@ -249,8 +249,14 @@ def test_wrong_settings_are_refused_when_they_are_made(wrong):
         Backsolve(**wrong)
 
 
-def test_the_controller_of_the_forward_solve_may_carry_a_norm_of_its_own():
-    controller = PIDController(norm=lambda error: error.abs().max())
+class Largest(nn.Module):
+    def forward(self, error):
+        return error.abs().max()
+
+
+@pytest.mark.parametrize("norm", [lambda error: error.abs().max(), Largest()], ids=["function", "module"])
+def test_the_controller_of_the_forward_solve_may_carry_a_norm_of_its_own(norm):
+    controller = PIDController(norm=norm)
     _, gradient = backward_cost(Backsolve(), controller=controller, rtol=1e-9, atol=1e-9)
     reference = backward_cost(Backsolve(), rtol=1e-11, atol=1e-11)[1]
     torch.testing.assert_close(gradient, reference, rtol=0, atol=1e-6)

@@ -14,7 +14,7 @@ def first_step(f, x0, span, **options):
 
 
 @pytest.mark.parametrize("span", SPANS)
-@pytest.mark.parametrize("rate", [0.0, 1e-12, 1.0, 1e6])
+@pytest.mark.parametrize("rate", [0.0, 1e-12, 1e-3, 1.0, 1e6])
 @pytest.mark.parametrize("x0", [0.0, 1.0, 1e20])
 def test_within_the_span(span, rate, x0, counted):
     f = counted(lambda t, x: rate * torch.cos(t) * (1 + 0 * x))

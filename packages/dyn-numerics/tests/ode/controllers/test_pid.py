@@ -161,12 +161,25 @@ def test_norm_sees_the_structure_of_the_state():
 
 def test_norm_may_be_a_module():
     class Largest(torch.nn.Module):
+        calls = 0
+
         def forward(self, error):
+            self.calls += 1
             return error.abs().max()
 
     controller = PIDController(norm=Largest())
     assert [type(module).__name__ for module in controller.children()] == ["Largest"]
-    assert odeint(lambda t, x: -x, torch.ones(2), [0.0, 1.0], controller=controller).status.is_success
+    odeint(lambda t, x: -x, torch.ones(2), [0.0, 1.0], controller=controller)
+    assert controller.norm.calls > 0
+
+
+@pytest.mark.parametrize("norm", [None, torch.nn.L1Loss(), lambda error: error.sum()])
+@pytest.mark.parametrize("other", [None, torch.nn.L1Loss(), lambda error: error.max()])
+def test_the_same_control_for_another_problem(norm, other):
+    controller = PIDController(0.4, 0.3, safety=0.8, first_step=0.1, norm=norm)
+    twin = controller.with_norm(other)
+    assert (twin.norm, twin.first_step, twin.safety, twin.p) == (other, None, 0.8, 0.4)
+    assert (controller.norm, controller.first_step) == (norm, 0.1)
 
 
 @pytest.mark.parametrize(

@@ -2,37 +2,27 @@
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import reduce
-from math import sqrt
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map_only, tree_unflatten
+from torch.utils._pytree import tree_leaves, tree_unflatten
 
 import dyn_numerics
 from dyn_numerics import Solution, SolverError, Stepper
 from dyn_numerics.autocast import autocast_of_caller
 from dyn_numerics.norms import rms_norm
 from dyn_numerics.ode.arguments import check_initial_state, check_tolerance, choose_controller, time_span
-from dyn_numerics.ode.flat_field import check_signature
 from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_numerics.ode.times import time_dtype
-from dyn_sensitivity.captured_tensors import captured_parameters, refuse_entangled, refuse_undeclared
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
+from dyn_sensitivity.ode.recalled_field import RecalledField, hooks_set_aside
 
 __all__ = ["Backsolve"]
 
 BackwardNorm = Callable[[Any], Tensor]
-
-CHANGED = (
-    "It was found in the backward solve: f needs it only sometimes, or refers to something else by now. A function made "
-    "in a loop sees what the loop ended with; bind what it uses, as in lambda t, x, net=net: net(x)."
-)
 
 
 def seminorm(error: Any) -> Tensor:
@@ -127,20 +117,13 @@ class Backsolve(SensitivityAlgorithm):
         if not torch.is_grad_enabled():
             return dyn_numerics.odeint(f, x0, t_span, args=args, **options)
         self._refuse_unsupported(options)
-        check_signature(f, len(args))
-        state, state_structure = tree_flatten(x0)
-        arg_leaves, arg_structure = tree_flatten(args)
-        wanted_at = [i for i, leaf in enumerate(arg_leaves) if _wants_gradient(leaf)]
-        extra = list({id(p): p for p in (*captured_parameters(f), *params) if _wants_gradient(p)}.values())
-        refuse_entangled([p for p in params if _wants_gradient(p)], extra)
-        wanted = [arg_leaves[i] for i in wanted_at]
-        rest = [None if _wants_gradient(leaf) else leaf for leaf in arg_leaves]
-        problem = _Problem(f, self, options, state_structure, len(state), rest, arg_structure, wanted_at)
+        field, inputs = RecalledField.of(f, x0, args, params)
+        problem = _Problem(field, self, options)
         times = t_span
         if not isinstance(t_span, Tensor) and any(_wants_gradient(t) for t in tree_leaves(t_span)):
             _, times, _ = time_span(t_span, check_initial_state(x0))  # as one tensor, which can be differentiated
-        x = _BacksolveFunction.apply(problem, times, *state, *wanted, *extra)  # type: ignore[no-untyped-call]
-        return replace(problem.take_solution(), x=tree_unflatten(list(x), state_structure))
+        x = _BacksolveFunction.apply(problem, times, *inputs)  # type: ignore[no-untyped-call]
+        return replace(problem.take_solution(), x=tree_unflatten(list(x), field.state_structure))
 
     def _refuse_unsupported(self, options: dict[str, Any]) -> None:
         solver = options["solver"]
@@ -166,16 +149,10 @@ class Backsolve(SensitivityAlgorithm):
 class _Problem:
     """What the forward and the backward solve share, and the forward solution."""
 
-    f: Callable[..., Any]
+    field: RecalledField
     algorithm: Backsolve
     options: dict[str, Any]
-    state_structure: TreeSpec
-    n_state: int
-    arg_leaves: list[Any]
-    arg_structure: TreeSpec
-    wanted_at: list[int]  # which of arg_leaves want gradients; they are left out there
     forward_solution: Solution | None = None
-    first_evaluation: tuple[Tensor, Any, list[Tensor]] | None = None  # time, state and slope
 
     def take_solution(self) -> Solution:
         """Hands the forward solution over: kept here, its states would hold the graph that holds this problem."""
@@ -184,93 +161,12 @@ class _Problem:
             raise RuntimeError("the forward solve has not run")
         return solution
 
-    def split(self, tensors: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
-        """Splits the differentiable inputs into state, args and parameters."""
-        end = self.n_state + len(self.wanted_at)
-        return list(tensors[: self.n_state]), list(tensors[self.n_state : end]), list(tensors[end:])
-
-    def args_with(self, wanted: Sequence[Tensor]) -> tuple[Any, ...]:
-        """The args of `f` with the tensors that want gradients replaced."""
-        leaves = list(self.arg_leaves)
-        for i, leaf in zip(self.wanted_at, wanted, strict=True):
-            leaves[i] = leaf
-        args: tuple[Any, ...] = tree_unflatten(leaves, self.arg_structure)
-        return args
-
     def solve_forward(self, t_span: Tensor | Sequence[float], inputs: Sequence[Tensor]) -> Solution:
-        """Solves the user's problem; its first evaluation looks for tensors that `f` captures and nobody declared."""
-        checked = False
-        state, wanted, extra = self.split(inputs)
-
-        def field(t: Tensor, x: Any, *args: Any) -> Any:
-            nonlocal checked
-            if checked:
-                return self.f(t, x, *args)
-            checked = True
-            with torch.enable_grad():
-                leaves, arguments = _as_leaves(tree_leaves(x)), _as_leaves(wanted)
-                slope = self.f(t, tree_unflatten(leaves, self.state_structure), *self.args_with(arguments))
-            slopes = [leaf for leaf in tree_leaves(slope) if isinstance(leaf, Tensor)]
-            refuse_undeclared(self.f, slopes, [*leaves, *arguments, *extra])
-            self.first_evaluation = t, x, [leaf.detach().clone() for leaf in slopes]
-            return tree_map_only(Tensor, Tensor.detach, slope)
-
-        x0 = tree_unflatten(state, self.state_structure)
-        return dyn_numerics.odeint(field, x0, t_span, args=self.args_with(wanted), **self.options)
-
-    def refuse_changed(self, wanted: Sequence[Tensor], extra: Sequence[Tensor]) -> None:
-        """Refuses a field that is no longer the one that was solved; its gradient would be that of something else.
-
-        Raises:
-            ValueError: If it has another value than in the forward solve, or a parameter stopped requiring gradients.
-        """
-        if not all(p.requires_grad for p in extra):
-            raise ValueError(
-                "f: a parameter stopped requiring gradients between the forward and the backward solve; freeze it "
-                "before the forward solve, or use sensitivity='autograd'"
-            )
-        if self.first_evaluation is None:
-            return
-        t, x, before = self.first_evaluation
-
-        def slope() -> list[Any]:
-            return tree_leaves(self.f(t, x, *self.args_with(wanted)))
-
-        # Two values from the same input are those of a random field, and no sign of change.
-        if _differ(now := slope(), before) and not _differ(slope(), now):
-            raise ValueError(
-                f"f: has another value than in the forward solve at t = {t.item():.6g}; keep what it depends on "
-                f"(attributes, train and eval mode, captured variables) until the gradient is computed, pass it as "
-                f"args=(...), or use sensitivity='autograd'. {CHANGED}"
-            )
-
-    def pull_back(
-        self, t: Tensor, state: Sequence[Tensor], cotangent: Sequence[Tensor], wanted: Sequence[Tensor], extra: Any
-    ) -> tuple[list[Tensor], list[Tensor]]:
-        """Evaluates `f` at a state, and its vector-Jacobian product with respect to state, args and parameters.
-
-        Returns:
-            The leaves of the slope, and the products in the order state, args, parameters; zero where `f` does not
-            depend on one.
-        """
-        t = t.to(reduce(torch.promote_types, [leaf.dtype for leaf in state]).to_real())  # parameters may have another
-        with torch.enable_grad():
-            state, wanted = _as_leaves(state), _as_leaves(wanted)
-            slope = tree_leaves(self.f(t, tree_unflatten(state, self.state_structure), *self.args_with(wanted)))
-            inputs = [*state, *wanted, *extra]
-            try:
-                refuse_undeclared(self.f, slope, inputs)
-            except ValueError as error:
-                error.add_note(CHANGED)
-                raise
-            pairs = [(k, a) for k, a in zip(slope, cotangent, strict=True) if k.requires_grad]
-            found: Sequence[Tensor | None] = [None] * len(inputs)
-            if pairs:
-                outputs, cotangents = zip(*pairs, strict=True)
-                # What f captures may have been computed before; that part of the graph is passed more than once.
-                found = torch.autograd.grad(outputs, inputs, cotangents, retain_graph=True, allow_unused=True)
-        products = [torch.zeros_like(x) if g is None else g for g, x in zip(found, inputs, strict=True)]
-        return [k.detach() for k in slope], products
+        """Solves the user's problem."""
+        state, wanted, extra = self.field.split(inputs)
+        f, args = self.field.observed(wanted, extra), self.field.args_with(wanted)
+        x0 = tree_unflatten(state, self.field.state_structure)
+        return dyn_numerics.odeint(f, x0, t_span, args=args, **self.options)
 
     def solve_back(
         self,
@@ -294,17 +190,15 @@ class _Problem:
         Returns:
             The adjoint and the gradients at the first time.
         """
+        algorithm, options, n = self.algorithm, self.options, self.field.n_state
 
         def field(t: Tensor, augmented: Any) -> Any:
             x, a, _ = augmented
-            slope, products = self.pull_back(t, x, [-leaf for leaf in a], wanted, extra)
-            return slope, products[: self.n_state], products[self.n_state :]
+            slope, products = self.field.pull_back(t, x, [-leaf for leaf in a], wanted, extra)
+            return slope, products[:n], products[n:]
 
-        algorithm, options = self.algorithm, self.options
         solver = stepper(options["solver"] if algorithm.solver is None else algorithm.solver)
-        controller = choose_controller(copy.deepcopy(options["controller"]), solver, options["step_size"])
-        if controller.adaptive:
-            controller.norm, controller.first_step = algorithm.norm, None  # those of the forward solve know its state
+        controller = choose_controller(options["controller"], solver, options["step_size"])
         try:
             solution = dyn_numerics.odeint(
                 field,
@@ -314,7 +208,7 @@ class _Problem:
                 rtol=_least(options["rtol"]) if algorithm.rtol is None else algorithm.rtol,
                 atol=_least(options["atol"]) if algorithm.atol is None else algorithm.atol,
                 step_size=options["step_size"],
-                controller=controller,
+                controller=controller.with_norm(algorithm.norm),
                 max_steps=options["max_steps"],
             )
         except SolverError as error:
@@ -338,15 +232,15 @@ class _BacksolveFunction(torch.autograd.Function):
         ctx.problem = problem
         ctx.autocast = autocast_of_caller(output[0].device.type)
         t = t_span if isinstance(t_span, Tensor) else problem.forward_solution.t
-        constants = [leaf for leaf in problem.arg_leaves if isinstance(leaf, Tensor) and not leaf.requires_grad]
-        ctx.save_for_backward(t, *output, *tensors, *constants)  # constants: to notice when they are written to
+        # The constants, to notice when they are written to.
+        ctx.save_for_backward(t, *output, *tensors, *problem.field.constants)
 
     @staticmethod
     def backward(ctx: Any, *grad_x: Tensor) -> tuple[Tensor | None, ...]:
         t, *tensors = ctx.saved_tensors
-        n_state, n_inputs = ctx.problem.n_state, len(ctx.needs_input_grad) - 2
+        n_state, n_inputs = ctx.problem.field.n_state, len(ctx.needs_input_grad) - 2
         x, inputs = tensors[:n_state], tensors[n_state : n_state + n_inputs]
-        with torch.no_grad(), ctx.autocast(), _hooks_set_aside(inputs):
+        with torch.no_grad(), ctx.autocast(), hooks_set_aside(inputs):
             grad_t, grads = _backward(ctx.problem, t, x, grad_x, inputs, bool(ctx.needs_input_grad[1]))
         if torch.is_grad_enabled():  # somebody wants to differentiate again
             given = grads if grad_t is None else [grad_t, *grads]
@@ -376,20 +270,21 @@ def _backward(
     Returns:
         The derivatives with respect to `t`, or None, and with respect to the inputs.
     """
-    _, wanted, extra = problem.split(inputs)
+    field = problem.field
+    _, wanted, extra = field.split(inputs)
     times = t.to(time_dtype(x[0].device))
     relevant, finite = _outputs_with_gradient(x, grad_x)
     if not finite:  # as anywhere in PyTorch; loss scaling in mixed precision counts on it
         return torch.full_like(t, torch.nan) if wants_times else None, [torch.full_like(p, torch.nan) for p in inputs]
     if relevant or wants_times:
-        problem.refuse_changed(wanted, extra)
+        field.refuse_changed(wanted, extra)
     adjoint = [torch.zeros_like(g[0]) for g in grad_x]
     quadrature = [torch.zeros_like(p) for p in (*wanted, *extra)]
     grad_t = torch.zeros_like(t)
 
     def along_slope(i: int, cotangent: Sequence[Tensor]) -> Tensor:
         """Derivative of the state at output `i` with respect to its time, contracted with a cotangent."""
-        slope, _ = problem.pull_back(t[i], [leaf[i] for leaf in x], cotangent, wanted, extra)
+        slope, _ = field.pull_back(t[i], [leaf[i] for leaf in x], cotangent, wanted, extra)
         products = [(a.conj() * k).sum().real for a, k in zip(cotangent, slope, strict=True)]
         return torch.stack(products).sum()
 
@@ -439,37 +334,6 @@ def _outputs_with_gradient(x: Sequence[Tensor], grad_x: Sequence[Tensor]) -> tup
     relevant = torch.stack([(g.reshape(count, -1) != 0).any(1) for g in grad_x]).any(0) & reached
     finite = torch.stack([torch.isfinite(g.reshape(count, -1)).all(1) for g in grad_x]).all(0) | ~reached
     return [i for i in reversed(relevant.nonzero().flatten().tolist()) if i > 0], bool(finite.all())
-
-
-@contextmanager
-def _hooks_set_aside(tensors: Sequence[Tensor]) -> Iterator[None]:
-    """Keeps hooks and retained gradients from seeing the share of every evaluation: they wait for the whole gradient."""
-    hooks = [(tensor._backward_hooks, dict(tensor._backward_hooks)) for tensor in tensors if tensor._backward_hooks]
-    retained = [(tensor, tensor.grad) for tensor in tensors if tensor.retains_grad]
-    for registered, _ in hooks:
-        registered.clear()
-    try:
-        yield
-    finally:
-        for registered, kept in hooks:
-            registered.update(kept)
-        for tensor, gradient in retained:
-            tensor.grad = gradient
-
-
-def _differ(now: Sequence[Any], before: Sequence[Tensor]) -> bool:
-    """Whether two slopes differ by more than rounding that a device may do in another order."""
-    for a, b in zip(now, before, strict=True):
-        if a.shape != b.shape or a.dtype != b.dtype:
-            return True
-        allowed = sqrt(torch.finfo(b.dtype).eps) * torch.nan_to_num(b).abs()
-        if b.numel() and bool(((a - b).abs() > allowed.max()).any()):
-            return True
-    return False
-
-
-def _as_leaves(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [tensor.detach().requires_grad_() for tensor in tensors]
 
 
 def _wants_gradient(leaf: Any) -> bool:

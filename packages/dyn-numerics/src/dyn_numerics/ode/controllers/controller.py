@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from torch import Tensor, nn
 
@@ -43,12 +44,24 @@ class Controller(nn.Module, ABC):
     """
 
     adaptive: bool = True
-    first_step: float | None = None
-    norm: Norm | None = None
+    first_step: float | None
+    norm: Norm | None
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first_step = None
+        self.norm = None  # no attribute of the class: that would hide a norm that is a module
 
     def init(self) -> Any:
         """Makes the memory with which the first attempt is judged."""
         return None
+
+    def with_norm(self, norm: Norm | None) -> Self:
+        """Returns a copy that controls another problem: with a norm that suits it, and its first step estimated."""
+        twin = copy.deepcopy(self)
+        twin._modules.pop("norm", None)  # one that is a module does not give way to a function
+        twin.norm, twin.first_step = norm, None
+        return twin
 
     @abstractmethod
     def judge(self, error: Scalar, error_order: int, memory: Any) -> Verdict:
