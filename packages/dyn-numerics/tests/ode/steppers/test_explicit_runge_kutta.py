@@ -5,11 +5,23 @@ In the manner of torchode's tests of single steps: nothing here knows a differen
 
 import copy
 import pickle
+from fractions import Fraction
 
 import pytest
 import torch
 
-from dyn_numerics import Bosh3, Dopri5, Euler, ExplicitRungeKutta, Heun, Midpoint, Ralston, RungeKutta4, Tsit5
+from dyn_numerics import (
+    Bosh3,
+    ButcherTableau,
+    Dopri5,
+    Euler,
+    ExplicitRungeKutta,
+    Heun,
+    Midpoint,
+    Ralston,
+    RungeKutta4,
+    Tsit5,
+)
 from dyn_numerics.ode.interpolants.polynomial import evaluate, evaluate_derivative
 
 STEPPERS = [Euler, Midpoint, Heun, Ralston, RungeKutta4, Bosh3, Dopri5, Tsit5]
@@ -178,3 +190,12 @@ def test_a_fixed_method_has_no_parameters_and_no_state():
 def test_repr_names_the_table():
     assert repr(Dopri5()) == "Dopri5(dopri5, order=5)"
     assert repr(ExplicitRungeKutta(Heun.table, trainable=True)) == "ExplicitRungeKutta(heun, order=2, trainable=True)"
+
+
+def test_the_error_order_is_that_of_the_lower_solution():
+    """Advancing the lower solution of a pair: the estimate is an error of that one."""
+    pair = {"name": "euler(heun)", "a": [[], [1]], "source": "here"}
+    half = [Fraction(1, 2), Fraction(1, 2)]
+    lower = ButcherTableau(**pair, order=1, b=[1, 0], b_hat=half, embedded_order=2)
+    higher = ButcherTableau(**pair, order=2, b=half, b_hat=[1, 0], embedded_order=1)
+    assert ExplicitRungeKutta(lower).error_order == ExplicitRungeKutta(higher).error_order == 1
