@@ -29,3 +29,9 @@ def test_members_read_as_sentences_with_a_remedy(status):
     assert str(status).endswith(".")
     assert bool(status.remedy) != status.is_success
     assert status.remedy in str(status)
+
+
+def test_remedies_say_what_to_do():
+    assert "Raise max_steps" in Status.MAX_STEPS.remedy
+    assert "end t_span before it" in Status.STEP_UNDERFLOW.remedy
+    assert "divisions by zero" in Status.NON_FINITE.remedy
