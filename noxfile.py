@@ -151,6 +151,7 @@ def api(session: nox.Session) -> None:
 @nox.session(requires=["wheels"])
 def snippets(session: nox.Session) -> None:
     """Run the examples in the README files, the documentation and the docstrings."""
+    session.run("python", ".ci/markdown_pages.py")
     install(session, "dyn-bench", "sybil", *test_requirements(*PACKAGES))
     session.env["PYTHONPATH"] = str(ROOT / ".ci")
     pages = ["README.md", "docs", *(f"packages/{package}/README.md" for package in PACKAGES)]

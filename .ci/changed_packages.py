@@ -32,11 +32,13 @@ def dependents() -> dict[str, set[str]]:
 
 
 def changed_files(base: str) -> list[str] | None:
-    """Returns the paths that differ from `base`, or None where git does not know it (a first or forced push)."""
-    found = subprocess.run(
-        ["git", "diff", "--name-only", f"{base}...HEAD"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    return found.stdout.splitlines() if found.returncode == 0 else None
+    """Returns the paths that differ from `base`, or None where git does not know it (a first, forced or manual run)."""
+    if not base:
+        return None
+    # A file that moved counts where it was and where it is.
+    command = ["git", "diff", "--name-only", "--no-renames", "-z", f"{base}...HEAD"]
+    found = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    return [file for file in found.stdout.split("\0") if file] if found.returncode == 0 else None
 
 
 def affected(files: list[str] | None, users: dict[str, set[str]]) -> set[str]:

@@ -1,8 +1,8 @@
 """Adds up the JUnit reports in a folder and prints one closing line, as a test runner does.
 
-Usage: python closing_line.py reports
+Usage: python closing_line.py reports packages/dyn-numerics ...
 
-Exits with 1 where a test failed, or where there is no report at all.
+Exits with 1 where a test failed, or where a package has no report of its tests.
 """
 
 from __future__ import annotations
@@ -26,9 +26,13 @@ def totals(folder: Path) -> dict[str, int]:
 
 def main() -> int:
     """Prints the line; returns the exit status."""
-    counts = totals(Path(sys.argv[1]))
+    folder, *packages = map(Path, sys.argv[1:])
+    missing = [package.name for package in packages if not (folder / f"tests-{package.name}.xml").exists()]
+    if missing:
+        print(f"No report of the tests of {', '.join(missing)}.")
+    counts = totals(folder)
     print(", ".join(f"{count} {outcome}" for outcome, count in counts.items()))
-    return int(counts["failed"] > 0 or not sum(counts.values()))
+    return int(bool(missing) or counts["failed"] > 0)
 
 
 if __name__ == "__main__":

@@ -43,8 +43,22 @@ def expected_pages() -> dict[Path, set[str]]:
     return pages
 
 
+def undocumented_attributes(source: Path) -> Iterator[str]:
+    """Yields the names in the `__all__` of a source file that are data without a docstring: their page leaves them out."""
+    body = ast.parse(source.read_text(encoding="utf-8")).body
+    for node, after in zip(body, [*body[1:], None], strict=True):
+        targets = node.targets if isinstance(node, ast.Assign) else [getattr(node, "target", None)]
+        documented = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+        for target in targets:
+            if isinstance(target, ast.Name) and target.id in offered_names(source) and not documented:
+                yield target.id
+
+
 def problems() -> Iterator[str]:
     """Yields a sentence for each page that is missing, incomplete or left over."""
+    for source in sorted(ROOT.glob("packages/*/src/**/*.py")):
+        for name in undocumented_attributes(source):
+            yield f"{source.relative_to(ROOT)}: {name} is public and has no docstring under it"
     expected = expected_pages()
     for page, contents in expected.items():
         text = page.read_text(encoding="utf-8") if page.exists() else ""

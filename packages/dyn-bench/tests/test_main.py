@@ -8,6 +8,7 @@ import pytest
 from matplotlib.figure import Figure
 
 from dyn_bench.__main__ import main
+from dyn_bench._version import __version__
 from dyn_bench.reproduction import Measurement, Outcome, Reproduction
 from dyn_bench.reproductions import REPRODUCTIONS
 
@@ -39,7 +40,7 @@ def test_list_names_every_reproduction(capsys):
 
 def test_an_unknown_name_is_answered_with_the_names_and_the_nearest(capsys, tmp_path):
     assert main(["run", "moon", "--out", str(tmp_path)]) == 2
-    printed = " ".join(capsys.readouterr().out.split())
+    printed = capsys.readouterr().err
     assert "did you mean 'moons'" in printed
     assert "solver-interpolation, moons, density" in printed
     assert list(tmp_path.iterdir()) == []
@@ -64,6 +65,29 @@ def test_a_run_leaves_numbers_and_pictures(constant, tmp_path):
     assert document["environment"]["threads"] == 1
     assert set(document["environment"]["packages"]) >= {"dyn-numerics", "dyn-bench"}
     assert (tmp_path / document["pictures"][0]).read_bytes().startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("out", ["a-file", "a-file/below"])
+def test_a_folder_that_cannot_be_written_to_is_refused_before_the_work(constant, tmp_path, capsys, out, monkeypatch):
+    (tmp_path / "a-file").write_text("")
+    monkeypatch.setattr(Constant, "run", lambda *_: pytest.fail("it ran"))
+    constant(1.0)
+    assert main(["run", "constant", "--out", str(tmp_path / out)]) == 2
+    assert f"--out: got {tmp_path / out}, expected a folder that can be written to" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("content", ["{}", "xx", "[]", '{"passed": true, "measurements": [{}]}'])
+def test_a_report_names_a_file_that_is_no_result(tmp_path, capsys, content):
+    (tmp_path / "other.json").write_text(content)
+    assert main(["report", "--out", str(tmp_path)]) == 2
+    assert f"{tmp_path / 'other.json'}: holds no result of dyn-bench" in capsys.readouterr().err
+
+
+def test_version(capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out == f"dyn-bench {__version__}\n"
 
 
 def test_a_report_of_nothing_says_so(tmp_path, capsys):

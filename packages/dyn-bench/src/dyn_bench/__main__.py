@@ -7,13 +7,15 @@ import sys
 from collections.abc import Sequence
 from difflib import get_close_matches
 from pathlib import Path
+from tempfile import TemporaryFile
 from time import perf_counter
 
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from dyn_bench.report import read, table, write
+from dyn_bench._version import __version__
+from dyn_bench.report import NoRecordError, read, table, write
 from dyn_bench.reproductions import REPRODUCTIONS
 
 __all__ = ["main"]
@@ -29,6 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0 if all is well, 1 if a figure was missed or there is nothing to report, 2 if the words were wrong.
     """
     parser = argparse.ArgumentParser(prog="dyn-bench", description="Reproductions of published results.")
+    parser.add_argument("--version", action="version", version=f"dyn-bench {__version__}")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="list the reproductions")
     run = commands.add_parser("run", help="run some, and leave figures and numbers in a folder")
@@ -53,8 +56,16 @@ def _list(console: Console) -> int:
     return 0
 
 
+def _refuse(sentence: str) -> int:
+    Console(stderr=True).print(sentence, soft_wrap=True, highlight=False)
+    return 2
+
+
 def _report(console: Console, folder: Path) -> int:
-    records = read(folder)
+    try:
+        records = read(folder)
+    except NoRecordError as error:
+        return _refuse(str(error))
     if not records:
         console.print(f"{folder}: no results there; try dyn-bench run {next(iter(REPRODUCTIONS))} --out {folder}")
         return 1
@@ -67,8 +78,12 @@ def _run(console: Console, names: Sequence[str], folder: Path) -> int:
         if name not in REPRODUCTIONS:
             near = get_close_matches(name, REPRODUCTIONS, n=1)
             hint = f"; did you mean {near[0]!r}?" if near else ""
-            console.print(f"NAME: got {name!r}, expected one of {', '.join(REPRODUCTIONS)}{hint}")
-            return 2
+            return _refuse(f"NAME: got {name!r}, expected one of {', '.join(REPRODUCTIONS)}{hint}")
+    try:  # before the work, which would be lost
+        folder.mkdir(parents=True, exist_ok=True)
+        TemporaryFile(dir=folder).close()
+    except OSError as error:
+        return _refuse(f"--out: got {folder}, expected a folder that can be written to ({error.strerror})")
     records = []
     with Progress(console=console) as progress:
         for name in names:

@@ -15,7 +15,11 @@ from rich.table import Table
 from dyn_bench.environment import environment
 from dyn_bench.reproduction import Measurement, Outcome, Reproduction
 
-__all__ = ["Record", "read", "table", "write"]
+__all__ = ["NoRecordError", "Record", "read", "table", "write"]
+
+
+class NoRecordError(ValueError):
+    """A file among the results is none."""
 
 
 @dataclass(frozen=True)
@@ -82,17 +86,27 @@ def write(reproduction: Reproduction, outcome: Outcome, seconds: float, folder: 
 
 
 def read(folder: Path) -> list[Record]:
-    """Reads all results in a folder, by name."""
-    records = []
-    for path in sorted(folder.glob("*.json")):
+    """Reads all results in a folder, by name.
+
+    Raises:
+        NoRecordError: If a JSON file there is something else.
+    """
+    return [_read(path) for path in sorted(folder.glob("*.json"))]
+
+
+def _read(path: Path) -> Record:
+    try:
         document = json.loads(path.read_text(encoding="utf-8"))
         document.pop("passed")
         measurements = [
             Measurement(**{key: value for key, value in m.items() if value is not None})
             for m in document.pop("measurements")
         ]
-        records.append(Record(measurements=measurements, **document))
-    return records
+        return Record(measurements=measurements, **document)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise NoRecordError(
+            f"{path}: holds no result of dyn-bench; move it elsewhere, or choose another --out"
+        ) from error
 
 
 def table(records: Iterable[Record]) -> Table:

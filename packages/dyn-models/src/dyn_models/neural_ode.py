@@ -71,8 +71,8 @@ class NeuralODE(nn.Module):
         torch.Size([10, 8, 2])
 
     References:
-        R. T. Q. Chen et al.: Neural Ordinary Differential Equations, NeurIPS 2018.
-        M. Poli et al.: TorchDyn: Implicit Models and Neural Numerical Methods in PyTorch (2021).
+        - R. T. Q. Chen et al.: Neural Ordinary Differential Equations, NeurIPS 2018.
+        - M. Poli et al.: TorchDyn: Implicit Models and Neural Numerical Methods in PyTorch (2021).
     """
 
     def __init__(

@@ -10,3 +10,4 @@ __all__ = ["REPRODUCTIONS"]
 REPRODUCTIONS: dict[str, Reproduction] = {
     reproduction.name: reproduction for reproduction in (SolverInterpolation(), MoonsClassifier(), Density())
 }
+"""The reproductions, with their default settings, by name."""

@@ -14,6 +14,7 @@ from torch import Tensor
 __all__ = ["Scalar", "clip", "maximum", "minimum", "where"]
 
 Scalar = float | Tensor
+"""A host number, or a real tensor that holds one for each problem."""
 
 
 def clip(x: Scalar, low: float = -inf, high: float = inf) -> Scalar:

@@ -17,6 +17,7 @@ from dyn_numerics.ode.scalar import Scalar
 __all__ = ["FlatField", "Step", "Stepper"]
 
 FlatField = Callable[[Tensor, Tensor], Tensor]
+"""A vector field `f(t, x)` on flat states `[N]`; `t` is `[]` in the real dtype of the state."""
 
 
 class Step(NamedTuple):

@@ -72,8 +72,8 @@ class Backsolve(SensitivityAlgorithm):
         torch.Size([2, 2])
 
     References:
-        L. S. Pontryagin et al.: The Mathematical Theory of Optimal Processes (1962).
-        R. T. Q. Chen et al.: Neural Ordinary Differential Equations, NeurIPS 2018, appendix B.
+        - L. S. Pontryagin et al.: The Mathematical Theory of Optimal Processes (1962).
+        - R. T. Q. Chen et al.: Neural Ordinary Differential Equations, NeurIPS 2018, appendix B.
     """
 
     def __init__(

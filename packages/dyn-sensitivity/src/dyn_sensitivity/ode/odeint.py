@@ -17,6 +17,7 @@ from dyn_sensitivity.ode.backsolve import Backsolve
 __all__ = ["ALGORITHMS", "algorithm", "odeint"]
 
 ALGORITHMS: dict[str, Callable[[], SensitivityAlgorithm]] = {"autograd": Autograd, "adjoint": Backsolve}
+"""What `sensitivity=` may be called, and what makes it."""
 
 
 def algorithm(sensitivity: str | SensitivityAlgorithm) -> SensitivityAlgorithm:

@@ -45,8 +45,8 @@ class CNF(nn.Module):
         (torch.Size([5]), torch.Size([3, 2]))
 
     References:
-        R. T. Q. Chen et al.: Neural Ordinary Differential Equations, NeurIPS 2018, section 4.
-        W. Grathwohl et al.: FFJORD: Free-form continuous dynamics for scalable reversible generative models, ICLR 2019.
+        - R. T. Q. Chen et al.: Neural Ordinary Differential Equations, NeurIPS 2018, section 4.
+        - W. Grathwohl et al.: FFJORD: Free-form continuous dynamics for scalable reversible generative models, ICLR 2019.
     """
 
     def __init__(

@@ -14,6 +14,7 @@ from dyn_numerics.ode.scalar import Scalar
 __all__ = ["Controller", "Norm", "Verdict"]
 
 Norm = Callable[[Any], Tensor]
+"""Measures a scaled error, given in the structure of the state, as a real tensor of one element."""
 
 
 class Verdict(NamedTuple):

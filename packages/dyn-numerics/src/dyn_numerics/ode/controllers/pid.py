@@ -59,8 +59,8 @@ class PIDController(Controller):
         'SUCCESS'
 
     References:
-        G. Söderlind: Digital filters in adaptive time-stepping, ACM Trans. Math. Softw. 29 (2003), 1-26.
-        Hairer, Norsett, Wanner: Solving ODEs I, 2nd ed., section II.4.
+        - G. Söderlind: Digital filters in adaptive time-stepping, ACM Trans. Math. Softw. 29 (2003), 1-26.
+        - Hairer, Norsett, Wanner: Solving ODEs I, 2nd ed., section II.4.
     """
 
     def __init__(

@@ -29,6 +29,7 @@ STEPPERS: dict[str, Callable[[], Stepper]] = {
     "dopri5": Dopri5,
     "tsit5": Tsit5,
 }
+"""What `solver=` may be called, and what makes it."""
 
 
 def stepper(solver: str | Stepper) -> Stepper:

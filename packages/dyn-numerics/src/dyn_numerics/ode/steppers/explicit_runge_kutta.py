@@ -196,8 +196,8 @@ class RungeKutta2(ExplicitRungeKutta):
         ['alpha']
 
     References:
-        J. C. Butcher: Numerical Methods for Ordinary Differential Equations, 3rd ed. (2016), section 232.
-        M. Poli et al.: TorchDyn: Implicit Models and Neural Numerical Methods in PyTorch (2021), section 4.
+        - J. C. Butcher: Numerical Methods for Ordinary Differential Equations, 3rd ed. (2016), section 232.
+        - M. Poli et al.: TorchDyn: Implicit Models and Neural Numerical Methods in PyTorch (2021), section 4.
     """
 
     alpha: Tensor

@@ -20,6 +20,7 @@ from dyn_numerics.ode.tableaus.order_conditions import (
 __all__ = ["ButcherTableau", "Coefficient"]
 
 Coefficient = int | Fraction | Decimal | float
+"""A number of a table; `int` and `Fraction` are exact."""
 
 ROUNDED_TOLERANCE = Fraction(1, 10**14)
 

@@ -16,6 +16,7 @@ EULER = ButcherTableau(
     b=[1],
     source="L. Euler: Institutionum calculi integralis I (1768), section 650",
 )
+"""Euler's method, order 1."""
 
 MIDPOINT = ButcherTableau(
     name="midpoint",
@@ -24,6 +25,7 @@ MIDPOINT = ButcherTableau(
     b=[0, 1],
     source="C. Runge: Über die numerische Auflösung von Differentialgleichungen, Math. Ann. 46 (1895), 167-178",
 )
+"""The explicit midpoint method, order 2."""
 
 HEUN = ButcherTableau(
     name="heun",
@@ -32,6 +34,7 @@ HEUN = ButcherTableau(
     b=[Fraction(1, 2), Fraction(1, 2)],
     source="K. Heun: Neue Methoden zur approximativen Integration, Z. Math. Phys. 45 (1900), 23-38",
 )
+"""Heun's method, the explicit trapezoidal rule, order 2."""
 
 RALSTON = ButcherTableau(
     name="ralston",
@@ -40,6 +43,7 @@ RALSTON = ButcherTableau(
     b=[Fraction(1, 4), Fraction(3, 4)],
     source="A. Ralston: Runge-Kutta methods with minimum error bounds, Math. Comp. 16 (1962), 431-437",
 )
+"""Ralston's method, order 2."""
 
 RK4 = ButcherTableau(
     name="rk4",
@@ -48,6 +52,7 @@ RK4 = ButcherTableau(
     b=[Fraction(1, 6), Fraction(1, 3), Fraction(1, 3), Fraction(1, 6)],
     source="W. Kutta: Beitrag zur näherungsweisen Integration, Z. Math. Phys. 46 (1901), 435-453",
 )
+"""The classical method, order 4."""
 
 BOSH3 = ButcherTableau(
     name="bosh3",
@@ -63,6 +68,7 @@ BOSH3 = ButcherTableau(
     embedded_order=2,
     source="P. Bogacki, L. F. Shampine: A 3(2) pair of Runge-Kutta formulas, Appl. Math. Lett. 2 (1989), 321-325",
 )
+"""Bogacki and Shampine's pair of orders 3 and 2."""
 
 DOPRI5 = ButcherTableau(
     name="dopri5",
@@ -153,6 +159,7 @@ DOPRI5 = ButcherTableau(
         "19-26; dense output as in Hairer, Norsett, Wanner: Solving ODEs I, section II.6 (program DOPRI5)"
     ),
 )
+"""Dormand and Prince's pair of orders 5 and 4, with dense output of order 4."""
 
 TSIT5 = ButcherTableau(
     name="tsit5",
@@ -251,3 +258,4 @@ TSIT5 = ButcherTableau(
         "expanded in powers of theta"
     ),
 )
+"""Tsitouras' pair of orders 5 and 4, with dense output of order 4."""

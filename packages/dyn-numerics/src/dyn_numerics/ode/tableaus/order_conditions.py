@@ -20,7 +20,8 @@ from typing import Any
 
 __all__ = ["Tree", "dense_residuals", "density", "node_count", "residuals", "rooted_trees", "tree_name"]
 
-Tree = tuple[Any, ...]  # a rooted tree is the sorted tuple of the subtrees that hang from its root
+Tree = tuple[Any, ...]
+"""A rooted tree: the sorted tuple of the subtrees that hang from its root."""
 
 
 @cache
