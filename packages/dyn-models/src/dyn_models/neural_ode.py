@@ -12,6 +12,7 @@ from torch.utils._pytree import tree_map
 
 from dyn_models.fields.signature import takes_time
 from dyn_numerics import Controller, Solution, Stepper
+from dyn_numerics.autocast import autocast_of_caller
 from dyn_numerics.ode.arguments import (
     check_initial_state,
     check_tolerance,
@@ -140,8 +141,8 @@ class NeuralODE(nn.Module):
         def slope_and_loss(t: Tensor, state: tuple[Any, Tensor], *args: Any) -> tuple[Any, Tensor]:
             return self._slope(t, state[0], *args), integrand(t, state[0])
 
-        with torch.no_grad():
-            layout = check_initial_state(x)
+        layout = check_initial_state(x)
+        with torch.no_grad(), autocast_of_caller(layout.device.type)():
             _, _, (first, *_) = time_span(times, layout)
             start = torch.full((), first, dtype=layout.dtype.to_real(), device=layout.device)
             zero = torch.zeros_like(integrand(start, x))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import AbstractContextManager
-from functools import partial
+from functools import cache, partial
 
 import torch
 
@@ -31,8 +31,21 @@ def autocast_of_caller(device_type: str) -> Callable[[], AbstractContextManager[
         device_type,
         dtype=torch.get_autocast_dtype(device_type),
         enabled=torch.is_autocast_enabled(device_type),
-        cache_enabled=torch.is_autocast_cache_enabled(),
+        cache_enabled=torch.is_autocast_cache_enabled() and _cache_knows_grad_mode(),
     )
+
+
+@cache
+def _cache_knows_grad_mode() -> bool:
+    """Whether a weight that autocast has cast without grad is cast again with it.
+
+    In older versions of torch it is not, and has no gradient from then on: a solve evaluates in both modes.
+    """
+    weight = torch.ones(1, 1, device="cpu", requires_grad=True)
+    with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            torch.mm(weight, weight)
+        return torch.mm(weight, weight).requires_grad
 
 
 def without_autocast(device_type: str) -> AbstractContextManager[object]:

@@ -47,3 +47,13 @@ def test_reaches_the_field():
     seen.clear()
     odeint(f, torch.ones(3, 2), T_SPAN, rtol=1e-2, atol=1e-2)
     assert seen == {torch.float32}
+
+
+def test_a_solve_without_gradients_takes_none_from_what_comes_after():
+    """A weight that autocast has cast for the solve is cast again where its gradient is wanted."""
+    net, x = nn.Linear(2, 2), torch.ones(3, 2)
+    with torch.autocast("cpu", torch.bfloat16):
+        with torch.no_grad():
+            odeint(lambda t, x: net(x).float(), x, T_SPAN, rtol=1e-2, atol=1e-2)
+        net(x).sum().backward()
+    assert net.weight.grad.abs().max() > 0.1

@@ -243,3 +243,14 @@ def test_evaluates_without_autocast_if_the_forward_solve_did():
     with torch.autocast("cpu", torch.bfloat16):
         x.sum().backward()
     assert seen == {torch.float32}
+
+
+def test_takes_no_gradient_from_what_comes_after_under_autocast():
+    field = nn.Linear(2, 2, dtype=torch.float32)
+    x0 = torch.ones(3, 2, dtype=torch.float32)
+    with torch.autocast("cpu", torch.bfloat16):
+        x = solve(lambda t, x: field(x).float(), x0, rtol=1e-2, atol=1e-2)
+        after = field(x0)
+    (gradient,) = torch.autograd.grad(after.sum(), field.weight, retain_graph=True)
+    assert torch.equal(gradient, torch.full((2, 2), 3.0, dtype=torch.float32))
+    assert torch.autograd.grad(x.sum(), field.weight)[0].abs().max() > 0.1

@@ -16,7 +16,7 @@ from dyn_numerics.ode.controllers.controller import Controller
 from dyn_numerics.ode.controllers.fixed_step import FixedStep
 from dyn_numerics.ode.controllers.pid import PIDController
 from dyn_numerics.ode.stepper import Stepper
-from dyn_numerics.ode.times import time_dtype
+from dyn_numerics.ode.times import host_numbers, time_dtype
 from dyn_numerics.pytree_state import StateLayout
 
 __all__ = [
@@ -88,7 +88,7 @@ def time_span(t_span: Tensor | Sequence[float], layout: StateLayout) -> tuple[Te
     if given.dim() != 1:
         raise ValueError(f"t_span: got shape {list(given.shape)}, expected one dimension [T]")
     inner = given.to(time_dtype(layout.device))
-    times: list[float] = inner.detach().tolist()
+    times = host_numbers(inner)
     if not times:
         raise ValueError("t_span: got no times, expected at least one, such as (0.0, 1.0)")
     if not all(isfinite(t) for t in times):

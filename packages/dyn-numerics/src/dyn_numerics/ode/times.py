@@ -10,7 +10,7 @@ from torch.autograd.forward_ad import unpack_dual
 
 from dyn_numerics.ode.scalar import Scalar
 
-__all__ = ["Clock", "is_differentiable", "state_time", "time_dtype"]
+__all__ = ["Clock", "host_numbers", "is_differentiable", "state_time", "time_dtype"]
 
 
 def time_dtype(device: torch.device) -> torch.dtype:
@@ -24,6 +24,16 @@ def state_time(t: Scalar, x: Tensor) -> Tensor:
     if isinstance(t, Tensor):
         return t.to(dtype=dtype, device=x.device)
     return torch.full((), t, dtype=dtype, device=x.device)
+
+
+def host_numbers(t: Tensor) -> list[float]:
+    """Times `[T]` as host numbers, in one read."""
+    t = t.detach().cpu()
+    try:
+        numbers: list[float] = t.tolist()
+    except RuntimeError:  # torch 2.8 lists no tensor that torch.func wraps, but reads its elements
+        numbers = [element.item() for element in t]
+    return numbers
 
 
 def is_differentiable(t: Tensor) -> bool:
