@@ -61,6 +61,16 @@ def test_a_time_in_the_middle_of_a_step_that_happens_to_lie_at_its_end():
     assert gradient.tolist() == pytest.approx([-math.exp(0.5), math.exp(0.5), 0], abs=2e-3)
 
 
+@pytest.mark.parametrize("mode", ["tsit5", "rk4"])
+@pytest.mark.parametrize("jacobian", [jacrev, jacfwd])
+@pytest.mark.parametrize("length", [1, 3])
+def test_a_span_of_no_length(mode, jacobian, length):
+    t_span = torch.full((length,), 0.3, dtype=torch.float64)
+    found = jacobian(lambda t: solve(t, solver=mode))(t_span)
+    torch.testing.assert_close(found, jacobian(exact)(t_span), rtol=1e-14, atol=0)
+    assert torch.equal(solve(t_span.requires_grad_(), solver=mode), X0.expand(length, 2))
+
+
 def test_wanting_no_gradient_to_times_makes_no_graph():
     t_span = torch.tensor([0.0, 1.0], requires_grad=True)
     with torch.no_grad():

@@ -14,9 +14,10 @@ from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 from torch import Tensor, nn
+from torch.autograd.forward_ad import unpack_dual
 from torch.autograd.graph import Node, get_gradient_edge
 
-__all__ = ["captured_parameters", "refuse_entangled", "refuse_undeclared"]
+__all__ = ["captured_parameters", "refuse_entangled", "refuse_tangents", "refuse_undeclared"]
 
 Edge = tuple[Node, int]
 Path = tuple[Edge, "Path | None"]  # an edge, and how an output leads there
@@ -58,6 +59,29 @@ def refuse_undeclared(f: Callable[..., Any], outputs: Iterable[Tensor], declared
             f"module that f holds; pass it as args=(...) and have f take it, or as params=(...), or use "
             f"sensitivity='autograd'"
         )
+
+
+def refuse_tangents(f: Callable[..., Any], args: Iterable[Any]) -> None:
+    """Refuses forward-mode derivatives that reach the field past its state: reverse mode would drop them.
+
+    Args:
+        f: The field.
+        args: Leaves of its further arguments.
+
+    Raises:
+        ValueError: If a tensor among the args, or that `f` holds, carries a tangent; the message names it.
+    """
+    held = [(name, value) for name, value in _held("f", f) if isinstance(value, (Tensor, nn.Module))]
+    parameters = [
+        (f"{name}.{key}", p) for name, m in held if isinstance(m, nn.Module) for key, p in m.named_parameters()
+    ]
+    given = [(f"args[{i}]", leaf) for i, leaf in enumerate(args)]
+    for name, value in (*given, *held, *parameters):
+        if isinstance(value, Tensor) and unpack_dual(value).tangent is not None:  # type: ignore[no-untyped-call]
+            raise ValueError(
+                f"f: depends on {name}, which carries a forward-mode derivative, expected none with a sensitivity that "
+                f"computes in reverse mode; use sensitivity='autograd'"
+            )
 
 
 def refuse_entangled(params: Sequence[Tensor], others: Sequence[Tensor]) -> None:

@@ -309,6 +309,10 @@ def test_empty_batch_and_span_without_length():
     x0 = torch.zeros(0, 2, requires_grad=True)
     odeint(lambda t, x: -x, x0, [0.0, 1.0], sensitivity="adjoint").x.sum().backward()
     assert x0.grad.shape == (0, 2)
+    t_span = torch.full((2,), 0.3, requires_grad=True)
+    for sensitivity in ("autograd", "adjoint"):
+        x = odeint(lambda t, x: -2 * x, torch.ones(1), t_span, sensitivity=sensitivity).x
+        assert torch.autograd.grad(x[1].sum(), t_span)[0].tolist() == [2, -2]
     x0 = torch.ones(2, requires_grad=True)
     for t_span in ([1.0], [1.0, 1.0]):
         x0.grad = None

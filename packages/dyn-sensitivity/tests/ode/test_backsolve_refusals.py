@@ -9,6 +9,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch import nn
+from torch.func import functional_call, jvp
 
 from dyn_numerics import RungeKutta2
 from dyn_sensitivity import Backsolve, odeint
@@ -184,6 +185,54 @@ def test_frozen_trainable_solver_is_taken():
 def test_other_things_to_save(save):
     with pytest.raises(ValueError, match=f"save: got '{save}' with sensitivity='adjoint'"):
         odeint(lambda t, x: -x, wanted(2), [0, 1], save=save, sensitivity="adjoint")
+
+
+def captured_tangent(d):
+    return odeint(lambda t, x: -d * x, torch.ones(2), [0.0, 1.0], sensitivity="adjoint").x[-1]
+
+
+def tangent_of_an_arg(d):
+    return odeint(lambda t, x, a: -a["d"] * x, torch.ones(2), [0.0, 1.0], args=({"d": d},), sensitivity="adjoint").x[-1]
+
+
+class Solve(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.field = nn.Linear(2, 2, bias=False)
+        self.field.weight.requires_grad_(False)
+
+    def forward(self, x):
+        return odeint(lambda t, x: self.field(x), x, [0.0, 1.0], sensitivity="adjoint").x[-1]
+
+
+def tangent_of_a_parameter(d, model=Solve()):  # noqa: B008
+    return functional_call(model, {"field.weight": torch.diag(d)}, (torch.ones(2),))
+
+
+def tangent_of_the_state(d):
+    return odeint(lambda t, x: -x, d, [0.0, 1.0], sensitivity="adjoint").x[-1]
+
+
+def tangent_of_a_time(d):
+    return odeint(lambda t, x: -x, torch.ones(2), [0.0, d[0]], sensitivity="adjoint").x[-1]
+
+
+TANGENTS = {
+    captured_tangent: "f: depends on d, which carries a forward-mode derivative",
+    tangent_of_an_arg: r"f: depends on args\[0\], which carries a forward-mode derivative",
+    tangent_of_a_parameter: "f: depends on .*field.weight, which carries a forward-mode derivative",
+    tangent_of_the_state: "forward mode AD",  # by torch
+    tangent_of_a_time: "forward mode AD",
+}
+
+
+@pytest.mark.parametrize("solve", TANGENTS, ids=lambda solve: solve.__name__)
+@pytest.mark.parametrize("wanted_in_reverse_too", [False, True])
+def test_forward_mode_derivatives_are_refused(solve, wanted_in_reverse_too):
+    """Reverse mode would drop them: a silent zero."""
+    d = torch.ones(2, requires_grad=wanted_in_reverse_too)
+    with pytest.raises((ValueError, NotImplementedError), match=TANGENTS[solve]):
+        jvp(solve, (d,), (torch.ones(2),))
 
 
 def test_parameter_written_to_between_forward_and_backward():

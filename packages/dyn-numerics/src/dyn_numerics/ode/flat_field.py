@@ -15,6 +15,8 @@ from dyn_numerics.pytree_state import StateLayout
 
 __all__ = ["CountedField", "check_signature"]
 
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
 
 def check_signature(f: Callable[..., Any], n_args: int) -> None:
     """Refuses a field that cannot be called as `f(t, x, *args)`.
@@ -38,7 +40,8 @@ def check_signature(f: Callable[..., Any], n_args: int) -> None:
         return
     if not _binds(signature, 2 + n_args):
         extra = f" with {n_args} args" if n_args else ""
-        hint = "; pass the rest as args=(...)"
+        required = sum(p.default is p.empty and p.kind in POSITIONAL for p in signature.parameters.values())
+        hint = "; pass the rest as args=(...)" if required > 2 + n_args else ""
         if _binds(signature, 1):
             hint = (
                 "; for a field of the state alone, such as nn.Sequential, try lambda t, x: f(x) or dyn_models.NeuralODE"

@@ -27,7 +27,7 @@ from dyn_numerics.ode.save import Saved, SaveDense, Saver, SaveSteps, SaveTimes
 from dyn_numerics.ode.solution import Solution
 from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.steppers.by_name import stepper as stepper_by_name
-from dyn_numerics.ode.times import Clock, is_differentiable
+from dyn_numerics.ode.times import Clock, is_differentiable, state_time
 from dyn_numerics.pytree_state import StateLayout
 from dyn_numerics.statistics import Statistics
 from dyn_numerics.status import Status
@@ -122,16 +122,20 @@ def odeint(
     else:
         grid, marks = step_grid(times, inner, step_size, limit)
     has_length = times[0] != times[-1]
-    differentiable = has_length and is_differentiable(inner)
+    differentiable = is_differentiable(inner)
     clock = Clock(
         start=times[0],
         targets=grid[1:] if has_length else [],
-        differentiable=marks if differentiable else None,
+        differentiable=marks if has_length and differentiable else None,
     )
     # A grid of steps moves with its ends, not with the outputs that lie on it.
     own = [times[0], times[-1]] if differentiable and step_size is not None else grid
     lands_on_times = not controller.adaptive and set(times) <= set(own)
-    outputs = SaveTimes(times, inner, start, lands_on_times, differentiable)
+    first = start.expand(times.count(times[0]), -1)  # [m, N]
+    if differentiable and not has_length:  # no step is taken that would move with the times
+        slope = field(state_time(times[0], start), start)
+        first = start + (inner - inner[0]).to(start.dtype.to_real()).unsqueeze(1) * slope
+    outputs = SaveTimes(times, inner, first, lands_on_times, differentiable)
     steps = SaveSteps(clock.at(times[0]), start, inner)
     saver: Saver = {"t_span": outputs, "steps": steps, "dense": SaveDense(outputs, steps)}[save]
 

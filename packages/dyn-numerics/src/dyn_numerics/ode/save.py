@@ -39,16 +39,18 @@ class SaveTimes(Saver):
     Args:
         times: The output times as host numbers, the start included, in the order of the solve.
         t: The same as a tensor `[T]` in the dtype of times; outputs are differentiable with respect to it.
-        x0: State at the first of them, `[N]`.
+        first: States at those that are the start, `[m, N]`; more than one where the span has no length.
         lands_on_times: Whether the solve lands on every one of them and moves with it, so that nothing is interpolated.
         differentiable: Whether somebody wants derivatives with respect to them.
     """
 
-    def __init__(self, times: list[float], t: Tensor, x0: Tensor, lands_on_times: bool, differentiable: bool) -> None:
+    def __init__(
+        self, times: list[float], t: Tensor, first: Tensor, lands_on_times: bool, differentiable: bool
+    ) -> None:
         self.interpolates = not lands_on_times
         self._times, self._t = times, t
-        self._saved = times.count(times[0])  # more than one where the span has no length
-        self._pieces = [x0.expand(self._saved, -1)]
+        self._saved = len(first)
+        self._pieces = [first]
         self._direction = 1 if times[-1] > times[0] else -1
         self._slides = self.interpolates and differentiable
 

@@ -16,7 +16,7 @@ from dyn_numerics.autocast import autocast_of_caller
 from dyn_numerics.norms import rms_norm
 from dyn_numerics.ode.arguments import check_initial_state, check_tolerance, choose_controller, time_span
 from dyn_numerics.ode.steppers.by_name import stepper
-from dyn_numerics.ode.times import time_dtype
+from dyn_numerics.ode.times import is_differentiable, time_dtype
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.recalled_field import RecalledField, hooks_set_aside
 
@@ -47,8 +47,9 @@ class Backsolve(SensitivityAlgorithm):
     it needs a state that can be solved backwards, which a strongly contracting or chaotic one cannot.
 
     Gradients reach `x0`, `t_span`, the tensors in `args` and `params`, and the parameters of modules that `f` holds.
-    They can't be differentiated again. The backward solve calls `f` once more, under the autocast of the forward solve;
-    an `f` that depends on something else by then is refused.
+    They can't be differentiated again. The backward solve calls `f` again, under the autocast of the forward solve; it
+    refuses one that depends on other differentiable tensors by then, or has another value where the forward solve
+    started. Forward-mode derivatives are refused.
 
     Args:
         norm: Norm of the backward error, a function of the tuple (leaves of the state, leaves of the adjoint, parameter
@@ -119,11 +120,13 @@ class Backsolve(SensitivityAlgorithm):
         self._refuse_unsupported(options)
         field, inputs = RecalledField.of(f, x0, args, params)
         problem = _Problem(field, self, options)
-        times = t_span
-        if not isinstance(t_span, Tensor) and any(_wants_gradient(t) for t in tree_leaves(t_span)):
-            _, times, _ = time_span(t_span, check_initial_state(x0))  # as one tensor, which can be differentiated
+        times: Tensor | Sequence[float] = t_span
+        kept: dict[str, Any] = {}
+        if not isinstance(t_span, Tensor) and any(_is_differentiable(t) for t in tree_leaves(t_span)):
+            # As one tensor, which can be differentiated; the user gets the times back as always.
+            kept["t"], times, _ = time_span(t_span, check_initial_state(x0))
         x = _BacksolveFunction.apply(problem, times, *inputs)  # type: ignore[no-untyped-call]
-        return replace(problem.take_solution(), x=tree_unflatten(list(x), field.state_structure))
+        return replace(problem.take_solution(), x=tree_unflatten(list(x), field.state_structure), **kept)
 
     def _refuse_unsupported(self, options: dict[str, Any]) -> None:
         solver = options["solver"]
@@ -336,8 +339,8 @@ def _outputs_with_gradient(x: Sequence[Tensor], grad_x: Sequence[Tensor]) -> tup
     return [i for i in reversed(relevant.nonzero().flatten().tolist()) if i > 0], bool(finite.all())
 
 
-def _wants_gradient(leaf: Any) -> bool:
-    return isinstance(leaf, Tensor) and leaf.requires_grad
+def _is_differentiable(t: Any) -> bool:
+    return isinstance(t, Tensor) and is_differentiable(t)
 
 
 def _least(tolerance: float | Tensor) -> float:

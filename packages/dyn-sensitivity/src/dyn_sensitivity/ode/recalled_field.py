@@ -18,7 +18,12 @@ from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
 from dyn_numerics.ode.flat_field import check_signature
-from dyn_sensitivity.captured_tensors import captured_parameters, refuse_entangled, refuse_undeclared
+from dyn_sensitivity.captured_tensors import (
+    captured_parameters,
+    refuse_entangled,
+    refuse_tangents,
+    refuse_undeclared,
+)
 
 __all__ = ["RecalledField", "hooks_set_aside"]
 
@@ -67,11 +72,13 @@ class RecalledField:
 
         Raises:
             TypeError: If `f` cannot be called as said.
-            ValueError: If the params were computed from each other.
+            ValueError: If the params were computed from each other, or `f` depends on a tensor with a forward-mode
+                derivative.
         """
         check_signature(f, len(args))
         state, state_structure = tree_flatten(x0)
         arg_leaves, arg_structure = tree_flatten(args)
+        refuse_tangents(f, arg_leaves)
         wanted_at = [i for i, leaf in enumerate(arg_leaves) if _wants_gradient(leaf)]
         extra = list({id(p): p for p in (*captured_parameters(f), *params) if _wants_gradient(p)}.values())
         refuse_entangled([p for p in params if _wants_gradient(p)], extra)
