@@ -127,7 +127,14 @@ def lint(session: nox.Session) -> None:
 def types(session: nox.Session) -> None:
     """Check the types of all packages and of the checks themselves with mypy --strict."""
     session.install(
-        "griffe", "import-linter", "mypy>=2.4,<2.5", "nox", "sybil", *runtime_requirements(), f"torch=={TORCH}"
+        "griffe",
+        "import-linter",
+        "mypy>=2.4,<2.5",
+        "nox",
+        "sybil",
+        "types-tqdm",
+        *runtime_requirements(),
+        f"torch=={TORCH}",
     )
     session.run("mypy", *(f"--package={import_name(package)}" for package in PACKAGES))
     session.run("mypy", "noxfile.py", *(str(path) for path in sorted(ROOT.glob(".ci/*.py"))))

@@ -19,7 +19,7 @@ def test_codes_are_distinct_and_only_success_succeeds():
 
 @pytest.mark.parametrize("code", [-1, 17])
 def test_unknown_code(code):
-    with pytest.raises(ValueError, match=rf"code: got {code}, expected one of \[0, 1, 2, 3\]"):
+    with pytest.raises(ValueError, match=rf"code: got {code}, expected one of \[0, 1, 2, 3, 4, 5\]"):
         Status.from_code(code)
 
 
@@ -35,3 +35,5 @@ def test_remedies_say_what_to_do():
     assert "Raise max_steps" in Status.MAX_STEPS.remedy
     assert "end t_span before it" in Status.STEP_UNDERFLOW.remedy
     assert "divisions by zero" in Status.NON_FINITE.remedy
+    assert "rescale f" in Status.STIFFNESS_SUSPECTED.remedy
+    assert "Solve up to the jump" in Status.DISCONTINUITY_SUSPECTED.remedy

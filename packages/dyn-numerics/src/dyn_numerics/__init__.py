@@ -5,12 +5,21 @@ Runge-Kutta method is a `ButcherTableau`.
 """
 
 from dyn_numerics._version import __version__
-from dyn_numerics.errors import MaxStepsError, NonFiniteError, SolverError, StepUnderflowError
+from dyn_numerics.errors import (
+    DiscontinuityError,
+    MaxStepsError,
+    NonFiniteError,
+    SolverError,
+    StepUnderflowError,
+    StiffnessError,
+)
+from dyn_numerics.ode.callbacks import Callbacks
 from dyn_numerics.ode.controllers.controller import Controller, Verdict
 from dyn_numerics.ode.controllers.fixed_step import FixedStep
 from dyn_numerics.ode.controllers.pid import PIDController
 from dyn_numerics.ode.dense import DenseSolution
 from dyn_numerics.ode.odeint import odeint
+from dyn_numerics.ode.per_sample import PerSample
 from dyn_numerics.ode.solution import Solution
 from dyn_numerics.ode.stepper import Step, Stepper
 from dyn_numerics.ode.steppers.explicit_runge_kutta import (
@@ -32,8 +41,10 @@ from dyn_numerics.status import Status
 __all__ = [
     "Bosh3",
     "ButcherTableau",
+    "Callbacks",
     "Controller",
     "DenseSolution",
+    "DiscontinuityError",
     "Dopri5",
     "Euler",
     "ExplicitRungeKutta",
@@ -43,6 +54,7 @@ __all__ = [
     "Midpoint",
     "NonFiniteError",
     "PIDController",
+    "PerSample",
     "Ralston",
     "RungeKutta2",
     "RungeKutta4",
@@ -53,6 +65,7 @@ __all__ = [
     "Step",
     "StepUnderflowError",
     "Stepper",
+    "StiffnessError",
     "Tsit5",
     "Verdict",
     "__version__",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from dyn_numerics.status import Status
@@ -9,7 +11,15 @@ from dyn_numerics.status import Status
 if TYPE_CHECKING:
     from dyn_numerics.ode.solution import Solution
 
-__all__ = ["MaxStepsError", "NonFiniteError", "SolverError", "StepUnderflowError", "solver_error"]
+__all__ = [
+    "DiscontinuityError",
+    "MaxStepsError",
+    "NonFiniteError",
+    "SolverError",
+    "StepUnderflowError",
+    "StiffnessError",
+    "solver_error",
+]
 
 
 class SolverError(RuntimeError):
@@ -41,20 +51,41 @@ class NonFiniteError(SolverError):
     """The field or the state was not finite, whatever the step size."""
 
 
+class StiffnessError(SolverError):
+    """The solve ran out of steps or of step size where the method's stability, not its accuracy, held the steps down."""
+
+
+class DiscontinuityError(StepUnderflowError):
+    """The step size became too small, and the error hardly fell with it."""
+
+
 _ERRORS: dict[Status, type[SolverError]] = {
     Status.MAX_STEPS: MaxStepsError,
     Status.STEP_UNDERFLOW: StepUnderflowError,
     Status.NON_FINITE: NonFiniteError,
+    Status.STIFFNESS_SUSPECTED: StiffnessError,
+    Status.DISCONTINUITY_SUSPECTED: DiscontinuityError,
 }
 
 
-def solver_error(status: Status, solution: Solution) -> SolverError:
-    """Builds the error that belongs to a status other than success.
+def solver_error(statuses: Sequence[Status], solution: Solution) -> SolverError:
+    """Builds the error that belongs to the first status other than success.
 
     Args:
-        status: How the solve ended.
-        solution: The partial solution; its `t_reached` and `dt_last` are named in the message.
+        statuses: How the solve ended, of every sample if they are solved one by one.
+        solution: The partial solution; the time and the step size where it stopped are named in the message.
     """
-    where = f"at t = {solution.t_reached.item():.10g}, step size {solution.dt_last.item():.3g}"
-    message = f"{status.sentence} It stopped {where}, after {solution.stats.n_steps.item()} steps. {status.remedy}"
+    failed = [i for i, status in enumerate(statuses) if not status.is_success]
+    status, first = statuses[failed[0]], failed[0]
+    t, dt, n_steps = (
+        number.reshape(-1)[first].item() for number in (solution.t_reached, solution.dt_last, solution.stats.n_steps)
+    )
+    whose, others = "It", ""
+    if solution.status_code.dim():
+        whose = f"Sample {first}"
+        kinds = Counter(statuses[i].name for i in failed)
+        counts = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
+        others = f" Of {len(statuses)} samples {len(failed)} failed ({counts})." if len(failed) > 1 else ""
+    where = f"at t = {t:.10g}, step size {dt:.3g}"
+    message = f"{status.sentence} {whose} stopped {where}, after {n_steps} steps.{others} {status.remedy}"
     return _ERRORS[status](message, solution, status)

@@ -1,17 +1,19 @@
 """States of any structure as one flat tensor.
 
-The numerics work on a vector. A `StateLayout` remembers how the user's state, a tensor or a pytree of tensors, lies in
-it: a single tensor is viewed, several are concatenated in their common dtype and cast back when they leave.
+The numerics work on a vector, or on one for each sample. A `StateLayout` remembers how the user's state, a tensor or a
+pytree of tensors, lies in it: a single tensor is viewed, several are concatenated in their common dtype and cast back
+when they leave.
 """
 
 from __future__ import annotations
 
 from functools import reduce
+from math import prod
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_structure, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_structure, tree_unflatten
 
 __all__ = ["StateLayout"]
 
@@ -19,24 +21,31 @@ _DTYPES = {torch.float64, torch.float32, torch.bfloat16, torch.float16, torch.co
 
 
 class StateLayout:
-    """How a pytree of tensors lies in one vector of N elements.
+    """How a pytree of tensors lies in one vector of N elements, or in vectors `[batch, N]`.
 
     Args:
         state: The pytree that is taken as the pattern; only structure, shapes, dtypes and device are kept.
         name: The argument's name, for messages.
+        batched: Whether the first dimension of every leaf counts samples, each with a vector of its own.
 
     Attributes:
         dtype: Dtype of the vector, the common dtype of all leaves.
         device: Device of all leaves.
-        size: N, the number of elements of all leaves.
+        lead: Shape of the samples: `[batch]`, or `[]` for a single vector.
+        size: N, the number of elements of all leaves in a vector.
 
     Raises:
         TypeError: If a leaf is not a tensor, or not of a floating or complex dtype.
-        ValueError: If there is no leaf, or the leaves are on different devices.
+        ValueError: If there is no leaf, the leaves are on different devices, or samples are to be counted and the leaves
+            do not lead with one batch.
     """
 
-    def __init__(self, state: Any, name: str) -> None:
-        leaves, self.structure = tree_flatten(state)
+    def __init__(self, state: Any, name: str, batched: bool = False) -> None:
+        self.is_single_tensor = isinstance(state, Tensor)
+        leaves: list[Any] = [state]
+        self.structure: TreeSpec | None = None
+        if not self.is_single_tensor:
+            leaves, self.structure = tree_flatten(state)
         if not leaves:
             raise ValueError(f"{name}: got an empty pytree, expected at least one tensor")
         for leaf in leaves:
@@ -50,7 +59,16 @@ class StateLayout:
                     f"{name}: got dtype {leaf.dtype}, expected a floating or complex dtype (float64 to float16); "
                     f"try {name}.float()"
                 )
-        self.shapes = [leaf.shape for leaf in leaves]
+        self.lead = torch.Size()
+        if batched:
+            sizes = {leaf.shape[0] if leaf.dim() else None for leaf in leaves}
+            if len(sizes) != 1 or None in sizes:
+                raise ValueError(
+                    f"{name}: got leaves of shapes {[list(leaf.shape) for leaf in leaves]} with "
+                    f"stepping='per_sample', expected every one to lead with the same batch"
+                )
+            self.lead = leaves[0].shape[:1]
+        self.shapes = [leaf.shape[len(self.lead) :] for leaf in leaves]
         self.dtypes = [leaf.dtype for leaf in leaves]
         self.dtype = reduce(torch.promote_types, self.dtypes)
         self.device: torch.device = leaves[0].device
@@ -58,20 +76,31 @@ class StateLayout:
             raise ValueError(
                 f"{name}: got leaves on {sorted({str(leaf.device) for leaf in leaves})}, expected one device"
             )
-        self.sizes = [leaf.numel() for leaf in leaves]
+        self.sizes = [prod(shape) for shape in self.shapes]
         self.size = sum(self.sizes)
+        self._is_flat = self.is_single_tensor and len(self.shapes[0]) == 1
 
-    @property
-    def is_single_tensor(self) -> bool:
-        """Whether the state is a bare tensor."""
-        return self.structure == _BARE_TENSOR
+    def leaves(self, state: Any) -> list[Any]:
+        """The leaves of a state of this structure; by key in a dictionary, whatever its order.
+
+        Raises:
+            ValueError: If the structure differs.
+        """
+        return [state] if self.structure is None else self.structure.flatten_up_to(state)
 
     def flatten(self, state: Any) -> Tensor:
-        """Lays a state of this layout out as a vector `[N]`; a bare tensor is viewed, not copied."""
+        """Lays a state of this layout out as vectors `[*lead, N]`; a bare tensor is viewed, not copied."""
         if self.is_single_tensor:
-            return state.reshape(-1)  # type: ignore[no-any-return]
-        leaves = self.structure.flatten_up_to(state)  # by key in a dictionary, whatever its order
-        return torch.cat([leaf.reshape(-1).to(self.dtype) for leaf in leaves])
+            if self._is_flat:
+                return state  # type: ignore[no-any-return]
+            lead = state.shape[: state.dim() - len(self.shapes[0])]
+            return state.reshape(*lead, self.size)  # type: ignore[no-any-return]
+        leaves = self.leaves(state)
+        flat = [
+            leaf.reshape(*leaf.shape[: leaf.dim() - len(shape)], size)
+            for leaf, shape, size in zip(leaves, self.shapes, self.sizes, strict=True)
+        ]
+        return torch.cat([leaf.to(self.dtype) for leaf in flat], dim=-1)
 
     def unflatten(self, vector: Tensor, cast: bool = True) -> Any:
         """Reads a state out of vectors `[..., N]`; every leaf gets the leading dimensions.
@@ -80,9 +109,12 @@ class StateLayout:
             vector: The vectors.
             cast: Whether the leaves get back their dtypes, or stay in the precision of the vectors.
         """
-        lead = vector.shape[:-1]
         if self.is_single_tensor:
-            return vector.reshape((*lead, *self.shapes[0]))
+            if self._is_flat:
+                return vector
+            shape = self.shapes[0]
+            return vector.unflatten(-1, shape) if shape else vector.squeeze(-1)  # type: ignore[no-untyped-call]
+        lead = vector.shape[:-1]
         parts = torch.split(vector, self.sizes, dim=-1)
         leaves = [
             (part.real if part.is_complex() and not dtype.is_complex else part).reshape((*lead, *shape))
@@ -90,39 +122,50 @@ class StateLayout:
         ]
         if cast:
             leaves = [leaf.to(dtype) for leaf, dtype in zip(leaves, self.dtypes, strict=True)]
-        return tree_unflatten(leaves, self.structure)
+        return tree_unflatten(leaves, self.structure)  # type: ignore[arg-type]
 
     def finite(self, vectors: Tensor) -> Tensor:
-        """Whether the states in vectors `[T, N]` are finite in every leaf and its own dtype, `[T]`."""
-        leaves = tree_leaves(self.unflatten(vectors))
-        return torch.stack([torch.isfinite(leaf).reshape(len(vectors), -1).all(dim=1) for leaf in leaves]).all(dim=0)
+        """Whether the states in vectors `[..., N]` are finite in every leaf and its own dtype, `[...]`."""
+        lead = vectors.shape[:-1]
+        leaves = self.leaves(self.unflatten(vectors))
+        finite = [
+            torch.isfinite(leaf).reshape(*lead, n).all(dim=-1) for leaf, n in zip(leaves, self.sizes, strict=True)
+        ]
+        return torch.stack(finite).all(dim=0)
 
     def __getstate__(self) -> dict[str, Any]:
+        if self.structure is None:
+            return self.__dict__
         # torch's own way to load a structure warns of a class that it deprecates; a pattern says as much.
         pattern = tree_unflatten(range(len(self.shapes)), self.structure)
         return {**self.__dict__, "structure": pattern}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state, structure=tree_structure(state["structure"]))
+        self.__dict__.update(state)
+        if self.structure is not None:
+            self.structure = tree_structure(self.structure)
 
-    def check(self, name: str, state: Any) -> None:
+    def check(self, name: str, state: Any, lead: torch.Size | None = None) -> None:
         """Refuses a state of another layout.
 
         Args:
             name: What returned the state, for the message.
             state: The state.
+            lead: Shape of the samples if it is not that of the layout.
 
         Raises:
             TypeError: If structure or dtype differ.
             ValueError: If shape or device differ.
         """
         try:
-            leaves = self.structure.flatten_up_to(state)
+            leaves = self.leaves(state)
         except ValueError:
             raise TypeError(
-                f"{name}: returned {_describe(tree_structure(state))}, expected {_describe(self.structure)} as the state"
+                f"{name}: returned {_describe(state)}, expected {_words(self.structure)} as the state"
             ) from None
-        for leaf, shape, dtype in zip(leaves, self.shapes, self.dtypes, strict=True):
+        lead = self.lead if lead is None else lead
+        for leaf, inner, dtype in zip(leaves, self.shapes, self.dtypes, strict=True):
+            shape = (*lead, *inner)
             if not isinstance(leaf, Tensor):
                 raise TypeError(f"{name}: returned a {type(leaf).__name__}, expected a tensor")
             if leaf.shape != shape:
@@ -133,8 +176,9 @@ class StateLayout:
                 raise ValueError(f"{name}: returned device {leaf.device}, expected {self.device} as the state")
 
 
-_BARE_TENSOR = tree_structure(torch.empty(0))
+def _describe(state: Any) -> str:
+    return "a tensor" if isinstance(state, Tensor) else _words(tree_structure(state))
 
 
-def _describe(structure: TreeSpec) -> str:
-    return "a tensor" if structure == _BARE_TENSOR else " ".join(str(structure).split())
+def _words(structure: TreeSpec | None) -> str:
+    return " ".join(str(structure).split())

@@ -11,10 +11,11 @@ __all__ = ["Statistics"]
 
 @dataclass(frozen=True, eq=False)
 class Statistics:
-    """Counts of one solve, each an int64 tensor of shape `[]`.
+    """Counts of one solve, int64 tensors `[]`; under `stepping="per_sample"` all but the first are `[batch]`.
 
     Attributes:
-        n_evals: Calls of `f`, those that choose the first step included; equals a counter inside `f`.
+        n_evals: Calls of `f`, those that choose the first step included; equals a counter inside `f`. Where gradients are
+            taken per sample or under `torch.func.vmap`, the accepted steps are computed twice, and both times count.
         n_steps: Attempted steps.
         n_accepted: Accepted steps.
         n_rejected: Rejected attempts; `n_steps = n_accepted + n_rejected`.

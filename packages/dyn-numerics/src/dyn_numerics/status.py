@@ -24,15 +24,25 @@ class Status(Enum):
     )
     STEP_UNDERFLOW = (
         2,
-        "The step size became too small for time to advance.",
-        "The solution probably has a singularity, or f a discontinuity, there: end t_span before it; "
-        "if the state is smooth, loosen rtol and atol or use float64.",
+        "The step size became too small for time to advance, or smaller than min_step.",
+        "The solution probably has a singularity there: end t_span before it; "
+        "if the state is smooth, loosen rtol and atol, lower min_step or use float64.",
     )
     NON_FINITE = (
         3,
         "f returned values that are not finite, or the state overflowed.",
         "Check f there for divisions by zero, logarithms or roots of negative numbers and overflow, "
         "end t_span before it, or, with fixed steps, try shorter ones.",
+    )
+    STIFFNESS_SUSPECTED = (
+        4,
+        "The step size was held down by the method's stability, not by its accuracy: the problem is probably stiff.",
+        "Shorten t_span, loosen rtol and atol, raise max_steps, or rescale f so that no rate is far above the others.",
+    )
+    DISCONTINUITY_SUSPECTED = (
+        5,
+        "The step size became too small, and the error hardly fell with it: f probably jumps there.",
+        "Solve up to the jump and start again behind it, smooth f, or loosen rtol and atol.",
     )
 
     code: int

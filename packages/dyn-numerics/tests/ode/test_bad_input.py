@@ -157,7 +157,7 @@ def test_x0(x0, error, message):
         (
             {"step_size": 1e-10},
             ValueError,
-            r"step_size: got 1e-10, expected at least 1e-07: the span takes 1e\+10 steps",
+            r"step_size: got 1e-10, expected at least 1e-09: the span takes 1e\+10 steps",
         ),
         ({"step_size": 1e-310}, ValueError, "step_size: got 1e-310, expected at least"),
     ],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import pairwise
-from math import ceil, inf, isfinite, ulp
+from math import inf, isfinite, ulp
 from numbers import Integral, Real
 from typing import Any
 
@@ -12,36 +12,45 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from dyn_numerics.dtypes import real_dtype, wide_dtype
 from dyn_numerics.ode.controllers.controller import Controller
 from dyn_numerics.ode.controllers.fixed_step import FixedStep
 from dyn_numerics.ode.controllers.pid import PIDController
 from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.times import host_numbers, time_dtype
 from dyn_numerics.pytree_state import StateLayout
+from dyn_numerics.transforms import under_vmap
 
 __all__ = [
     "check_initial_state",
+    "check_step_size",
     "check_tolerance",
     "choose_controller",
     "extra_arguments",
     "flat_tolerance",
-    "step_grid",
+    "refuse_compiled",
     "step_limit",
     "time_span",
 ]
 
 DEFAULT_MAX_STEPS = 100_000
-MOST_GRID_POINTS = 10**7  # whose times alone fill half a gigabyte
+MOST_FIXED_STEPS = 10**9
 
 
-def check_initial_state(x0: Any) -> StateLayout:
+def check_initial_state(x0: Any, batched: bool = False) -> StateLayout:
     """Returns the layout of a finite initial state.
+
+    Args:
+        x0: Initial state.
+        batched: Whether its leaves lead with a batch of samples, each of which is a problem of its own.
 
     Raises:
         TypeError: If it is not a pytree of floating or complex tensors.
-        ValueError: If it has no leaf, leaves on several devices, or values that are not finite.
+        ValueError: If it has no leaf, leaves on several devices, or values that are not finite; or if it has no batch.
     """
-    layout = StateLayout(x0, "x0")
+    layout = StateLayout(x0, "x0", batched)
+    if torch.compiler.is_compiling() or under_vmap():
+        return layout  # its values cannot be read
     if not all(bool(torch.isfinite(leaf.detach()).all()) for leaf in tree_leaves(x0)):
         raise ValueError("x0: got values that are NaN or infinite, expected finite ones")
     return layout
@@ -58,53 +67,90 @@ def extra_arguments(args: Sequence[Any]) -> tuple[Any, ...]:
     return tuple(args)
 
 
-def time_span(t_span: Tensor | Sequence[float], layout: StateLayout) -> tuple[Tensor, Tensor, list[float]]:
+def time_span(
+    t_span: Tensor | Sequence[float], layout: StateLayout, on_host: bool = True
+) -> tuple[Tensor, Tensor, list[float]]:
     """Returns the output times as the user gets them back, in the dtype of times, and as host numbers.
 
     The user gets a tensor back in its own dtype, a sequence in the real dtype of the state, float32 at least.
 
+    Args:
+        t_span: Output times `[T]`, or `[T, batch]` where the state has samples.
+        layout: Layout of the state.
+        on_host: Whether their values may be read; if not, they are not checked, and there are no host numbers.
+
     Raises:
         TypeError: If `t_span` is neither a sequence of numbers nor a floating tensor.
-        ValueError: If it is empty, not one-dimensional, not finite, or neither strictly monotone nor of no length.
+        ValueError: If it is empty, of another shape, not finite, or neither strictly monotone nor of no length.
     """
     if isinstance(t_span, Tensor):
         if not t_span.is_floating_point():
             raise TypeError(f"t_span: got dtype {t_span.dtype}, expected a floating dtype; try t_span.double()")
         given = t_span.to(layout.device)
     else:
-        dtype, device = time_dtype(layout.device), layout.device
-        try:
-            if isinstance(t_span, (str, bytes, Set, Mapping)) or any(isinstance(t, str) for t in t_span):
-                raise TypeError
-            entries = list(t_span)
-            if any(isinstance(t, Tensor) for t in entries):
-                given = torch.stack([torch.as_tensor(t, dtype=dtype, device=device) for t in entries])
-            else:
-                given = torch.tensor([float(t) for t in entries], dtype=dtype, device=device)
-        except (TypeError, ValueError, RuntimeError):
-            raise TypeError(
-                f"t_span: got {t_span!r}, expected a sequence of times or a tensor [T], such as (0.0, 1.0)"
-            ) from None
-    if given.dim() != 1:
-        raise ValueError(f"t_span: got shape {list(given.shape)}, expected one dimension [T]")
+        given = _stack_times(t_span, layout)
+    if given.dim() == 2 and layout.lead:
+        if given.shape[1:] != layout.lead:
+            raise ValueError(
+                f"t_span: got {given.shape[1]} columns, expected one for each of the {layout.lead[0]} samples"
+            )
+    elif given.dim() != 1:
+        expected = "[T] or [T, batch]" if layout.lead else "one dimension [T]"
+        hint = "; try stepping='per_sample'" if given.dim() == 2 and not layout.lead else ""
+        raise ValueError(f"t_span: got shape {list(given.shape)}, expected {expected}{hint}")
     inner = given.to(time_dtype(layout.device))
-    times = host_numbers(inner)
-    if not times:
+    if not len(inner):
         raise ValueError("t_span: got no times, expected at least one, such as (0.0, 1.0)")
+    times: list[float] = []
+    if on_host:
+        times = host_numbers(inner)
+        if inner.dim() == 1:
+            _check_times(times, "")
+        else:
+            for i, column in enumerate(zip(*times, strict=True)):
+                _check_times(_without_repeated_end(column), f" for sample {i}")
+    if isinstance(t_span, Tensor):
+        return given.view_as(given), inner, times  # another object: the user may write into one of them
+    return given.to(wide_dtype(real_dtype(layout.dtype))), inner, times
+
+
+def _stack_times(t_span: Sequence[float], layout: StateLayout) -> Tensor:
+    dtype, device = time_dtype(layout.device), layout.device
+    try:
+        if isinstance(t_span, (str, bytes, Set, Mapping)) or any(isinstance(t, str) for t in t_span):
+            raise TypeError
+        entries = list(t_span)
+        if any(isinstance(t, Tensor) for t in entries):
+            return torch.stack([torch.as_tensor(t, dtype=dtype, device=device) for t in entries])
+        return torch.tensor([float(t) for t in entries], dtype=dtype, device=device)
+    except (TypeError, ValueError, RuntimeError):
+        raise TypeError(
+            f"t_span: got {t_span!r}, expected a sequence of times or a tensor [T], such as (0.0, 1.0)"
+        ) from None
+
+
+def _without_repeated_end(times: Sequence[float]) -> list[float]:
+    """The times of a span of its own, without the repetitions of its end that pad it."""
+    kept = list(times)
+    while len(kept) > 1 and kept[-1] == kept[-2]:
+        kept.pop()
+    return kept
+
+
+def _check_times(times: list[float], whose: str) -> None:
     if not all(isfinite(t) for t in times):
-        raise ValueError(f"t_span: got {next(t for t in times if not isfinite(t))}, expected finite times")
+        raise ValueError(f"t_span: got {next(t for t in times if not isfinite(t))}{whose}, expected finite times")
     if not isfinite(times[-1] - times[0]):
-        raise ValueError(f"t_span: got {times[0]:.10g} to {times[-1]:.10g}, expected a length that float64 can hold")
+        raise ValueError(
+            f"t_span: got {times[0]:.10g} to {times[-1]:.10g}{whose}, expected a length that float64 can hold"
+        )
     directions = [(b > a) - (b < a) for a, b in pairwise(times)]
     if len(set(directions)) > 1:
         i = next(i for i, direction in enumerate(directions) if direction != directions[0] or direction == 0)
         raise ValueError(
-            f"t_span: got {times[i]:.10g} followed by {times[i + 1]:.10g} at index {i}, expected strictly increasing "
-            f"or strictly decreasing times; try sorting it and dropping repeated ones"
+            f"t_span: got {times[i]:.10g} followed by {times[i + 1]:.10g} at index {i}{whose}, expected strictly "
+            f"increasing or strictly decreasing times; try sorting it and dropping repeated ones"
         )
-    if isinstance(t_span, Tensor):
-        return given.view_as(given), inner, times  # another object: the user may write into one of them
-    return given.to(torch.promote_types(layout.dtype.to_real(), torch.float32)), inner, times
 
 
 def check_tolerance(name: str, tolerance: float | Tensor) -> None:
@@ -118,6 +164,8 @@ def check_tolerance(name: str, tolerance: float | Tensor) -> None:
         _positive(name, tolerance, "a positive number or tensor")
     elif not tolerance.is_floating_point():
         raise TypeError(f"{name}: got dtype {tolerance.dtype}, expected a floating dtype")
+    elif torch.compiler.is_compiling() or under_vmap():
+        return  # its values cannot be read
     elif not bool(((tolerance > 0) & torch.isfinite(tolerance)).all()):
         raise ValueError(
             f"{name}: got a tensor with values from {tolerance.min().item()} to {tolerance.max().item()}, "
@@ -133,17 +181,23 @@ def flat_tolerance(name: str, tolerance: float | Tensor, layout: StateLayout) ->
         ValueError: As `check_tolerance`, and if it does not broadcast against every leaf of the state.
     """
     check_tolerance(name, tolerance)
-    dtype = torch.promote_types(layout.dtype.to_real(), torch.float32)
+    dtype = wide_dtype(real_dtype(layout.dtype))
     smallest = torch.finfo(dtype).tiny  # less would be zero there, and so would the scale of an error
     if isinstance(tolerance, Tensor):
+        if tolerance.dim() == 0:
+            return tolerance.detach().to(dtype=dtype, device=layout.device).clamp_min(smallest)
+        lead = layout.lead
         try:
-            leaves = [torch.broadcast_to(tolerance.detach(), shape).reshape(-1) for shape in layout.shapes]
+            leaves = [
+                torch.broadcast_to(tolerance.detach(), (*lead, *shape)).reshape(*lead, size)
+                for shape, size in zip(layout.shapes, layout.sizes, strict=True)
+            ]
         except RuntimeError:
             raise ValueError(
                 f"{name}: got shape {list(tolerance.shape)}, expected one that broadcasts against the state's "
-                f"{[list(shape) for shape in layout.shapes]}"
+                f"{[[*lead, *shape] for shape in layout.shapes]}"
             ) from None
-        return torch.cat(leaves).to(dtype=dtype, device=layout.device).clamp_min(smallest)
+        return torch.cat(leaves, dim=-1).to(dtype=dtype, device=layout.device).clamp_min(smallest)
     return max(float(tolerance), smallest)
 
 
@@ -191,31 +245,46 @@ def step_limit(max_steps: int | None, adaptive: bool) -> float:
     return int(max_steps)
 
 
-def step_grid(
-    times: list[float], inner: Tensor, step_size: float | None, max_steps: float
-) -> tuple[list[float], Tensor]:
-    """Returns the times that a fixed-step solve lands on, the start included: as host numbers and as a tensor.
+def check_step_size(times: Sequence[float], step_size: float | None, max_steps: float) -> None:
+    """Refuses fixed steps that are lost to rounding beside the times, or that would not end in a lifetime.
 
-    They are the output times, or `t0 + i * step_size` up to the end; what lies beyond `max_steps` steps is left out but
-    for the end.
+    Args:
+        times: First and last time, as host numbers.
+        step_size: Magnitude of the steps, or None.
+        max_steps: Greatest number of steps.
 
     Raises:
-        ValueError: If `step_size` is lost to rounding beside the times, or so small that the grid has no room.
+        ValueError: If `step_size` is smaller than the spacing of times, or the span takes too many.
     """
-    if step_size is None:
-        return times, inner
     length = abs(times[-1] - times[0])
+    if step_size is None or not length:
+        return
     spacing = ulp(max(abs(times[0]), abs(times[-1])))
-    if length and step_size < spacing:
+    if step_size < spacing:
         raise ValueError(f"step_size: got {step_size}, expected at least {spacing:.3g}, the spacing of times there")
-    steps = min(length / step_size, max_steps + 1)
-    if steps > MOST_GRID_POINTS:
+    if min(length / step_size, max_steps) > MOST_FIXED_STEPS:
         raise ValueError(
-            f"step_size: got {step_size}, expected at least {length / MOST_GRID_POINTS:.3g}: the span takes "
-            f"{length / step_size:.3g} steps; an adaptive solver or several shorter spans need no such grid"
+            f"step_size: got {step_size}, expected at least {length / MOST_FIXED_STEPS:.3g}: the span takes "
+            f"{length / step_size:.3g} steps; try an adaptive solver, or set max_steps"
         )
-    count = ceil(steps * (1 - 1e-10))  # a last step of rounding errors alone is left out
-    signed = step_size if times[-1] > times[0] else -step_size
-    grid = [times[0] + i * signed for i in range(count)] + [times[-1]]
-    offsets = signed * torch.arange(count, dtype=inner.dtype, device=inner.device)
-    return grid, torch.cat([inner[:1] + offsets, inner[-1:]])
+
+
+def _short(value: Any) -> str:
+    return repr(value) if isinstance(value, (str, bool)) else f"a {type(value).__name__}"
+
+
+def refuse_compiled(**options: Any) -> None:
+    """Refuses what a compiled solve cannot do.
+
+    Args:
+        **options: Arguments of `odeint` by name, with their values.
+
+    Raises:
+        ValueError: If one of them asks for work in Python along the solve.
+    """
+    for name, value in options.items():
+        if value not in (None, False, "t_span"):
+            raise ValueError(
+                f"{name}: got {_short(value)} inside torch.compile, where a solve is one program; try it outside, "
+                f"with torch.compiler.disable around the solve"
+            )

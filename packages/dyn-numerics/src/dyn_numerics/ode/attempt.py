@@ -1,8 +1,12 @@
-"""One attempted step: pure, and all there is to a solve but its repetition."""
+"""One attempted step: pure, and all there is to a solve but its repetition.
+
+Everything here reads the same on host numbers and on tensors. A driver that branches has host numbers for times and one
+truth value for the verdict; one that selects has tensors `[*lead]`, one element for each problem.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
 from typing import Any, NamedTuple
 
@@ -12,16 +16,19 @@ from torch import Tensor
 from dyn_numerics.ode.controllers.controller import Controller
 from dyn_numerics.ode.controllers.initial_step import initial_step
 from dyn_numerics.ode.error_norm import ErrorNorm
-from dyn_numerics.ode.scalar import Scalar, minimum, where
-from dyn_numerics.ode.stepper import FlatField, Step, Stepper
-from dyn_numerics.ode.times import Clock, state_time
+from dyn_numerics.ode.flat_field import Counter, SampledField
+from dyn_numerics.ode.scalar import Flag, Scalar, both, either, magnitude, maximum, minimum, negate, where
+from dyn_numerics.ode.stepper import Step, Stepper
+from dyn_numerics.ode.times import Clock, state_time, time_dtype
+from dyn_numerics.status import Status
 
-__all__ = ["Attempt", "Problem", "State", "attempt", "commit", "initial_state", "next_time"]
+__all__ = ["Attempt", "Problem", "State", "attempt", "commit", "initial_state", "status_code"]
 
 LAST_STEP_STRETCH = 1.01  # a step that would leave less than 1 % of itself is stretched to the target (Hairer, DOPRI5)
 
 # In units of the tolerance. Where the field ends at some state, steps that round away creep along it for ever.
 NOTICEABLE = 0.01
+MOST_STALLED = 100  # more than it takes to shrink a step from the whole span to the rounding of float64 times
 
 
 @dataclass(frozen=True)
@@ -34,122 +41,267 @@ class Problem:
         controller: The step-size control.
         clock: The times to land on.
         error_norm: Norm of errors in units of the tolerance.
+        max_steps: Greatest number of attempts; infinity for any.
+        completes: Whether accepted steps can be interpolated.
+        branches: Whether the driver branches on one verdict, read by the host; otherwise it selects.
     """
 
-    f: FlatField
+    f: SampledField
     stepper: Stepper
     controller: Controller
     clock: Clock
     error_norm: ErrorNorm
+    max_steps: float
+    completes: bool
+    branches: bool
+
+    @property
+    def error_order(self) -> int:
+        """Order of the error estimate, or of the method where it has none."""
+        return self.stepper.error_order or self.stepper.order
+
+    def take(self, samples: Tensor) -> Problem:
+        """The problem of some of the samples, whose indices are `[m]`."""
+        f, clock, norm = self.f.take(samples), self.clock.take(samples), self.error_norm.take(samples)
+        return replace(self, f=f, clock=clock, error_norm=norm)
 
 
 class State(NamedTuple):
-    """What a step changes.
+    """What a step changes. Numbers are host numbers or tensors `[*lead]`.
 
     Attributes:
         t: Time.
+        t1: End of the next attempt; equal to `t` where time cannot advance.
         dt: Magnitude of the next step; infinity for "as far as the next target".
-        target: Index of the clock's target that the solve is heading for.
-        x: State, `[N]`.
+        taken: Magnitude of the last attempted step.
+        reached: Number of the clock's targets that have been reached.
+        x: State, `[*lead, N]`.
         carry: The stepper's.
         memory: The controller's.
         stalled: Attempts that were not finite since the state last moved noticeably.
+        n_steps: Attempts.
+        n_accepted: Those that were accepted.
+        n_active_evals: Calls of `f` while running.
+        running: Whether it has not ended. What has ended stays as it is.
     """
 
-    t: float
+    t: Scalar
+    t1: Scalar
     dt: Scalar
-    target: int
+    taken: Scalar
+    reached: Any
     x: Tensor
     carry: Any
     memory: Any
-    stalled: int
+    stalled: Any
+    n_steps: Any
+    n_accepted: Any
+    n_active_evals: Any
+    running: Flag
 
 
 class Attempt(NamedTuple):
     """What came of an attempt.
 
     Attributes:
-        t1: Where it ended; equal to where it began if time could not advance.
         step: The stepper's result.
         error: Norm of the error in units of the tolerance.
         accept: The controller's verdict.
         dt: Magnitude of the next step.
         memory: The controller's.
+        n_evals: Calls of `f`.
     """
 
-    t1: float
     step: Step
     error: Scalar
-    accept: bool | Tensor
+    accept: Flag
     dt: Scalar
     memory: Any
+    n_evals: int
 
 
-def initial_state(problem: Problem, x0: Tensor) -> State:
-    """The state before the first attempt, with the size of the first step.
+def initial_state(problem: Problem, x0: Tensor) -> tuple[State, int]:
+    """The state before the first attempt, with the size of the first step, and the calls of `f` that it took.
 
     A field that is not finite at the start has no step size: it is zero then.
     """
-    clock, controller = problem.clock, problem.controller
-    state = State(clock.start, inf, 0, x0, None, controller.init(), 0)
-    if not clock.targets:
-        return state
-    t0 = state_time(clock.at(clock.start), x0)
-    if not controller.adaptive:
-        return state._replace(carry=problem.stepper.init(problem.f, t0, x0, None))
-    slope = problem.f(t0, x0)
-    if not bool(torch.isfinite(slope.detach()).all()):
-        return state._replace(dt=0.0, stalled=1)
-    dt: Scalar = controller.first_step or _estimate_first_step(problem, x0, slope)
-    return state._replace(dt=dt, carry=problem.stepper.init(problem.f, t0, x0, slope))
-
-
-@torch.no_grad()
-def _estimate_first_step(problem: Problem, x0: Tensor, slope: Tensor) -> Scalar:
-    clock = problem.clock
-    return initial_step(
-        f=problem.f,
-        t0=clock.start,
-        t1=clock.targets[-1],
-        x0=x0,
-        f0=slope,
-        error_order=problem.stepper.error_order or problem.stepper.order,
-        scaled_norm=lambda vector: problem.error_norm.at(x0, vector),
-        as_time=lambda t: state_time(t, x0),
+    clock, controller, stepper = problem.clock, problem.controller, problem.stepper
+    f = Counter(problem.f)
+    number, count, flag = _makers(problem, x0)
+    t0 = state_time(clock.first, x0)
+    standing = problem.branches and bool(clock.start == clock.end)  # a span of no length takes no evaluation
+    slope, dt, finite = None, number(inf), flag(True)
+    if not standing and (controller.adaptive or (problem.completes and not problem.branches)):
+        slope = f(t0, x0)
+    if slope is not None and controller.adaptive:
+        finite = torch.isfinite(slope.detach()).all(dim=-1)
+        if problem.branches:
+            finite = bool(finite.all())
+        estimated: Scalar = 0.0
+        if finite is not False:
+            estimated = controller.first_step or _estimate_first_step(problem, f, x0, slope)
+            estimated = maximum(estimated, controller.min_step)
+        dt = where(finite, number(estimated), number(0.0))
+    carry = None if standing or finite is False else stepper.init(f, t0, x0, slope)
+    state = State(
+        t=clock.start,
+        t1=clock.start,
+        dt=dt,
+        taken=number(0.0),
+        reached=count(0),
+        x=x0,
+        carry=carry,
+        memory=_lift(controller.init(), number, flag),
+        stalled=where(finite, count(0), count(1)),
+        n_steps=count(0),
+        n_accepted=count(0),
+        n_active_evals=count(f.calls),
+        running=flag(True),
     )
+    return _look_ahead(problem, state), f.calls
 
 
-def next_time(problem: Problem, state: State) -> float:
-    """End of the next attempt: a step further, or the target if that is near enough."""
-    target = problem.clock.targets[state.target]
-    remaining = target - state.t
-    if abs(remaining) <= LAST_STEP_STRETCH * state.dt:
-        return target
-    return state.t + problem.clock.direction * float(state.dt)
+def _makers(problem: Problem, x0: Tensor) -> tuple[Any, Any, Any]:
+    """What makes numbers, counts and truth values of the kind that the problem computes with."""
+    if isinstance(problem.clock.start, float):
+        return float, int, bool
+    lead, device = x0.shape[:-1], x0.device
+
+    def maker(dtype: torch.dtype) -> Any:
+        def make(value: Any) -> Tensor:
+            if isinstance(value, Tensor):
+                return value.to(dtype)
+            return torch.full(lead, value, dtype=dtype, device=device)
+
+        return make
+
+    return maker(time_dtype(device)), maker(torch.int64), maker(torch.bool)
+
+
+def _lift(memory: Any, number: Any, flag: Any) -> Any:
+    if isinstance(memory, tuple):
+        parts = [_lift(part, number, flag) for part in memory]
+        return type(memory)(*parts) if hasattr(memory, "_fields") else tuple(parts)
+    if isinstance(memory, bool):
+        return flag(memory)
+    return number(memory) if isinstance(memory, (int, float)) else memory
+
+
+def _estimate_first_step(problem: Problem, f: Counter, x0: Tensor, slope: Tensor) -> Scalar:
+    with torch.no_grad():
+        estimated = initial_step(
+            f=f,
+            t0=problem.clock.start,
+            t1=problem.clock.end,
+            x0=x0.detach(),
+            f0=slope.detach(),
+            error_order=problem.error_order,
+            scaled_norm=lambda vector: problem.error_norm.at(x0, vector),
+            longest=problem.controller.max_step,
+        )
+    return estimated.detach() if isinstance(estimated, Tensor) else estimated
 
 
 def attempt(problem: Problem, state: State) -> Attempt:
     """Attempts one step and has it judged; changes nothing."""
-    t1 = next_time(problem, state)
-    clock = problem.clock
-    step = problem.stepper.step(problem.f, clock.at(state.t), clock.at(t1), state.x, state.carry)
+    clock, controller, stepper = problem.clock, problem.controller, problem.stepper
+    f = Counter(problem.f)
+    start = clock.start_of_step(state.t, state.reached)
+    end = clock.end_of_step(state.t1, state.reached)
+    step = stepper.step(f, start, end, state.x, state.carry)
     error: Scalar = 0.0
-    if problem.controller.adaptive and step.error is not None:
-        error = problem.error_norm.of_step(step.error, state.x, step.x)
-    verdict = problem.controller.judge(error, problem.stepper.error_order or problem.stepper.order, state.memory)
-    taken = abs(t1 - state.t)
-    tried = where(verdict.accept, taken, minimum(taken, state.dt))  # a retry is shorter, however times round
-    return Attempt(t1, step, error, verdict.accept, tried * verdict.factor, verdict.memory)
+    if controller.adaptive and step.error is not None:
+        error = stepper.measure_error(step, lambda e: problem.error_norm.of_step(e, state.x, step.x))
+    elif not problem.branches:
+        error = where(torch.isfinite(step.x.detach()).all(dim=-1), state.taken * 0, inf)
+    if step.failed is not False:
+        error = where(step.failed, inf, error)
+    verdict = controller.judge(error, problem.error_order, state.memory)
+    accept = verdict.accept
+    if problem.branches and isinstance(accept, Tensor):
+        accept = bool(accept.item())
+    if problem.completes and accept is not False:
+        step = stepper.complete(f, end, step)
+    taken = magnitude(state.t1 - state.t)
+    tried: Scalar = where(accept, taken, minimum(taken, state.dt))  # a retry is shorter, however times round
+    dt: Scalar = tried * verdict.factor
+    if controller.max_step < inf:
+        dt = minimum(dt, controller.max_step)
+    if controller.min_step > 0:
+        dt = where(accept, maximum(dt, controller.min_step), dt)
+    return Attempt(step, error, accept, dt, verdict.memory, f.calls)
 
 
-def commit(problem: Problem, state: State, tried: Attempt) -> State:
-    """Moves on if the attempt stands, otherwise stays with a shorter step."""
-    if not tried.accept:
-        stalled = state.stalled + (1 if tried.error == inf else 0)
-        return state._replace(dt=tried.dt, carry=tried.step.retry, memory=tried.memory, stalled=stalled)
-    arrived = tried.t1 == problem.clock.targets[state.target]
-    target = state.target + 1 if arrived else state.target
-    stalled = state.stalled
-    if stalled and problem.error_norm.at(state.x, tried.step.x - state.x) > NOTICEABLE:
-        stalled = 0
-    return State(tried.t1, tried.dt, target, tried.step.x, tried.step.carry, tried.memory, stalled)
+def commit(problem: Problem, state: State, tried: Attempt, careful: bool = True) -> State:
+    """Moves on where the attempt stands, otherwise stays with a shorter step.
+
+    Args:
+        problem: The problem.
+        state: The state before the attempt.
+        tried: What came of it.
+        careful: Whether any attempt was not finite before.
+    """
+    step, clock, running = tried.step, problem.clock, True if problem.branches else state.running
+    moved, held = both(tried.accept, running), both(negate(tried.accept), running)
+    taken = magnitude(state.t1 - state.t)
+    stalled = state.stalled + both(held, tried.error == inf)
+    if careful:
+        change = problem.error_norm.at(state.x, step.x - state.x)
+        stalled = where(both(moved, change > NOTICEABLE), stalled * 0, stalled)
+    reached = state.reached
+    if clock.has_grid:
+        reached = reached + both(moved, state.t1 == clock.target(reached))
+    stayed = (
+        where(held, step.retry, state.carry) if problem.controller.adaptive else state.carry
+    )  # or there is no retry
+    return _look_ahead(
+        problem,
+        State(
+            t=where(moved, state.t1, state.t),
+            t1=state.t1,
+            dt=where(running, tried.dt, state.dt),
+            taken=where(running, taken, state.taken),
+            reached=reached,
+            x=where(moved, step.x, state.x),
+            carry=where(moved, step.carry, stayed),
+            memory=where(running, tried.memory, state.memory),
+            stalled=stalled,
+            n_steps=state.n_steps + running,
+            n_accepted=state.n_accepted + moved,
+            n_active_evals=state.n_active_evals + running * tried.n_evals,
+            running=state.running,
+        ),
+    )
+
+
+def _look_ahead(problem: Problem, state: State) -> State:
+    """Sets the end of the next attempt, and whether there is one."""
+    target = problem.clock.target(state.reached)
+    left = magnitude(target - state.t)
+    near = left <= LAST_STEP_STRETCH * state.dt
+    t1 = where(near, target, state.t + problem.clock.direction * state.dt)
+    state = state._replace(t1=t1)
+    ended = either(state.t == problem.clock.end, either(_is_stuck(problem, state), state.n_steps >= problem.max_steps))
+    return state._replace(running=both(state.running, negate(ended)))
+
+
+def _is_stuck(problem: Problem, state: State) -> Flag:
+    """Whether no further attempt would help."""
+    controller = problem.controller
+    if not controller.adaptive:
+        return either(state.t1 == state.t, state.stalled > 0)
+    stuck = either(state.t1 == state.t, state.stalled >= MOST_STALLED)
+    if controller.min_step > 0:
+        # A step to a target may be short; any other that is shorter was asked for by a rejection.
+        next_step = magnitude(state.t1 - state.t)
+        short = both(next_step < controller.min_step, state.t1 != problem.clock.target(state.reached))
+        stuck = either(stuck, short)
+    return stuck
+
+
+def status_code(problem: Problem, state: State) -> Any:
+    """How a solve ended, as far as its last state says: an integer, or `[*lead]`."""
+    spent: Any = where(state.n_steps >= problem.max_steps, Status.MAX_STEPS.code, Status.STEP_UNDERFLOW.code)
+    stuck = where(state.stalled > 0, Status.NON_FINITE.code, Status.STEP_UNDERFLOW.code)
+    code = where(_is_stuck(problem, state), stuck, spent)
+    return where(state.t == problem.clock.end, Status.SUCCESS.code, code)

@@ -19,7 +19,8 @@ class DenseSolution:
     """A piecewise polynomial through the accepted steps, of the method's own dense order.
 
     Attributes:
-        t: The ends of the accepted steps, `[n + 1]`, in the dtype of times; monotone in the direction of the solve.
+        t: The ends of the accepted steps, `[n + 1]`, in the dtype of times; monotone in the direction of the solve. Under
+            `stepping="per_sample"` it is `[n + 1, batch]`, every column filled up with its last time.
 
     Example:
         >>> import torch
@@ -31,47 +32,51 @@ class DenseSolution:
 
     def __init__(self, t: Tensor, coefficients: Tensor, layout: StateLayout) -> None:
         self.t = t
-        self._coefficients = coefficients  # [n, p + 1, N]
+        self._coefficients = coefficients  # [n, *lead, p + 1, N]
         self._layout = layout
 
     def __call__(self, t: Tensor | Sequence[float] | float) -> Any:
         """The state at any times of the solved span.
 
         Args:
-            t: Times, any shape. Times that only rounding in their own dtype puts outside the solved span count as inside.
+            t: Times, any shape; under `stepping="per_sample"` one that broadcasts against `[batch]`, which is its last
+                dimension. Times that only rounding in their own dtype puts outside the solved span count as inside.
 
         Returns:
-            The state, with the shape of `t` in front of that of `x0`.
+            The state, with the shape of `t` in front of that of `x0`; per sample, `t`'s dimension of samples is `x0`'s.
 
         Raises:
             ValueError: If a time is outside the solved span.
         """
         with without_autocast(self.t.device.type):
             piece, theta, _ = self._locate(t)
-            return self._state(evaluate(self._coefficients[piece], theta), t)
+            return self._layout.unflatten(evaluate(piece, theta).to(self._layout.dtype))
 
     def derivative(self, t: Tensor | Sequence[float] | float) -> Any:
         """The time derivative of the interpolated state, in state units per time unit; as `__call__`."""
         with without_autocast(self.t.device.type):
             piece, theta, dt = self._locate(t)
-            return self._state(evaluate_derivative(self._coefficients[piece], theta) / dt, t)
+            slope = evaluate_derivative(piece, theta) / dt.to(theta.dtype).unsqueeze(-1)
+            return self._layout.unflatten(slope.to(self._layout.dtype))
 
     def _locate(self, t: Tensor | Sequence[float] | float) -> tuple[Tensor, Tensor, Tensor]:
-        """The steps `[m]` that hold the times, the positions `[m, 1]` in them and their sizes `[m, 1, 1]`."""
-        times = torch.as_tensor(t, dtype=self.t.dtype, device=self.t.device).reshape(-1)
+        """The polynomials `[..., p + 1, N]` that hold the times, the positions `[...]` in them, and their lengths."""
+        lead = self.t.shape[1:]
+        times = torch.as_tensor(t, dtype=self.t.dtype, device=self.t.device)
+        given = t.dtype if isinstance(t, Tensor) and t.is_floating_point() else times.dtype
+        if lead:
+            times = times.expand(torch.broadcast_shapes(times.shape, lead))  # type: ignore[no-untyped-call]
         with torch.no_grad():
-            low, high = self.t.aminmax()
-            given = t.dtype if isinstance(t, Tensor) and t.is_floating_point() else times.dtype
+            low, high = self.t.aminmax(dim=0)
             rounding = torch.finfo(given).eps * torch.maximum(low.abs(), high.abs())
             if not bool(((times >= low - rounding) & (times <= high + rounding)).all()):
-                raise ValueError(f"t: got times outside the solved span, expected [{low.item()}, {high.item()}]")
-            direction = 1 if self.t[-1] >= self.t[0] else -1
-            piece = torch.searchsorted(direction * self.t[1:-1], direction * times)
-        dt = self.t.diff()[piece]
-        theta = (times - self.t[piece]) / dt
-        return piece, theta.unsqueeze(1), dt[:, None, None]
-
-    def _state(self, vectors: Tensor, t: Tensor | Sequence[float] | float) -> Any:
-        """Vectors `[m, 1, N]` as states that lead with the shape of `t`."""
-        shape = torch.as_tensor(t).shape
-        return self._layout.unflatten(vectors.reshape(*shape, self._layout.size).to(self._layout.dtype))
+                spans = f"[{low.tolist()}, {high.tolist()}]" if not lead else "the columns of .t"
+                raise ValueError(f"t: got times outside the solved span, expected {spans}")
+            direction = torch.where(self.t[-1] >= self.t[0], 1, -1)
+            ends = (self.t[1:] * direction).movedim(0, -1).contiguous()  # [*lead, n]
+            ahead = (times * direction).reshape(-1, *lead).movedim(0, -1).contiguous()  # [*lead, m]
+            at = torch.searchsorted(ends, ahead).movedim(-1, 0).clamp(max=len(self.t) - 2).reshape(times.shape)
+        start, end = (t.gather(0, at.reshape(-1, *lead)).reshape(times.shape) for t in (self.t[:-1], self.t[1:]))
+        piece = self._coefficients[(at, *(torch.arange(n, device=at.device) for n in lead))]
+        dt = torch.where(end == start, 1, end - start)
+        return piece, (times - start) / dt, dt

@@ -1,114 +1,80 @@
-"""The driver that repeats attempts in Python, one host read a step."""
+"""The driver that repeats attempts in Python, with one host read a step."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import cached_property
-from typing import Protocol
+from typing import Any
 
+import torch
 from torch import Tensor
+from torch.utils._pytree import tree_map
 
-from dyn_numerics.ode.attempt import Problem, State, attempt, commit, next_time
-from dyn_numerics.ode.scalar import Scalar
-from dyn_numerics.ode.stepper import Step
-from dyn_numerics.status import Status
+from dyn_numerics.ode.attempt import Problem, State, attempt, commit
+from dyn_numerics.ode.observer import AttemptedStep, Observer
+from dyn_numerics.transforms import any_lane, under_transform
 
-__all__ = ["AcceptedStep", "Observer", "Outcome", "solve"]
-
-MOST_STALLED = 100  # more than it takes to shrink a step from the whole span to the rounding of float64 times
+__all__ = ["solve"]
 
 
-@dataclass
-class AcceptedStep:
-    """What an observer sees of an accepted step.
-
-    Attributes:
-        t1: Its end, a host number.
-        start: Its start as the stepper received it.
-        end: Its end as the stepper received it.
-        x0: State at its start, `[N]`.
-        step: The stepper's result.
-    """
-
-    problem: Problem
-    t1: float
-    start: Scalar
-    end: Scalar
-    x0: Tensor
-    step: Step
-
-    @cached_property
-    def interpolant(self) -> Tensor:
-        """Coefficients of the solution over the step, `[p + 1, N]`; made when first asked for."""
-        return self.problem.stepper.interpolant(self.start, self.end, self.x0, self.step)
-
-
-class Observer(Protocol):
-    """Watches accepted steps."""
-
-    interpolates: bool
-
-    def on_accept(self, accepted: AcceptedStep) -> None:
-        """Called once for every accepted step, in order."""
-
-
-@dataclass(frozen=True)
-class Outcome:
-    """How a solve ended.
-
-    Attributes:
-        state: The last accepted state.
-        status: Whether it reached the end.
-        n_accepted: Accepted steps.
-        n_rejected: Rejected attempts.
-        dt: Magnitude of the last attempted step.
-    """
-
-    state: State
-    status: Status
-    n_accepted: int
-    n_rejected: int
-    dt: float
-
-
-def solve(problem: Problem, state: State, observers: Sequence[Observer], max_steps: float) -> Outcome:
-    """Repeats attempts from `state` until the clock's last target.
+def solve(problem: Problem, state: State, observers: Sequence[Observer], compact: bool = False) -> tuple[State, int]:
+    """Repeats attempts until every problem has ended.
 
     Args:
         problem: What stays the same.
         state: Where to start.
-        observers: Told of every accepted step.
-        max_steps: Greatest number of attempts.
+        observers: Told of every attempt.
+        compact: Whether samples that have ended leave the batch, whenever they are half of it.
 
     Returns:
-        The last accepted state and how the solve ended.
+        The last state, and the calls of `f`.
     """
-    interpolates = any(observer.interpolates for observer in observers)
-    n_accepted = n_rejected = 0
-    dt = 0.0
-
-    def outcome(status: Status) -> Outcome:
-        return Outcome(state, status, n_accepted, n_rejected, dt)
-
-    while state.target < len(problem.clock.targets):
-        if n_accepted + n_rejected >= max_steps:
-            return outcome(Status.MAX_STEPS)
-        if next_time(problem, state) == state.t or state.stalled == MOST_STALLED:
-            return outcome(Status.NON_FINITE if state.stalled else Status.STEP_UNDERFLOW)
+    n_evals = 0
+    whole, samples = state, None  # the states of all samples, and which of them are still in the batch
+    running, careful = _look(state, compact)
+    while running:
+        if compact and running <= len(state.x) // 2:
+            whole = _put(whole, samples, state)
+            left = state.running.nonzero().squeeze(1)  # type: ignore[union-attr]
+            samples = left if samples is None else samples[left]
+            problem, state = problem.take(left), _take(state, left)
         tried = attempt(problem, state)
-        dt = abs(tried.t1 - state.t)
-        if tried.accept:
-            n_accepted += 1
-            if interpolates:
-                complete = problem.stepper.complete(problem.f, problem.clock.at(tried.t1), tried.step)
-                tried = tried._replace(step=complete)
-            accepted = AcceptedStep(
-                problem, tried.t1, problem.clock.at(state.t), problem.clock.at(tried.t1), state.x, tried.step
-            )
-            for observer in observers:
-                observer.on_accept(accepted)
-        else:
-            n_rejected += 1
-        state = commit(problem, state, tried)
-    return outcome(Status.SUCCESS)
+        n_evals += tried.n_evals
+        attempted = AttemptedStep.of(problem, state, tried, samples)
+        for observer in observers:
+            observer.observe(attempted)
+        state = commit(problem, state, tried, careful)
+        running, careful = _look(state, compact)
+    return _put(whole, samples, state), n_evals
+
+
+def _look(state: State, exactly: bool) -> tuple[int, bool]:
+    """How many problems have not ended, or only whether any; and whether any had attempts that were not finite.
+
+    One host read, if it is one of tensors.
+    """
+    running, stalled = state.running, state.stalled
+    if not isinstance(running, Tensor):
+        return int(running), bool(stalled)
+    if under_transform():
+        return int(any_lane(running)), True
+    count = running.sum() if exactly else running.any()
+    n, careful = torch.stack([count, stalled.any()]).tolist()
+    return int(n), bool(careful)
+
+
+def _take(state: State, samples: Tensor) -> State:
+    """The states of some samples."""
+    taken: State = tree_map(lambda leaf: leaf[samples] if isinstance(leaf, Tensor) else leaf, state)
+    return taken
+
+
+def _put(whole: State, samples: Tensor | None, part: State) -> State:
+    """All states, with those of some samples replaced."""
+    if samples is None:
+        return part
+
+    def put(all_of: Any, new: Any) -> Any:
+        return torch.index_copy(all_of, 0, samples, new) if isinstance(new, Tensor) else new
+
+    replaced: State = tree_map(put, whole, part)
+    return replaced

@@ -7,59 +7,94 @@ from math import inf
 import torch
 from torch import Tensor
 
+from dyn_numerics.dtypes import wide_dtype
 from dyn_numerics.norms import rms_norm
 from dyn_numerics.ode.controllers.controller import Norm
+from dyn_numerics.ode.scalar import Scalar
+from dyn_numerics.ode.times import time_dtype
 from dyn_numerics.pytree_state import StateLayout
 
 __all__ = ["ErrorNorm"]
 
 
 class ErrorNorm:
-    """Measures vectors against `atol + rtol * |x|`.
+    """Measures vectors against `atol + rtol * |x|`, one problem at a time.
 
     Args:
-        rtol: Relative tolerance, a number or flat `[N]`.
-        atol: Absolute tolerance in state units, a number or flat `[N]`.
+        rtol: Relative tolerance, a number or flat `[*lead, N]`.
+        atol: Absolute tolerance in state units, as `rtol`.
         layout: Layout of the state.
         norm: A norm of its own, on the structure of the state; None for the root mean square of all elements.
+        on_host: Whether norms are host numbers, each one host read; otherwise they are tensors `[*lead]`.
+        differentiable: Whether norms have gradients, for a controller that learns from them.
     """
 
-    def __init__(self, rtol: float | Tensor, atol: float | Tensor, layout: StateLayout, norm: Norm | None) -> None:
+    def __init__(
+        self,
+        rtol: float | Tensor,
+        atol: float | Tensor,
+        layout: StateLayout,
+        norm: Norm | None,
+        on_host: bool = True,
+        differentiable: bool = False,
+    ) -> None:
         self.rtol, self.atol = rtol, atol
         self.layout = layout
         self.norm = norm
+        self.on_host, self.differentiable = on_host, differentiable
 
-    @torch.no_grad()
-    def of_step(self, error: Tensor, x0: Tensor, x1: Tensor) -> float:
-        """Norm of a step's error estimate, as a host number; infinity if the attempt was not finite.
+    def of_step(self, error: Tensor, x0: Tensor, x1: Tensor) -> Scalar:
+        """Norm of a step's error estimate; infinity if the attempt was not finite.
 
         Args:
-            error: Error estimate, `[N]`.
-            x0: State before the step, `[N]`.
-            x1: State after it, `[N]`; an overflow here counts even where the estimate did not notice it.
+            error: Error estimate, `[*lead, N]`.
+            x0: State before the step, `[*lead, N]`.
+            x1: State after it, `[*lead, N]`; an overflow here counts even where the estimate did not notice it.
         """
-        x0, x1 = _at_least_float32(x0), _at_least_float32(x1)
-        error = torch.add(_at_least_float32(error), x1, alpha=0)  # 0 * inf is NaN
-        return self._measure(error, torch.maximum(x0.abs(), x1.abs()))
+        with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()):
+            x0, x1 = x0.to(wide_dtype(x0.dtype)), x1.to(wide_dtype(x1.dtype))
+            error = torch.add(error.to(wide_dtype(error.dtype)), x1, alpha=0)  # 0 * inf is NaN
+            return self._measure(error, torch.maximum(x0.abs(), x1.abs()))
 
-    @torch.no_grad()
-    def at(self, x: Tensor, vector: Tensor) -> float:
-        """Norm of a vector `[N]` in units of the tolerance at the state `x`, as a host number."""
-        return self._measure(_at_least_float32(vector), _at_least_float32(x).abs())
+    def at(self, x: Tensor, vector: Tensor) -> Scalar:
+        """Norm of a vector `[*lead, N]` in units of the tolerance at the state `x`; without gradient."""
+        with torch.no_grad():
+            found = self._measure(vector.to(wide_dtype(vector.dtype)), x.to(wide_dtype(x.dtype)).abs())
+        return found.detach() if isinstance(found, Tensor) else found
 
-    def _measure(self, vector: Tensor, magnitude: Tensor) -> float:
+    @property
+    def of_half_the_state(self) -> Scalar:
+        """About what a change of half the state measures, where the state is well above the absolute tolerance."""
+        rtol = self.rtol
+        return 0.5 / (rtol.amax(dim=-1) if isinstance(rtol, Tensor) and rtol.dim() else rtol)
+
+    def take(self, samples: Tensor) -> ErrorNorm:
+        """The norm of some of the samples, whose indices are `[m]`."""
+
+        def cut(tolerance: float | Tensor) -> float | Tensor:
+            return tolerance[samples] if isinstance(tolerance, Tensor) and tolerance.dim() > 1 else tolerance
+
+        return ErrorNorm(cut(self.rtol), cut(self.atol), self.layout, self.norm, self.on_host, self.differentiable)
+
+    def _measure(self, vector: Tensor, magnitude: Tensor) -> Scalar:
         scaled = vector / (magnitude * self.rtol + self.atol)
-        norm = rms_norm(scaled) if self.norm is None else self._own_norm(self.norm, scaled)
-        value = norm.item()  # the one host read of a step
-        return value if value == value else inf
+        if self.norm is not None:
+            norm = self._own_norm(self.norm, scaled)
+        else:
+            norm = rms_norm(scaled, dim=None if self.on_host else -1)
+        if self.on_host:
+            value: float = norm.item()  # the one host read of a step
+            return value if value == value else inf
+        norm = norm.to(time_dtype(norm.device))
+        if not self.differentiable:
+            norm = norm.detach()
+        return torch.where(torch.isnan(norm), inf, norm)
 
     def _own_norm(self, norm: Norm, scaled: Tensor) -> Tensor:
         found = norm(self.layout.unflatten(scaled, cast=False))
-        if not isinstance(found, Tensor) or found.numel() != 1 or found.is_complex():
+        lead = scaled.shape[:-1]
+        if not isinstance(found, Tensor) or found.is_complex() or found.numel() != lead.numel():
             got = f"a tensor {list(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
-            raise TypeError(f"norm: returned {got}, expected a real tensor of one element")
-        return found + (0 * scaled).abs().sum()  # a seminorm may look away from what is not finite
-
-
-def _at_least_float32(x: Tensor) -> Tensor:
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+            wanted = "one element for each sample" if lead else "one element"
+            raise TypeError(f"norm: returned {got}, expected a real tensor of {wanted}")
+        return found.reshape(lead) + (0 * scaled).abs().sum(-1)  # a seminorm may look away from what is not finite

@@ -1,19 +1,22 @@
-"""The user's vector field as the numerics see it: on flat states, checked and counted."""
+"""The user's vector field as the numerics see it: on flat states, and checked."""
 
 from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from contextlib import AbstractContextManager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from dyn_numerics.autocast import autocast_of_caller
+from dyn_numerics.ode.per_sample import PerSample
+from dyn_numerics.ode.stepper import FlatField
+from dyn_numerics.ode.times import is_differentiable
 from dyn_numerics.pytree_state import StateLayout
 
-__all__ = ["CountedField", "check_signature"]
+__all__ = ["Counter", "SampledField", "UserField", "WatchedField", "check_signature"]
 
 POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
 
@@ -59,51 +62,128 @@ def _binds(signature: inspect.Signature, count: int) -> bool:
     return True
 
 
-class CountedField:
+class SampledField(Protocol):
+    """A vector field on flat states `[*lead, N]`."""
+
+    def __call__(self, t: Tensor, x: Tensor) -> Tensor: ...
+
+    def take(self, samples: Tensor) -> SampledField:
+        """The field of some of the samples, whose indices are `[m]`."""
+
+
+class UserField:
     """A field `f(t, x, *args)` as a function of flat states, under the autocast of whoever makes this.
 
     Args:
         f: The user's field.
         args: Its extra arguments.
         layout: Layout of the state.
-
-    Attributes:
-        n_evals: Number of calls so far.
     """
 
     def __init__(self, f: Callable[..., Any], args: Sequence[Any], layout: StateLayout) -> None:
         self._f, self._args, self._layout = f, tuple(args), layout
-        self.n_evals = 0
+        self._bare = [arg.values if isinstance(arg, PerSample) else arg for arg in args]
         mixed = torch.is_autocast_enabled(layout.device.type)
-        self._autocast: Callable[[], AbstractContextManager[object]] = (
-            autocast_of_caller(layout.device.type) if mixed else nullcontext
+        self._autocast: Callable[[], AbstractContextManager[object]] | None = (
+            autocast_of_caller(layout.device.type) if mixed else None
         )
-        self._before: tuple[Tensor, int] | None = None  # the last slope, and how often it had been written to
+        self._watches = not torch.compiler.is_compiling()  # which would have to trace the counts of writes
+        self._before: tuple[Tensor | None, int] = (None, 0)  # the last slope, and how often it had been written to
+
+    def take(self, samples: Tensor) -> UserField:
+        """The field of some of the samples, whose indices are `[m]`."""
+        args = [arg.take(samples) if isinstance(arg, PerSample) else arg for arg in self._args]
+        twin = UserField(self._f, args, self._layout)
+        twin._autocast = self._autocast
+        return twin
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         """Evaluates the field.
+
+        Args:
+            t: Time, `[*lead]`.
+            x: State, `[*lead, N]`.
 
         Raises:
             TypeError: If it returns another structure or dtype than the state's.
             ValueError: If it returns another shape or device, or writes into the state or into what it returned before.
         """
-        self.n_evals += 1
-        writes = _writes(x)
-        with self._autocast():
-            slope = self._f(t, self._layout.unflatten(x), *self._args)
-        if _writes(x) != writes:
-            raise ValueError("f: changed the state x in place, expected it to be left alone; try x = x.clone() first")
-        if self._before is not None and _writes(self._before[0]) != self._before[1]:
-            raise ValueError(
-                "f: wrote into the tensor that it returned before, expected a new one from every call; "
-                "return a copy, as in out.clone()"
-            )
-        self._layout.check("f", slope)
-        flat = self._layout.flatten(slope)
-        self._before = flat, _writes(flat)
+        layout, bare = self._layout, self._layout.is_single_tensor
+        if bare and t.dim():
+            t = t.reshape(*t.shape, *[1] * len(layout.shapes[0]))
+        state = layout.unflatten(x)
+        writes = self._writes(x)
+        if self._autocast is None:
+            slope = self._f(t, state, *self._bare)
+        else:
+            with self._autocast():
+                slope = self._f(t, state, *self._bare)
+        if not (
+            bare
+            and isinstance(slope, Tensor)
+            and slope.shape == state.shape
+            and slope.dtype == state.dtype
+            and slope.device == state.device
+        ):
+            layout.check("f", slope, x.shape[:-1])
+        flat = layout.flatten(slope)
+        if self._watches:
+            if self._writes(x) != writes:
+                raise ValueError(
+                    "f: changed the state x in place, expected it to be left alone; try x = x.clone() first"
+                )
+            before, count = self._before
+            if before is not None and before._version != count:
+                raise ValueError(
+                    "f: wrote into the tensor that it returned before, expected a new one from every call; "
+                    "return a copy, as in out.clone()"
+                )
+            self._before = (None, 0) if flat.is_inference() else (flat, flat._version)
         return flat
 
+    def _writes(self, x: Tensor) -> int:
+        """How often a tensor or a view of it has been written to; what does not count that is taken as it is."""
+        return x._version if self._watches and not x.is_inference() else 0
 
-def _writes(x: Tensor) -> int:
-    """How often a tensor or a view of it has been written to; inference tensors do not count."""
-    return 0 if x.is_inference() else x._version
+
+class WatchedField:
+    """A field without gradient that notices whether it has one: then the solve has to be repeated with it.
+
+    Args:
+        f: The field.
+        differentiable: Whether that is known already.
+
+    Attributes:
+        differentiable: Whether any value so far could be differentiated.
+    """
+
+    def __init__(self, f: SampledField, differentiable: bool) -> None:
+        self._f = f
+        self.differentiable = differentiable
+
+    def take(self, samples: Tensor) -> WatchedField:
+        """The field of some of the samples, whose indices are `[m]`."""
+        return WatchedField(self._f.take(samples), self.differentiable)
+
+    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
+        """Evaluates the field; with gradient only until it is known to have one."""
+        with torch.set_grad_enabled(not self.differentiable):
+            slope = self._f(t, x)
+            self.differentiable = self.differentiable or is_differentiable(slope)
+        return slope.detach()
+
+
+class Counter:
+    """Counts the calls of a field.
+
+    Attributes:
+        calls: Number of calls so far.
+    """
+
+    def __init__(self, f: FlatField) -> None:
+        self._f = f
+        self.calls = 0
+
+    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
+        self.calls += 1
+        return self._f(t, x)

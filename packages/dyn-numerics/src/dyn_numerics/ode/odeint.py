@@ -3,36 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from dyn_numerics.autocast import without_autocast
-from dyn_numerics.ode.arguments import (
-    check_initial_state,
-    choose_controller,
-    extra_arguments,
-    flat_tolerance,
-    step_grid,
-    step_limit,
-    time_span,
-)
-from dyn_numerics.ode.attempt import Problem, initial_state
+from dyn_numerics.dtypes import real_dtype, wide_dtype
+from dyn_numerics.ode import compiled_loop, eager_loop
+from dyn_numerics.ode.arguments import refuse_compiled
+from dyn_numerics.ode.attempt import Problem, State, initial_state, status_code
+from dyn_numerics.ode.callbacks import Callbacks, TellCallbacks
 from dyn_numerics.ode.controllers.controller import Controller
-from dyn_numerics.ode.eager_loop import Outcome, solve
-from dyn_numerics.ode.error_norm import ErrorNorm
-from dyn_numerics.ode.flat_field import CountedField, check_signature
-from dyn_numerics.ode.save import Saved, SaveDense, Saver, SaveSteps, SaveTimes
+from dyn_numerics.ode.diagnosis import diagnose
+from dyn_numerics.ode.flat_field import WatchedField
+from dyn_numerics.ode.observer import Observer
+from dyn_numerics.ode.posed import Posed, pose
+from dyn_numerics.ode.rows import BufferRows, ListRows, Rows
+from dyn_numerics.ode.save import Saved, SaveDense, SaveGrid, Saver, SaveSteps, SaveTimes
 from dyn_numerics.ode.solution import Solution
+from dyn_numerics.ode.step_record import RecordSteps, replay
 from dyn_numerics.ode.stepper import Stepper
-from dyn_numerics.ode.steppers.by_name import stepper as stepper_by_name
-from dyn_numerics.ode.times import Clock, is_differentiable, state_time
-from dyn_numerics.pytree_state import StateLayout
+from dyn_numerics.ode.times import is_differentiable, state_time
+from dyn_numerics.progress import ProgressBar, ShowProgress, progress_bar
 from dyn_numerics.statistics import Statistics
 from dyn_numerics.status import Status
+from dyn_numerics.transforms import any_lane, under_transform
 
-__all__ = ["odeint"]
+__all__ = ["odeint", "solve_compiled"]
 
 
 def odeint(
@@ -45,17 +44,26 @@ def odeint(
     atol: float | Tensor = 1e-6,
     args: Sequence[Any] = (),
     step_size: float | None = None,
+    stepping: Literal["joint", "per_sample"] = "joint",
     controller: Controller | None = None,
     save: Literal["t_span", "steps", "dense"] = "t_span",
     max_steps: int | None = None,
+    compact: bool = False,
+    progress: bool | ProgressBar | None = None,
+    callbacks: Callbacks | None = None,
     throw: bool = True,
 ) -> Solution:
     """Solves `dx/dt = f(t, x, *args)` from `x(t_span[0]) = x0`.
 
-    The whole state, a batch included, is one problem with one step size. Adaptive methods land on the end of `t_span`,
-    never evaluate `f` outside it, and interpolate the outputs in between, so that the number of evaluations does not
-    depend on the number of outputs. Gradients flow through the accepted steps to `x0`, `args`, `t_span` and whatever
-    `f` and a trainable solver depend on, as anywhere in PyTorch; step sizes are constants to them.
+    The whole state is one problem with one step size, or every sample of a batch is one of its own. Adaptive methods land
+    on the end of `t_span`, never evaluate `f` outside it, and interpolate the outputs in between, so that the number of
+    evaluations does not depend on the number of outputs. Gradients flow through the accepted steps to `x0`, `args`,
+    `t_span` and whatever `f` and a trainable solver depend on, as anywhere in PyTorch; step sizes are constants to them.
+
+    Inside `torch.compile(fullgraph=True)` (torch 2.13 or newer) the whole solve becomes one program, without gradient:
+    `dyn_sensitivity.odeint` has one. Times and tolerances given as tensors do not recompile when their values change,
+    Python numbers do. Such a program cannot raise: look at `Solution.status`, or call `raise_if_failed()` outside.
+    Under `torch.func` (`vmap`, `jvp`, `vjp`, `jacrev`, `jacfwd`) a failed solve has NaN outputs as well.
 
     Args:
         f: Vector field. Called with `t`, `[]` in the real dtype and on the device of the state, and the state; returns
@@ -64,7 +72,8 @@ def odeint(
         x0: Initial state: a tensor of any shape or a pytree of tensors, real or complex, float64 to float16. `f` receives
             its leaves contiguous, whatever their memory format was.
         t_span: Output times `[T]`, strictly increasing or decreasing, a sequence of numbers or a floating tensor. The
-            solve runs from the first to the last; a span of no length returns `x0`.
+            solve runs from the first to the last; a span of no length returns `x0`. With `stepping="per_sample"` also
+            `[T, batch]`: every sample has times of its own, in its own direction, and repeating the end pads short ones.
         solver: Name of a method (`"euler"`, `"midpoint"`, `"heun"`, `"ralston"`, `"rk4"` with fixed steps; `"bosh3"`,
             `"dopri5"`, `"tsit5"` with adaptive ones) or a `Stepper`.
         rtol: Relative tolerance of the local error, without unit: a positive number, or a tensor that broadcasts
@@ -72,13 +81,20 @@ def odeint(
         atol: Absolute tolerance of the local error, in state units; as `rtol`.
         args: Further arguments of `f`, of any type.
         step_size: Magnitude of fixed steps, in time units: the solve steps on `t0 + i * step_size` and interpolates
-            the outputs (with gradients to `t_span` also those on a step, which may take one evaluation more). By default
-            fixed-step methods step on `t_span` itself.
+            the outputs. By default fixed-step methods step on `t_span` itself.
+        stepping: `"joint"`: one step size for the whole state, and `t` reaches `f` as `[]`. `"per_sample"`: every leaf
+            leads with a batch, and each sample is a problem of its own, with its own steps, status and statistics, whose
+            result does not depend on its neighbours. `t` then reaches `f` as `[batch, 1, ...]`, broadcasting against a
+            tensor state, or as `[batch]` with a pytree. With gradients the accepted steps are computed a second time.
         controller: Step-size control; `PIDController()` by default where the method has an error estimate.
         save: What to keep: the states at `t_span`; `"steps"`, those at the ends of the accepted steps; or `"dense"`,
             the states at `t_span` and `Solution.dense`, the solution as a function of time.
         max_steps: Greatest number of attempted steps over the whole solve; by default 10^5 for adaptive steps and none
             for fixed ones.
+        compact: With `"per_sample"`, whether samples that have ended leave the batch whenever they are half of it; what
+            belongs to samples in `args` then has to be a `PerSample`. Not with gradients, whose second pass is whole.
+        progress: True for a tqdm bar, or an object with `update(n)`, told which share of the span was solved.
+        callbacks: Functions that are called after attempts.
         throw: Whether a solve that does not reach its end raises. If not, `Solution.status` tells, and the outputs that
             were not reached are NaN.
 
@@ -102,79 +118,180 @@ def odeint(
     References:
         Hairer, Norsett, Wanner: Solving Ordinary Differential Equations I, 2nd ed., chapter II.
     """
-    args = extra_arguments(args)
-    check_signature(f, len(args))
-    layout = check_initial_state(x0)
-    t, inner, times = time_span(t_span, layout)
-    stepper = stepper_by_name(solver)
-    controller = choose_controller(controller, stepper, step_size)
-    norm = ErrorNorm(
-        flat_tolerance("rtol", rtol, layout), flat_tolerance("atol", atol, layout), layout, controller.norm
+    posed = pose(
+        f,
+        x0,
+        t_span,
+        solver=solver,
+        rtol=rtol,
+        atol=atol,
+        args=args,
+        step_size=step_size,
+        stepping=stepping,
+        controller=controller,
+        save=save,
+        max_steps=max_steps,
     )
-    limit = step_limit(max_steps, controller.adaptive)
-    if save not in ("t_span", "steps", "dense"):
-        raise ValueError(f"save: got {save!r}, expected 't_span', 'steps' or 'dense'")
+    if compact and stepping == "joint":
+        raise ValueError("compact: got True with stepping='joint', where the batch is one problem; try 'per_sample'")
+    if torch.compiler.is_compiling():
+        refuse_compiled(save=save, progress=progress, callbacks=callbacks, compact=compact)
+        return _solve_without_gradient(posed)
+    bar = progress_bar(progress)
+    watchers: list[Observer] = [] if callbacks is None else [TellCallbacks(callbacks, posed.layout)]
+    shown = None if bar is None else ShowProgress(bar)
+    if shown is not None:
+        watchers.append(shown)
 
-    field = CountedField(f, args, layout)
-    start = layout.flatten(x0)
-    if controller.adaptive:
-        grid, marks = [times[0], times[-1]], inner[[0, -1]]
-    else:
-        grid, marks = step_grid(times, inner, step_size, limit)
-    has_length = times[0] != times[-1]
-    differentiable = is_differentiable(inner)
-    clock = Clock(
-        start=times[0],
-        targets=grid[1:] if has_length else [],
-        differentiable=marks if has_length and differentiable else None,
-    )
-    # A grid of steps moves with its ends, not with the outputs that lie on it.
-    own = [times[0], times[-1]] if differentiable and step_size is not None else grid
-    lands_on_times = not controller.adaptive and set(times) <= set(own)
-    first = start.expand(times.count(times[0]), -1)  # [m, N]
-    if differentiable and not has_length:  # no step is taken that would move with the times
-        slope = field(state_time(times[0], start), start)
-        first = start + (inner - inner[0]).to(start.dtype.to_real()).unsqueeze(1) * slope
-    outputs = SaveTimes(times, inner, first, lands_on_times, differentiable)
-    steps = SaveSteps(clock.at(times[0]), start, inner)
-    saver: Saver = {"t_span": outputs, "steps": steps, "dense": SaveDense(outputs, steps)}[save]
-
-    problem = Problem(field, stepper, controller, clock, norm)
-    with without_autocast(layout.device.type):
-        outcome = solve(problem, initial_state(problem, start), [saver], limit)
-        solution = _solution(outcome, saver.result(layout), field.n_evals, layout, t, save == "steps")
-    return solution.raise_if_failed() if throw else solution
+    problem = posed.problem
+    with without_autocast(posed.layout.device.type):
+        if problem.branches:
+            state, saved, n_evals = _solve_branching(posed, watchers)
+        else:
+            state, saved, n_evals = _solve_selecting(posed, watchers, compact)
+        if problem.clock.differentiable is not None:
+            saved, more = _move_where_standing(posed, saved)
+            n_evals += more
+        code = status_code(problem, state)
+        if posed.is_readable:
+            code, more = diagnose(problem, state, code)
+            n_evals += more
+        solution = pack(posed, state, saved, code, n_evals)
+    if shown is not None:
+        shown.close(solution)
+    return solution.raise_if_failed() if throw and posed.is_readable else solution
 
 
-def _solution(
-    outcome: Outcome, saved: Saved, n_evals: int, layout: StateLayout, t: Tensor, own_times: bool
-) -> Solution:
+Solved = tuple[State, Saved, Any]
+"""The last state, what was kept, and the calls of `f`."""
+
+
+def _solve_branching(posed: Posed, watchers: Sequence[Observer]) -> Solved:
+    """One problem, in Python: only accepted steps stay in the graph."""
+    problem, start = posed.problem, posed.start
+    saver = _saver(posed, problem, start, ListRows(posed.times))
+    state, first_evals = initial_state(problem, start)
+    state, n_evals = eager_loop.solve(problem, state, [saver, *watchers])
+    return state, saver.result(state.x, _succeeded(problem, state)), first_evals + n_evals
+
+
+def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool) -> Solved:
+    """Many problems in Python: without gradient first, then, if somebody wants it, the accepted steps again with it."""
+    problem, start, t = posed.problem, posed.start, posed.times
+    known = posed.save != "t_span" or under_transform() or is_differentiable(start)
+    known = known or problem.clock.differentiable is not None
+    known = known or (torch.is_grad_enabled() and any(p.requires_grad for p in problem.stepper.parameters()))
+    field = WatchedField(problem.f, known)
+    values = replace(problem, f=field, clock=problem.clock.without_gradient())
+    record = RecordSteps() if known or torch.is_grad_enabled() else None
+    saver = None if known else _saver(posed, values, start.detach(), _buffers(posed))
+    observers: list[Observer] = [observer for observer in (saver, record) if observer is not None]
+    with torch.no_grad():
+        state, first_evals = initial_state(values, start.detach())
+        state, n_evals = eager_loop.solve(values, state, [*observers, *watchers], compact)
+    n_evals += first_evals
+    if saver is not None and not field.differentiable:
+        return state, saver.result(state.x, _succeeded(problem, state)), n_evals
+    if record is None:  # a forward-mode derivative that only the field knows of, outside of grad mode
+        with torch.enable_grad():
+            return _solve_selecting(posed, watchers, compact)
+    saver = _saver(posed, problem, start, ListRows(t))
+    x, more_evals = replay(problem, record.result(state), start, [saver])
+    return state._replace(x=x), saver.result(x, _succeeded(problem, state)), n_evals + more_evals
+
+
+def _solve_without_gradient(posed: Posed) -> Solution:
+    """One or many problems inside of torch.compile."""
+    f, start = posed.problem.f, posed.start
+    if torch.is_grad_enabled() and (start.requires_grad or f(state_time(posed.times[0], start), start).requires_grad):
+        raise ValueError(
+            "x0, f: got something that requires a gradient, and odeint of dyn_numerics has no gradient inside "
+            "torch.compile; use dyn_sensitivity.odeint, or torch.no_grad()"
+        )
+    with torch.no_grad():
+        return solve_compiled(posed)
+
+
+def solve_compiled(posed: Posed, observers: Sequence[Observer] = ()) -> Solution:
+    """Solves inside of torch.compile, without gradient.
+
+    Args:
+        posed: The problem.
+        observers: Told of every attempt, besides what keeps the outputs.
+    """
+    start = posed.start.detach()
+    values = replace(posed.problem, clock=posed.problem.clock.without_gradient())
+    with without_autocast(posed.layout.device.type):
+        saver = _saver(posed, values, start, _buffers(posed))
+        state, first_evals = initial_state(values, start)
+        state, n_evals = compiled_loop.solve(values, state, [saver, *observers])
+        saved = saver.result(state.x, _succeeded(values, state), n_evals)
+        return pack(posed, state, saved, status_code(values, state), n_evals + first_evals)
+
+
+def _saver(posed: Posed, problem: Problem, start: Tensor, rows: Rows) -> Saver:
+    """What keeps the things that the user wants, in rows of its own kind."""
+    clock, t = problem.clock, posed.times
+    outputs: Saver = SaveGrid(t, start, rows) if clock.lands_on_times else SaveTimes(clock, t, start, rows)
+    if posed.save == "t_span":
+        return outputs
+    steps = SaveSteps(clock.first, start, t)
+    return steps if posed.save == "steps" else SaveDense(outputs, steps, posed.layout)
+
+
+def _buffers(posed: Posed) -> BufferRows:
+    """Rows for the outputs of a loop that selects."""
+    size, dtype, of_time = posed.layout.size, posed.layout.dtype, posed.times.dtype
+    columns: list[tuple[tuple[int, ...], torch.dtype]] = [((size,), dtype)]
+    if not posed.problem.clock.lands_on_times:
+        degree = posed.problem.stepper.dense_degree
+        columns = [((), of_time), ((), of_time), ((degree + 1, size), wide_dtype(dtype))]
+    return BufferRows(posed.times.detach(), columns)
+
+
+def _succeeded(problem: Problem, state: State) -> Tensor:
+    """Where the end was reached, `[*lead]`."""
+    return torch.as_tensor(state.t == problem.clock.end, device=state.x.device)
+
+
+def _move_where_standing(posed: Posed, saved: Saved) -> tuple[Saved, int]:
+    """Lets outputs of spans of no length move with their times, which no step does; and the calls of `f` it takes."""
+    start, t = posed.start, posed.times
+    standing = (t[0] == t[-1]).detach()
+    if not any_lane(standing):
+        return saved, 0
+    slope = posed.problem.f(state_time(t[0].detach(), start), start)
+    moved = start + (t - t[0]).to(real_dtype(start.dtype)).unsqueeze(-1) * slope
+    return saved._replace(x=torch.where(standing.unsqueeze(-1), moved, saved.x)), 1
+
+
+def pack(posed: Posed, state: State, saved: Saved, status: Any, n_evals: Any) -> Solution:
     """Packs what a solve found.
 
     Args:
-        outcome: How it ended.
+        posed: The problem.
+        state: The last state.
         saved: What was kept.
+        status: Code of how it ended.
         n_evals: Calls of `f`.
-        layout: Layout of the state.
-        t: Output times as the user gets them back.
-        own_times: Whether other times were saved, which the user gets back in the dtype of those.
     """
-    status, t_reached, x = outcome.status, outcome.state.t, saved.x
-    known = layout.finite(x.detach()).cumprod(0).bool()  # [T]
-    if not bool(known.all()) and (status.is_success or not bool(torch.isfinite(outcome.state.x.detach()).all())):
-        # Nobody judged the steps, or the field at the end of the last one, which only its interpolant needs.
-        status = Status.NON_FINITE
-        t_reached = saved.t[known.sum() - 1].item()
-        x = torch.where(known.unsqueeze(1), x, torch.nan)
-    counts = [n_evals, outcome.n_accepted + outcome.n_rejected, outcome.n_accepted, outcome.n_rejected, n_evals]
-    *stats, code = torch.tensor([*counts, status.code], device=layout.device).unbind()
-    t_last, dt_last = torch.tensor([t_reached, outcome.dt], dtype=saved.t.dtype, device=layout.device).unbind()
+    layout, x, device = posed.layout, saved.x, posed.layout.device
+    counts = [n_evals, state.n_steps, state.n_accepted, state.n_steps - state.n_accepted, state.n_active_evals]
+    stats = [torch.as_tensor(count, device=device) for count in counts]
+    code = torch.as_tensor(status, device=device)
+    t_reached, dt_last = (torch.as_tensor(v, dtype=saved.t.dtype, device=device) for v in (state.t, state.taken))
+    # Nobody judges fixed steps on the host, or the field at the end of the last one, which only its interpolant needs.
+    known = layout.finite(x.detach()).cumprod(0).bool()  # [T, *lead]
+    overflowed = ~torch.isfinite(state.x.detach()).all(dim=-1)
+    lost = ~known.all(dim=0) & ((code == Status.SUCCESS.code) | overflowed)
+    last = (known.sum(0) - 1).clamp(min=0)
+    t_known = saved.t.detach().gather(0, last.unsqueeze(0)).squeeze(0)
     return Solution(
-        t=saved.t.to(t.dtype) if own_times else t,
-        x=layout.unflatten(x),
+        t=saved.t.to(posed.t.dtype) if posed.save == "steps" else posed.t,
+        x=layout.unflatten(torch.where((lost & ~known).unsqueeze(-1), torch.nan, x)),
         stats=Statistics(*stats),
-        status_code=code,
-        t_reached=t_last,
-        dt_last=dt_last,
+        status_code=torch.where(lost, Status.NON_FINITE.code, code),
+        t_reached=torch.where(lost, t_known, t_reached.detach()),
+        dt_last=dt_last.detach(),
         dense=saved.dense,
     )

@@ -20,8 +20,11 @@ __all__ = ["Solution"]
 class Solution:
     """The solution of an initial value problem; unpacks as `t, x = odeint(...)`.
 
+    What is said of one problem holds for every sample under `stepping="per_sample"`, where `[]` is `[batch]`.
+
     Attributes:
-        t: Output times, `[T]`, in the user's time unit.
+        t: Output times, `[T]`, or `[T, batch]` if they were given so, in the user's time unit. With `save="steps"` the
+            ends of the accepted steps, `[n + 1]`, or `[n + 1, batch]` with every column filled up with its last one.
         x: States there, `[T, *x0.shape]` in the structure of `x0`; NaN where the solve did not get.
         stats: What the solve cost.
         status_code: How it ended, int64 `[]`; `status` reads it.
@@ -50,17 +53,21 @@ class Solution:
         return iter((self.t, self.x))
 
     @property
-    def status(self) -> Status:
-        """How the solve ended, as a sentence with a remedy."""
-        return Status.from_code(int(self.status_code.item()))
+    def status(self) -> Status | list[Status]:
+        """How the solve ended, as a sentence with a remedy; under `stepping="per_sample"` a list, one for each sample."""
+        statuses = self._statuses()
+        return statuses if self.status_code.dim() else statuses[0]
 
     def raise_if_failed(self) -> Solution:
         """Returns the solution itself.
 
         Raises:
-            SolverError: If the solve did not reach its end; the error carries this solution.
+            SolverError: If the solve, or that of a sample, did not reach its end; the error carries this solution.
         """
-        status = self.status
-        if not status.is_success:
-            raise solver_error(status, self)
+        if bool((self.status_code != Status.SUCCESS.code).any()):
+            raise solver_error(self._statuses(), self)
         return self
+
+    def _statuses(self) -> list[Status]:
+        codes: list[int] = self.status_code.reshape(-1).tolist()
+        return [Status.from_code(code) for code in codes]

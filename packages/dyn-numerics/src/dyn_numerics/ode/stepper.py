@@ -1,7 +1,8 @@
 """The interface of a numerical method: one step from t0 to t1.
 
-A stepper is pure. It works on flat states `[N]`, is handed whatever it wants to remember as `carry`, and never learns
-why the step is taken, whether it will be accepted or who differentiates it.
+A stepper is pure. It works on flat states `[*lead, N]`, where `lead` is `[]` for one problem and `[batch]` for one in
+every row, is handed whatever it wants to remember as `carry`, and never learns why the step is taken, whether it will be
+accepted or who differentiates it.
 """
 
 from __future__ import annotations
@@ -12,53 +13,59 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from dyn_numerics.ode.scalar import Scalar
+from dyn_numerics.ode.scalar import Flag, Scalar
 
 __all__ = ["FlatField", "Step", "Stepper"]
 
 FlatField = Callable[[Tensor, Tensor], Tensor]
-"""A vector field `f(t, x)` on flat states `[N]`; `t` is `[]` in the real dtype of the state."""
+"""A vector field `f(t, x)` on flat states `[*lead, N]`; `t` is `[*lead]` in the real dtype of the state."""
 
 
 class Step(NamedTuple):
     """What one step found.
 
     Attributes:
-        x: State at `t1`, `[N]`.
-        error: Estimate of the local error of `x`, `[N]` in state units, or None when the method has none.
+        x: State at `t1`, `[*lead, N]`.
+        error: Estimate of the local error of `x`, `[*lead, N]` in state units, or None when the method has none.
         carry: What the next step wants to know when this one is accepted.
         retry: What a shorter step from the same start wants to know when this one is rejected.
-        stages: Field evaluations of the step in the method's own order, `[s, N]`, float32 at least; the first is at its
-            start.
+        stages: What `interpolant` and `stiffness` want to know of the step; the method's own.
+        failed: Whether the step found no solution, as an implicit method may; it is rejected then.
     """
 
     x: Tensor
     error: Tensor | None
     carry: Any
     retry: Any
-    stages: Tensor
+    stages: Any
+    failed: Flag = False
 
 
 class Stepper(nn.Module, ABC):
     """A one-step method. Subclass it to plug in your own, neural or not.
 
+    `carry` and `retry` are a tensor, None or a tuple of such. Tensors whose first dimensions are `lead` belong to the
+    problems; a loop that selects picks `carry` or `retry` for each of them, so both have the same structure.
+
     Attributes:
         order: Order of convergence of the solution.
         error_order: Order of the error estimate's lower solution, so that the estimate is O(dt^(error_order + 1));
             None when the method has no estimate and steps on a fixed grid.
+        dense_degree: Degree of the polynomial that `interpolant` returns; 3 unless a method sets another.
     """
 
     order: int
     error_order: int | None = None
+    dense_degree: int = 3
 
     def init(self, f: FlatField, t: Tensor, x: Tensor, slope: Tensor | None) -> Any:
         """Makes the first `carry`; evaluates `f` only if the method wants its value and nobody has it.
 
         Args:
             f: Vector field `f(t, x)` on flat states.
-            t: Start time, `[]` in the state's real dtype.
-            x: Start state, `[N]`.
-            slope: `f(t, x)`, `[N]`, if it has been evaluated already.
+            t: Start time, `[*lead]` in the state's real dtype.
+            x: Start state, `[*lead, N]`.
+            slope: `f(t, x)`, `[*lead, N]`, if it has been evaluated already.
         """
         return None
 
@@ -67,23 +74,47 @@ class Stepper(nn.Module, ABC):
         """Takes one step.
 
         Args:
-            f: Vector field `f(t, x)` on flat states; `t` is `[]` in the state's real dtype.
-            t0: Start of the step, a host number or a float64 tensor `[]`.
+            f: Vector field `f(t, x)` on flat states; `t` is `[*lead]` in the state's real dtype.
+            t0: Start of the step, a host number or a float64 tensor `[*lead]`.
             t1: End of the step; earlier than `t0` in reversed time. `f` is not evaluated outside `[t0, t1]`.
-            x: State at `t0`, `[N]`.
+            x: State at `t0`, `[*lead, N]`.
             carry: From `init`, or from the step before.
         """
 
+    def inverse_step(self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor, carry: Any) -> tuple[Tensor, Any]:
+        """Undoes `step` exactly: returns state and carry at `t0` from those at `t1`.
+
+        Raises:
+            TypeError: If the method is not reversible.
+        """
+        raise TypeError(f"solver: got {self}, which has no exact inverse step, expected a reversible method")
+
+    def measure_error(self, step: Step, norm: Callable[[Tensor], Scalar]) -> Scalar:
+        """Size of the step's error in units of the tolerance; a method with several estimates combines them here.
+
+        Args:
+            step: The step; its `error` is not None.
+            norm: Measures an estimate `[*lead, N]` in units of the tolerance.
+        """
+        return norm(step.error)  # type: ignore[arg-type]
+
+    def stiffness(self, t0: Scalar, t1: Scalar, x0: Tensor, step: Step) -> Tensor | None:
+        """Estimates `|dt|` times the largest eigenvalue of the field's Jacobian from a step, `[*lead]`, if it can.
+
+        An explicit method is at the edge of its stability where this is about 3.
+        """
+        return None
+
     @abstractmethod
     def complete(self, f: FlatField, t1: Scalar, step: Step) -> Step:
-        """Adds to an accepted step what `interpolant` needs (for example `f` at its end) and a step does without.
+        """Adds to a step what `interpolant` needs (for example `f` at its end) and a step does without.
 
         An evaluation made here must be reused by the next step, through `carry`.
         """
 
     @abstractmethod
     def interpolant(self, t0: Scalar, t1: Scalar, x0: Tensor, step: Step) -> Tensor:
-        """Coefficients `[p + 1, N]` of the solution over a completed step, as a polynomial in (t - t0) / (t1 - t0).
+        """Coefficients `[*lead, dense_degree + 1, N]` of a completed step, as a polynomial in (t - t0) / (t1 - t0).
 
         They are in the state's dtype or a wider one.
         """

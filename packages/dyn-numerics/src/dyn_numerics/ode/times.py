@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 from torch.autograd.forward_ad import unpack_dual
 
-from dyn_numerics.ode.scalar import Scalar
+from dyn_numerics.dtypes import real_dtype
+from dyn_numerics.ode.scalar import Scalar, where
 
 __all__ = ["Clock", "host_numbers", "is_differentiable", "state_time", "time_dtype"]
 
@@ -19,57 +21,131 @@ def time_dtype(device: torch.device) -> torch.dtype:
 
 
 def state_time(t: Scalar, x: Tensor) -> Tensor:
-    """The time as `f` receives it: `[]`, in the real dtype and on the device of the state `x`."""
-    dtype = x.dtype.to_real()
+    """The time as `f` receives it: `[*lead]`, in the real dtype and on the device of the states `x`, `[*lead, N]`."""
+    dtype = real_dtype(x.dtype)
     if isinstance(t, Tensor):
         return t.to(dtype=dtype, device=x.device)
     return torch.full((), t, dtype=dtype, device=x.device)
 
 
-def host_numbers(t: Tensor) -> list[float]:
-    """Times `[T]` as host numbers, in one read."""
+def host_numbers(t: Tensor) -> Any:
+    """Times `[T, ...]` as nested lists of host numbers, in one read."""
     t = t.detach().cpu()
     try:
-        numbers: list[float] = t.tolist()
+        return t.tolist()
     except RuntimeError:  # torch 2.8 lists no tensor that torch.func wraps, but reads its elements
-        numbers = [element.item() for element in t]
-    return numbers
+        return [host_numbers(element) if element.dim() else element.item() for element in t]
 
 
 def is_differentiable(t: Tensor) -> bool:
     """Whether somebody wants derivatives with respect to times, in reverse or forward mode."""
-    dual = unpack_dual(t)  # type: ignore[no-untyped-call]
-    return (t.requires_grad and torch.is_grad_enabled()) or dual.tangent is not None
+    if t.requires_grad and torch.is_grad_enabled():
+        return True
+    return not torch.compiler.is_compiling() and unpack_dual(t).tangent is not None  # type: ignore[no-untyped-call]
 
 
 class Clock:
-    """The times that a solve starts from and must land on, as host numbers and, for gradients, as tensors.
+    """The times that a solve starts from, must land on and ends with: host numbers, or tensors `[*lead]`.
 
-    Control compares host numbers. A step receives the same number, or, where gradients to the times are wanted, a
-    tensor: the target itself at a target, and elsewhere the number plus the (zero) displacement of the start. So a step
-    of chosen size moves along with the start, and one that lands on a target depends on it.
+    Control compares these. A step receives the same number, or, where gradients to the times are wanted, a tensor: the
+    output time itself where the clock lands on it, and elsewhere the number plus the (zero) displacement of the start. So
+    a step of chosen size moves along with the start, and one that lands on an output time depends on it.
 
     Args:
-        start: Start time.
-        targets: Times to land on, in the order of the solve; none when the span has no length.
-        differentiable: The start and the targets as tensors `[1 + len(targets)]`, or None when nobody wants gradients.
+        times: Output times, without gradient: a list of host numbers, or a tensor `[T, *lead]`.
+        step: Magnitude of the steps of a grid from the start, or None.
+        lands_on_times: Whether the solve lands on every output time; otherwise it lands on the grid if there is one, and
+            on the end.
+        differentiable: The output times as a tensor `[T, *lead]` with gradient, or None when nobody wants it.
 
     Attributes:
+        start: Start time.
+        end: End of the solve.
         direction: 1.0 forward, -1.0 in reversed time.
     """
 
-    def __init__(self, start: float, targets: Sequence[float], differentiable: Tensor | None) -> None:
-        self.start = start
-        self.targets = list(targets)
-        self.direction = -1.0 if self.targets and self.targets[-1] < start else 1.0
-        self._marks: dict[float, Tensor] | None = None
-        if differentiable is not None:
-            self._marks = dict(zip([start, *self.targets], differentiable.unbind(), strict=True))
-            self._displacement = differentiable[0] - differentiable[0].detach()
+    def __init__(
+        self,
+        times: Sequence[float] | Tensor,
+        step: float | None,
+        lands_on_times: bool,
+        differentiable: Tensor | None = None,
+    ) -> None:
+        self.times, self.step, self.lands_on_times = times, step, lands_on_times
+        self.differentiable = differentiable
+        self.start: Scalar = times[0]
+        self.end: Scalar = times[-1]
+        self.direction: Scalar
+        if isinstance(times, Tensor):
+            self.start, self.end = (
+                times[0].clone(),
+                times[-1].clone(),
+            )  # a compiled loop refuses tensors that share memory
+            self.direction = torch.where(self.end < self.start, -torch.ones_like(self.end), torch.ones_like(self.end))
+        else:
+            self.direction = -1.0 if self.end < self.start else 1.0
 
-    def at(self, t: float) -> Scalar:
-        """The time that a step receives for the host number `t`."""
-        if self._marks is None:
+    @property
+    def has_grid(self) -> bool:
+        """Whether there are times to land on before the end."""
+        return self.lands_on_times or self.step is not None
+
+    def target(self, reached: int | Tensor) -> Scalar:
+        """The time to land on after so many targets have been reached."""
+        if self.lands_on_times:
+            return _at(self.times, reached + 1)
+        if self.step is None:
+            return self.end
+        count = (reached + 1).to(self.times.dtype) if isinstance(reached, Tensor) else reached + 1  # type: ignore[union-attr]
+        offset: Scalar = count * self.step
+        left = (self.end - self.start) * self.direction - offset
+        # A last step of rounding errors alone is left out.
+        return where(left > 1e-10 * offset, self.start + self.direction * offset, self.end)
+
+    @property
+    def first(self) -> Scalar:
+        """The start as the first step receives it."""
+        return self.start if self.differentiable is None else self.differentiable[0]
+
+    def start_of_step(self, t: Scalar, reached: int | Tensor) -> Scalar:
+        """The start of a step as the step receives it.
+
+        Args:
+            t: The start, as control knows it.
+            reached: Number of targets that have been reached.
+        """
+        marks = self.differentiable
+        if marks is None:
             return t
-        mark = self._marks.get(t)
-        return t + self._displacement if mark is None else mark
+        return _at(marks, reached) if self.lands_on_times else t + (marks[0] - marks[0].detach())
+
+    def end_of_step(self, t1: Scalar, reached: int | Tensor) -> Scalar:
+        """The end of a step as the step receives it.
+
+        Args:
+            t1: The end, as control knows it.
+            reached: Number of targets that had been reached before the step.
+        """
+        marks = self.differentiable
+        if marks is None:
+            return t1
+        moved = t1 + (marks[0] - marks[0].detach())
+        if self.lands_on_times:
+            return where(t1 == self.target(reached), _at(marks, reached + 1), moved)
+        return where(t1 == self.end, marks[-1], moved)
+
+    def without_gradient(self) -> Clock:
+        """The same clock for a loop that nobody differentiates."""
+        return Clock(self.times, self.step, self.lands_on_times)
+
+    def take(self, samples: Tensor) -> Clock:
+        """The clock of some of the samples, whose indices are `[m]`."""
+        return Clock(self.times[:, samples], self.step, self.lands_on_times)  # type: ignore[call-overload]
+
+
+def _at(times: Sequence[float] | Tensor, index: int | Tensor) -> Scalar:
+    """The time at an index, the last one beyond the end."""
+    last = len(times) - 1
+    if isinstance(index, Tensor):
+        return times.gather(0, index.clamp(max=last).unsqueeze(0)).squeeze(0)  # type: ignore[union-attr]
+    return times[min(index, last)]

@@ -26,7 +26,7 @@ def test_within_the_span(span, rate, x0, counted):
 def test_costs_two_evaluations_at_the_start_and_a_step_away(counted, growth):
     f = counted(growth)
     odeint(f, torch.ones(1).double(), [2.0, 3.0], solver="dopri5", max_steps=1, throw=False)
-    assert f.calls == 2 + 6
+    assert f.calls == 2 + 6 + 3 * 6  # and three steps that look for the cause of the failure
     assert f.times[0] == 2
     assert 2 < f.times[1] < 3
 

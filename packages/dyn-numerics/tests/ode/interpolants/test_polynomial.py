@@ -13,9 +13,9 @@ def test_value_and_derivative_by_hand():
 
 def test_a_batch_of_polynomials():
     both = torch.stack([COEFFICIENTS, -COEFFICIENTS])
-    found = evaluate(both, torch.stack([THETA, THETA + 1]))
-    torch.testing.assert_close(found[0], evaluate(COEFFICIENTS, THETA))
-    torch.testing.assert_close(found[1], -evaluate(COEFFICIENTS, THETA + 1))
+    found = evaluate(both, torch.stack([THETA, THETA + 1], dim=1))
+    torch.testing.assert_close(found[:, 0], evaluate(COEFFICIENTS, THETA))
+    torch.testing.assert_close(found[:, 1], -evaluate(COEFFICIENTS, THETA + 1))
 
 
 def test_complex_coefficients_take_real_points():

@@ -52,6 +52,7 @@ def unchecked(table, **changes):
     changed = copy.copy(table)
     for name, value in changes.items():
         object.__setattr__(changed, name, value)
+        object.__setattr__(changed, "numbers", changed._numbers())
     return changed
 
 

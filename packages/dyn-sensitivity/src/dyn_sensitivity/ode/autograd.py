@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import torch
 from torch import Tensor
 
 import dyn_numerics
 from dyn_numerics import Solution
+from dyn_numerics.ode.arguments import refuse_compiled
+from dyn_sensitivity.ode import compiled_autograd
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 
 __all__ = ["Autograd"]
@@ -20,6 +23,9 @@ class Autograd(SensitivityAlgorithm):
     The gradient is *exact*: that of the computed numbers with the accepted step sizes held fixed. It reaches everything
     that PyTorch can see, trainable solvers and captured tensors included, and can be differentiated again. Memory grows
     with the number of accepted steps.
+
+    Inside `torch.compile` the accepted steps are written down, with the state where each starts, and computed again on the
+    way back: memory does not grow with the number of outputs, and there is a first-order gradient alone.
 
     Example:
         >>> import torch
@@ -43,4 +49,7 @@ class Autograd(SensitivityAlgorithm):
         params: tuple[Tensor, ...],
         **options: Any,
     ) -> Solution:
+        if torch.compiler.is_compiling() and torch.is_grad_enabled():
+            refuse_compiled(**{name: options[name] for name in ("save", "compact", "progress", "callbacks")})
+            return compiled_autograd.solve(f, x0, t_span, args, options)
         return dyn_numerics.odeint(f, x0, t_span, args=args, **options)

@@ -14,9 +14,16 @@ import dyn_numerics
 from dyn_numerics import Solution, SolverError, Stepper
 from dyn_numerics.autocast import autocast_of_caller
 from dyn_numerics.norms import rms_norm
-from dyn_numerics.ode.arguments import check_initial_state, check_tolerance, choose_controller, time_span
+from dyn_numerics.ode.arguments import (
+    check_initial_state,
+    check_tolerance,
+    choose_controller,
+    refuse_compiled,
+    time_span,
+)
 from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_numerics.ode.times import is_differentiable, time_dtype
+from dyn_sensitivity.ode import compiled_backsolve
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.recalled_field import RecalledField, hooks_set_aside
 
@@ -117,6 +124,10 @@ class Backsolve(SensitivityAlgorithm):
         """
         if not torch.is_grad_enabled():
             return dyn_numerics.odeint(f, x0, t_span, args=args, **options)
+        if torch.compiler.is_compiling():
+            refuse_compiled(**{name: options[name] for name in ("save", "compact", "progress", "callbacks")})
+            own = {"solver": self.solver, "rtol": self.rtol, "atol": self.atol, "norm": self.norm}
+            return compiled_backsolve.solve(f, x0, t_span, args, options, own)
         self._refuse_unsupported(options)
         field, inputs = RecalledField.of(f, x0, args, params)
         problem = _Problem(field, self, options)

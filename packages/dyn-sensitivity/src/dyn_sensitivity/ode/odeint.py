@@ -8,8 +8,9 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from dyn_numerics import Controller, Solution, Stepper
+from dyn_numerics import Callbacks, Controller, Solution, Stepper
 from dyn_numerics.ode.arguments import extra_arguments
+from dyn_numerics.progress import ProgressBar
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.autograd import Autograd
 from dyn_sensitivity.ode.backsolve import Backsolve
@@ -51,9 +52,13 @@ def odeint(
     atol: float | Tensor = 1e-6,
     args: Sequence[Any] = (),
     step_size: float | None = None,
+    stepping: Literal["joint", "per_sample"] = "joint",
     controller: Controller | None = None,
     save: Literal["t_span", "steps", "dense"] = "t_span",
     max_steps: int | None = None,
+    compact: bool = False,
+    progress: bool | ProgressBar | None = None,
+    callbacks: Callbacks | None = None,
     throw: bool = True,
 ) -> Solution:
     """Solves `dx/dt = f(t, x, *args)` and says how its gradient is computed.
@@ -61,6 +66,9 @@ def odeint(
     Gradients reach `x0`, every tensor in `args` and `params`, the parameters of modules that `f` is or holds, and
     `t_span`. Frozen parameters get nothing; unused ones get zeros where the algorithm has to know its inputs, and
     nothing under `"autograd"`.
+
+    Inside `torch.compile(fullgraph=True)` (torch 2.13 or newer) both algorithms have first-order gradients, to `x0`, `args`
+    and the parameters of the module that `f` is or is a method of; whatever else `f` depends on is refused.
 
     Args:
         f: Vector field, as in `dyn_numerics.odeint`.
@@ -75,9 +83,14 @@ def odeint(
         atol: Absolute tolerance, in state units.
         args: Further arguments of `f`; those that are not tensors pass through.
         step_size: Magnitude of fixed steps, in time units.
+        stepping: One step size for the whole state, or one for each sample. The adjoint steps back jointly.
         controller: Step-size control.
         save: What to keep.
-        max_steps: Greatest number of attempted steps.
+        max_steps: Greatest number of attempted steps. Inside `torch.compile`, `"autograd"` has room for a state at each
+            of them, by default 4096.
+        compact: Whether samples that have ended leave the batch.
+        progress: A progress bar for the forward solve.
+        callbacks: Functions that are called after attempts of the forward solve.
         throw: Whether a solve that does not reach its end raises.
 
     Returns:
@@ -107,9 +120,13 @@ def odeint(
         rtol=rtol,
         atol=atol,
         step_size=step_size,
+        stepping=stepping,
         controller=controller,
         save=save,
         max_steps=max_steps,
+        compact=compact,
+        progress=progress,
+        callbacks=callbacks,
         throw=throw,
     )
 

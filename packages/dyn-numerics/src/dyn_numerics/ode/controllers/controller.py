@@ -5,16 +5,17 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from math import inf
 from typing import Any, NamedTuple, Self
 
 from torch import Tensor, nn
 
-from dyn_numerics.ode.scalar import Scalar
+from dyn_numerics.ode.scalar import Flag, Scalar
 
 __all__ = ["Controller", "Norm", "Verdict"]
 
 Norm = Callable[[Any], Tensor]
-"""Measures a scaled error, given in the structure of the state, as a real tensor of one element."""
+"""Measures a scaled error, given in the structure of the state: a real tensor of one element, or `[batch]` per sample."""
 
 
 class Verdict(NamedTuple):
@@ -26,7 +27,7 @@ class Verdict(NamedTuple):
         memory: What the controller wants to know at the next attempt.
     """
 
-    accept: bool | Tensor
+    accept: Flag
     factor: Scalar
     memory: Any
 
@@ -35,16 +36,25 @@ class Controller(nn.Module, ABC):
     """Decides whether a step is accepted and how long the next one is. Subclass it to plug in your own.
 
     Its arithmetic must read the same on host numbers and on tensors (`dyn_numerics.ode.scalar`): joint stepping in
-    Python calls it with numbers.
+    Python calls it with numbers, stepping per sample and a compiled solve with tensors, one element for each problem. Its
+    memory is a number, a truth value, a tensor, or a tuple of such, of the same structure after every attempt.
 
     Attributes:
         adaptive: Whether steps follow the error estimate; False for a fixed grid.
+        differentiable: Whether its parameters are trained through the solve. Step sizes then carry gradients, through
+            the errors that they were chosen by; otherwise they are constants to every gradient.
         first_step: Magnitude of the first step in time units, or None to have it estimated.
-        norm: Norm of the scaled error, a function from the error in the structure of the state to a tensor `[]`;
-            None for the root mean square over all elements of all leaves.
+        min_step: Least magnitude of a step that a rejection may ask for, in time units; a solve that would need a
+            shorter one fails. A step that ends at a time to land on may be shorter.
+        max_step: Greatest magnitude of a step, in time units.
+        norm: Norm of the scaled error, a function from the error in the structure of the state to a tensor `[]`, or
+            `[batch]` under `stepping="per_sample"`; None for the root mean square over all elements of all leaves.
     """
 
     adaptive: bool = True
+    differentiable: bool = False
+    min_step: float = 0.0
+    max_step: float = inf
     first_step: float | None
     norm: Norm | None
 
@@ -59,7 +69,8 @@ class Controller(nn.Module, ABC):
 
     def with_norm(self, norm: Norm | None) -> Self:
         """Returns a copy that controls another problem: with a norm that suits it, and its first step estimated."""
-        twin = copy.deepcopy(self)
+        twin = copy.copy(self)
+        twin._modules = dict(self._modules)
         twin._modules.pop("norm", None)  # one that is a module does not give way to a function
         twin.norm, twin.first_step = norm, None
         return twin

@@ -12,7 +12,7 @@ __all__ = ["FixedStep"]
 
 
 class FixedStep(Controller):
-    """Accepts every step and follows a grid: `t_span` itself, or `t0 + i * step_size` when `odeint` is given one.
+    """Accepts every finite step and follows a grid: `t_span` itself, or `t0 + i * step_size` when `odeint` is given one.
 
     It is what methods without an error estimate use. Give it to an adaptive method to ignore the estimate.
 
@@ -27,4 +27,4 @@ class FixedStep(Controller):
     adaptive = False
 
     def judge(self, error: Scalar, error_order: int, memory: Any) -> Verdict:
-        return Verdict(True, inf, memory)  # as far as the next point of the grid
+        return Verdict(error < inf, inf, memory)  # as far as the next point of the grid

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from math import isfinite
+from math import inf, isfinite
 from numbers import Real
 from typing import NamedTuple
 
-from torch import Tensor
-
 from dyn_numerics.ode.controllers.controller import Controller, Norm, Verdict
-from dyn_numerics.ode.scalar import Scalar, clip, where
+from dyn_numerics.ode.scalar import Flag, Scalar, clip, power, where
 
 __all__ = ["PIDController"]
 
@@ -21,7 +19,7 @@ class Memory(NamedTuple):
 
     error: Scalar
     error_before: Scalar
-    rejected: bool | Tensor
+    rejected: Flag
 
 
 class PIDController(Controller):
@@ -43,9 +41,11 @@ class PIDController(Controller):
         factor_min: Least factor between two attempts.
         factor_max: Greatest factor between two attempts.
         first_step: Magnitude of the first step in time units; estimated when None.
-        norm: Norm of the scaled error: a function from the error, in the structure of the state, to a tensor `[]`. The
-            default is the root mean square over all elements of all leaves; one that leaves some of them out is a
-            seminorm.
+        min_step: Least step that a rejection may ask for, in time units: a solve that would need a shorter one fails.
+        max_step: Greatest step, in time units.
+        norm: Norm of the scaled error: a function from the error, in the structure of the state, to a tensor `[]`, or
+            `[batch]` under `stepping="per_sample"`. The default is the root mean square over all elements of all leaves;
+            one that leaves some of them out is a seminorm.
 
     Raises:
         TypeError: If one of them is not a number, or the norm no function.
@@ -73,10 +73,13 @@ class PIDController(Controller):
         factor_min: float = 0.2,
         factor_max: float = 10.0,
         first_step: float | None = None,
+        min_step: float = 0.0,
+        max_step: float = inf,
         norm: Norm | None = None,
     ) -> None:
         super().__init__()
         numbers = {"p": p, "i": i, "d": d, "safety": safety, "factor_min": factor_min, "factor_max": factor_max}
+        numbers.update(min_step=min_step, max_step=max_step)
         if first_step is not None:
             numbers["first_step"] = first_step
         for name, value in numbers.items():
@@ -97,10 +100,15 @@ class PIDController(Controller):
             raise ValueError(f"factor_max: got {factor_max}, expected a number above 1")
         if first_step is not None and not (isfinite(first_step) and first_step > 0):
             raise ValueError(f"first_step: got {first_step}, expected a positive number; its sign follows t_span")
+        if not (isfinite(min_step) and min_step >= 0):
+            raise ValueError(f"min_step: got {min_step}, expected a number of at least 0; its sign follows t_span")
+        if not max_step > min_step:
+            raise ValueError(f"max_step: got {max_step}, expected more than min_step, which is {min_step}")
         self.p, self.i, self.d = p, i, d
         self.safety = safety
         self.factor_min, self.factor_max = factor_min, factor_max
         self.first_step = first_step
+        self.min_step, self.max_step = min_step, max_step
         self.norm = norm
 
     def extra_repr(self) -> str:
@@ -113,18 +121,15 @@ class PIDController(Controller):
         k = error_order + 1
         accept = error <= 1
         e = clip(error, low=SMALLEST_ERROR)
-        factor = self.safety * e ** (-(self.p + self.i + self.d) / k)
-        factor = factor * memory.error ** ((self.p + 2 * self.d) / k) * memory.error_before ** (-self.d / k)
+        factor = self.safety * power(e, -(self.p + self.i + self.d) / k)
+        if self.p + 2 * self.d != 0:
+            factor = factor * power(memory.error, (self.p + 2 * self.d) / k)
+        if self.d != 0:
+            factor = factor * power(memory.error_before, -self.d / k)
         factor = clip(factor, self.factor_min, self.factor_max)
-        rejected = error > 1
         factor = where(memory.rejected, clip(factor, high=1.0), factor)
-        factor = where(rejected, clip(factor, high=self.safety), factor)  # whatever the errors before: retries end
-        return Verdict(
-            accept,
-            factor,
-            Memory(
-                where(accept, e, memory.error),
-                where(accept, memory.error, memory.error_before),
-                rejected,
-            ),
-        )
+        factor = where(accept, factor, clip(factor, high=self.safety))  # whatever the errors before: retries end
+        if self.p == 0 and self.d == 0:  # errors of earlier steps do not matter
+            return Verdict(accept, factor, memory._replace(rejected=error > 1))
+        errors = where(accept, (e, memory.error), (memory.error, memory.error_before))
+        return Verdict(accept, factor, Memory(*errors, error > 1))

@@ -1,38 +1,39 @@
 """Polynomials over one step, in theta = (t - t0) / (t1 - t0).
 
-Every interpolant is stored as its coefficients, lowest power first, so that evaluating one costs one product.
+Every interpolant is stored as its coefficients, lowest power first.
 """
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor
+
+from dyn_numerics.dtypes import real_dtype
 
 __all__ = ["evaluate", "evaluate_derivative"]
 
 
 def evaluate(coefficients: Tensor, theta: Tensor) -> Tensor:
-    """Evaluates a polynomial at several points.
+    """Evaluates polynomials, each at one point, by Horner's rule.
 
     Args:
         coefficients: `[..., p + 1, N]`, lowest power first.
-        theta: `[..., m]`, real.
+        theta: `[...]`, real; broadcasts against the leading dimensions of the coefficients.
 
     Returns:
-        `[..., m, N]`.
+        `[..., N]`.
     """
-    powers = _powers(theta, coefficients.shape[-2])  # [..., m, p + 1]
-    return powers.to(coefficients.dtype) @ coefficients
+    theta = theta.to(real_dtype(coefficients.dtype)).unsqueeze(-1)
+    *lower, value = coefficients.unbind(-2)
+    for coefficient in reversed(lower):
+        value = coefficient + value * theta
+    return value
 
 
 def evaluate_derivative(coefficients: Tensor, theta: Tensor) -> Tensor:
     """Evaluates the derivative with respect to theta; shapes as in `evaluate`."""
-    p = coefficients.shape[-2] - 1
-    factors = torch.arange(1, p + 1, dtype=theta.dtype, device=theta.device)
-    powers = _powers(theta, p) * factors  # [..., m, p]
-    return powers.to(coefficients.dtype) @ coefficients[..., 1:, :]
-
-
-def _powers(theta: Tensor, count: int) -> Tensor:
-    """`theta^0 ... theta^(count - 1)` along a new last dimension."""
-    return torch.stack([theta**i for i in range(count)], dim=-1)
+    theta = theta.to(real_dtype(coefficients.dtype)).unsqueeze(-1)
+    _, *lower, value = coefficients.unbind(-2)
+    value = value * (len(lower) + 1)
+    for power, coefficient in reversed(list(enumerate(lower, start=1))):
+        value = coefficient * power + value * theta
+    return value

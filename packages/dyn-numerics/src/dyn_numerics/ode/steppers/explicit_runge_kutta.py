@@ -11,13 +11,15 @@ from typing import ClassVar, NamedTuple
 import torch
 from torch import Tensor, nn
 
+from dyn_numerics.dtypes import real_dtype, wide_dtype
 from dyn_numerics.ode.interpolants.hermite import cubic_hermite
-from dyn_numerics.ode.interpolants.runge_kutta_dense import runge_kutta_dense
-from dyn_numerics.ode.scalar import Scalar
+from dyn_numerics.ode.scalar import Scalar, over_state
 from dyn_numerics.ode.stepper import FlatField, Step, Stepper
+from dyn_numerics.ode.steppers.slopes import SlopeList, SlopeMatrix, Slopes
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
 from dyn_numerics.ode.tableaus.explicit import BOSH3, DOPRI5, EULER, HEUN, MIDPOINT, RALSTON, RK4, TSIT5
 from dyn_numerics.ode.times import state_time, time_dtype
+from dyn_numerics.transforms import under_transform
 
 __all__ = [
     "Bosh3",
@@ -37,16 +39,12 @@ class Coefficients(NamedTuple):
     """A table as tensors in the dtype and on the device of the state.
 
     Attributes:
-        a: `[s, s]`, strictly lower.
-        b: `[s]`.
-        error: `b - b_hat`, `[s]`, or None.
-        dense: Coefficients of the continuous weights, `[s, p]`, or None.
+        rows: `[s + 2, s]`: the rows of `a`, the weights `b`, and the error weights, zero if there are none.
+        dense: Coefficients of the continuous weights, `[p, s]`, or None.
         before_end: `1 - c`, `[s]`, in the dtype of times: a stage lies that share of the step before its end.
     """
 
-    a: Tensor
-    b: Tensor
-    error: Tensor | None
+    rows: Tensor
     dense: Tensor | None
     before_end: Tensor
 
@@ -85,12 +83,17 @@ class ExplicitRungeKutta(Stepper):
         self.order = tableau.order
         embedded = tableau.embedded_order
         self.error_order = None if embedded is None else min(tableau.order, embedded)
-        self.reuses_last_stage = tableau.reuses_last_stage and not trainable
+        numbers = tableau.numbers
+        self.reuses_last_stage = numbers.reuses_last_stage and not trainable
+        self._rows, self._before_end, self._b_hat = numbers.rows, numbers.before_end, numbers.b_hat
+        self._dense = None if trainable else numbers.dense
+        self.dense_degree = 3 if self._dense is None else len(self._dense)
         self._coefficients: dict[tuple[torch.dtype, torch.device], Coefficients] = {}
         if trainable:
             device = torch.get_default_device()
-            self.a_entries = nn.Parameter(_float64([entry for row in tableau.a for entry in row]).to(device))
-            self.b_entries = nn.Parameter(_float64(tableau.b).to(device))
+            entries = [entry for row in self._rows[: tableau.stages] for entry in row]
+            self.a_entries = nn.Parameter(_float64(entries).to(device))
+            self.b_entries = nn.Parameter(_float64(self._rows[tableau.stages]).to(device))
 
     def extra_repr(self) -> str:
         return f"{self.tableau.name}, order={self.order}" + (", trainable=True" if self.trainable else "")
@@ -103,14 +106,13 @@ class ExplicitRungeKutta(Stepper):
             lower, b = self.a_entries.double(), self.b_entries.double()
             b = b + (1 - b.sum()) / s
         else:
-            lower = _float64([entry for row in self.tableau.a for entry in row])
-            b = _float64(self.tableau.b)
+            lower, b = _float64([entry for row in self._rows[:s] for entry in row]), _float64(self._rows[s])
         a = torch.zeros(s, s, dtype=torch.float64, device=lower.device).index_put((rows, columns), lower)
         return a, b
 
     def coefficients(self, x: Tensor) -> Coefficients:
         """The method as tensors that fit the state `x`; those of an untrainable one are made once."""
-        if self.trainable:
+        if self.trainable or torch.compiler.is_compiling():
             return self._make_coefficients(x)
         key = (x.dtype, x.device)
         if key not in self._coefficients:
@@ -119,16 +121,13 @@ class ExplicitRungeKutta(Stepper):
         return self._coefficients[key]
 
     def _make_coefficients(self, x: Tensor) -> Coefficients:
-        table = self.tableau
         a, b = self.weights()
-        error = None if table.b_hat is None else b - _float64(table.b_hat).to(b.device)
-        dense = None if table.dense is None or self.trainable else torch.stack([_float64(row) for row in table.dense])
+        error = torch.zeros_like(b) if self._b_hat is None else b - _float64(self._b_hat).to(b.device)
+        dense = None if self._dense is None else torch.stack([_float64(row) for row in self._dense])
         before_end = 1 - a.sum(1)
         rounding = torch.where(before_end.abs() < 1e-14, before_end, 0).detach()  # a stage at c = 1 is at t1 exactly
         return Coefficients(
-            a=a.to(x),
-            b=b.to(x),
-            error=None if error is None else error.to(x),
+            rows=torch.cat([a, b.unsqueeze(0), error.unsqueeze(0)]).to(x),
             dense=None if dense is None else dense.to(x),
             before_end=(before_end - rounding).to(dtype=time_dtype(x.device), device=x.device),
         )
@@ -141,36 +140,66 @@ class ExplicitRungeKutta(Stepper):
 
     def step(self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor, carry: Tensor | None) -> Step:
         # Steps and slopes of any size meet here: their product may fit into half precision where they do not.
-        wide = x.to(torch.promote_types(x.dtype, torch.float32))
-        method = self.coefficients(wide)
-        dt = t1 - t0
-        a = method.a * dt
-        times = (t1 - method.before_end * dt).to(x.dtype.to_real()).unbind()
+        wide = x.to(wide_dtype(x.dtype))
         start = f(state_time(t0, x), x) if carry is None else carry
-        found, at = [start.to(wide)], x
-        for i in range(1, self.tableau.stages):
-            at = torch.addmv(wide, torch.stack(found).t(), a[i, :i]).to(x)
-            found.append(f(times[i], at).to(wide))
-        stages = torch.stack(found)  # [s, N]
-        x1 = at if self.reuses_last_stage else torch.addmv(wide, stages.t(), method.b * dt).to(x)
-        error = None if method.error is None else stages.t() @ (method.error * dt)
-        return Step(x1, error, found[-1] if self.reuses_last_stage else None, start, stages)
+        slopes = self._slopes(t0, t1, wide)
+        slopes.append(start.to(wide))
+        times, at, count = self._times(t0, t1, x), x, len(self._before_end)
+        for i in range(1, count):
+            at = slopes.weighted(i, wide).to(x)
+            slope = f(times[i], at)
+            slopes.append(slope.to(wide))
+        x1 = at if self.reuses_last_stage else slopes.weighted(count, wide).to(x)
+        error = None if self.error_order is None else slopes.weighted(count + 1, None)
+        return Step(x1, error, slope if self.reuses_last_stage else None, start, slopes)
+
+    def _times(self, t0: Scalar, t1: Scalar, x: Tensor) -> Sequence[Tensor]:
+        """The times of the stages, `[*lead]` each, in the real dtype of the state."""
+        dt, dtype = t1 - t0, real_dtype(x.dtype)
+        if torch.compiler.is_compiling() and not self.trainable:
+            return [state_time(t1 - share * dt, x) for share in self._before_end]
+        before_end = self.coefficients(x).before_end
+        if isinstance(dt, Tensor) and dt.dim():
+            before_end = before_end.unsqueeze(1)
+        if isinstance(dt, Tensor):
+            return (t1 - before_end * dt).to(dtype).unbind()
+        return torch.rsub(before_end, t1, alpha=dt).to(dtype).unbind()
+
+    def _slopes(self, t0: Scalar, t1: Scalar, x: Tensor) -> Slopes:
+        """Where the slopes of a step are gathered."""
+        if self.trainable:
+            return SlopeList(self.coefficients(x).rows, t1 - t0)
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or under_transform():
+            return SlopeList(self._rows, t1 - t0)
+        return SlopeMatrix(self.coefficients(x).rows, t1 - t0, x)
+
+    def stiffness(self, t0: Scalar, t1: Scalar, x0: Tensor, step: Step) -> Tensor | None:
+        # Two stages at the end of the step: their slopes differ by the Jacobian times what their states differ by.
+        if not (self.reuses_last_stage and self.tableau.numbers.ends_twice):
+            return None
+        slopes: Slopes = step.stages
+        before = slopes.weighted(len(self._before_end) - 2, x0.to(slopes[0].dtype))
+        rise = torch.linalg.vector_norm(slopes[-1] - slopes[-2], dim=-1)
+        run = torch.linalg.vector_norm(step.x.to(before.dtype) - before, dim=-1)
+        stiffness: Tensor = abs(t1 - t0) * rise / run.clamp_min(torch.finfo(run.dtype).tiny)
+        return stiffness
 
     def complete(self, f: FlatField, t1: Scalar, step: Step) -> Step:
         return step if step.carry is not None else step._replace(carry=f(state_time(t1, step.x), step.x))
 
     def interpolant(self, t0: Scalar, t1: Scalar, x0: Tensor, step: Step) -> Tensor:
         # Powers of theta cancel: by some 100 times the rounding of the weights, too much for half precision.
-        dtype, stages = step.stages.dtype, step.stages
+        slopes: Slopes = step.stages
+        dtype = slopes[0].dtype
         x0, x1 = x0.to(dtype), step.x.to(dtype)
-        dense = self.coefficients(x0).dense
-        if dense is None:
-            return cubic_hermite(x0, x1, stages[0], step.carry.to(dtype), t1 - t0)
-        return runge_kutta_dense(x0, stages, dense, t1 - t0)
+        if self._dense is None:
+            return cubic_hermite(x0, x1, slopes[0], step.carry.to(dtype), over_state(t1 - t0, x0))
+        dense = self._dense if isinstance(slopes, SlopeList) else self.coefficients(x0).dense
+        return torch.stack([x0, *slopes.weighted_with(dense)], dim=-2)
 
 
-def _float64(weights: Sequence[Fraction]) -> Tensor:
-    return torch.tensor([float(w) for w in weights], dtype=torch.float64, device="cpu")
+def _float64(weights: Sequence[float]) -> Tensor:
+    return torch.tensor(weights, dtype=torch.float64, device="cpu")
 
 
 class RungeKutta2(ExplicitRungeKutta):

@@ -8,6 +8,7 @@ from decimal import Decimal
 from fractions import Fraction
 from math import isfinite
 from numbers import Rational
+from typing import NamedTuple
 
 from dyn_numerics.ode.tableaus.order_conditions import (
     Tree,
@@ -17,12 +18,32 @@ from dyn_numerics.ode.tableaus.order_conditions import (
     tree_name,
 )
 
-__all__ = ["ButcherTableau", "Coefficient"]
+__all__ = ["ButcherTableau", "Coefficient", "HostTable"]
 
 Coefficient = int | Fraction | Decimal | float
 """A number of a table; `int` and `Fraction` are exact."""
 
 ROUNDED_TOLERANCE = Fraction(1, 10**14)
+
+
+class HostTable(NamedTuple):
+    """A table as host numbers, which a compiled program turns into constants.
+
+    Attributes:
+        rows: The rows of `a`, the weights `b`, and the error weights if there are any.
+        before_end: `1 - c`: a stage lies that share of the step before its end.
+        b_hat: The embedded weights, or None.
+        dense: For each power of theta the weights of all stages, or None.
+        reuses_last_stage: Whether the last stage is the field at the new state.
+        ends_twice: Whether the last two stages are at the end of the step.
+    """
+
+    rows: list[list[float]]
+    before_end: list[float]
+    b_hat: list[float] | None
+    dense: list[list[float]] | None
+    reuses_last_stage: bool
+    ends_twice: bool
 
 
 @dataclass(frozen=True, init=False)
@@ -70,6 +91,7 @@ class ButcherTableau:
     dense_order: int | None
     source: str
     exact: bool
+    numbers: HostTable
 
     def __init__(
         self,
@@ -104,6 +126,7 @@ class ButcherTableau:
             object.__setattr__(self, field, value)
         self._check_shapes()
         self._check_conditions()
+        object.__setattr__(self, "numbers", self._numbers())
 
     @property
     def stages(self) -> int:
@@ -126,6 +149,16 @@ class ButcherTableau:
     def reuses_last_stage(self) -> bool:
         """Whether the last stage is the field at the new state, and so the next step's first stage."""
         return self.stages > 1 and self.b[-1] == 0 and self.a[-1] == self.b[:-1]
+
+    def _numbers(self) -> HostTable:
+        return HostTable(
+            rows=_floats([*self.a, self.b, self.error_weights or ()]),
+            before_end=[float(1 - c) for c in self.c],
+            b_hat=None if self.b_hat is None else _floats([self.b_hat])[0],
+            dense=None if self.dense is None else _floats(zip(*self.dense, strict=True)),
+            reuses_last_stage=self.reuses_last_stage,
+            ends_twice=self.stages > 2 and all(abs(c - 1) <= ROUNDED_TOLERANCE for c in self.c[-2:]),
+        )
 
     def order_residuals(self) -> dict[Tree, Fraction]:
         """Residuals `sum_i b_i Phi_i(tree) - 1 / gamma(tree)` of every rooted tree up to `order`, exactly."""
@@ -197,6 +230,10 @@ class ButcherTableau:
 
     def _wrong(self, sentence: str) -> ValueError:
         return ValueError(f"tableau {self.name!r}: {sentence}")
+
+
+def _floats(rows: Iterable[Iterable[Fraction]]) -> list[list[float]]:
+    return [[float(value) for value in row] for row in rows]
 
 
 def _fractions(values: Iterable[Coefficient]) -> tuple[Fraction, ...]:

@@ -1,0 +1,80 @@
+"""What watches a solve without being written into its loop."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from dyn_numerics.ode.attempt import Attempt, Problem, State
+from dyn_numerics.ode.scalar import Flag, Scalar, both
+from dyn_numerics.ode.stepper import Step
+
+__all__ = ["AttemptedStep", "Observer"]
+
+
+@dataclass
+class AttemptedStep:
+    """What an observer sees of an attempt.
+
+    Attributes:
+        problem: The problem.
+        t0: Its start.
+        t1: Its end.
+        reached: Number of the clock's targets that had been reached before.
+        index: Number of accepted steps before.
+        x0: State at its start, `[*lead, N]`.
+        step: The stepper's result.
+        moved: Where the solve moves on: a truth value, or `[*lead]`.
+        running: Where it had not ended before.
+        samples: Indices `[m]` of the samples that are still in the batch, or None when all are.
+        stepped: The ends that the stepper received, where a problem that did not move lent its place to another.
+    """
+
+    problem: Problem
+    t0: Scalar
+    t1: Scalar
+    reached: Any
+    index: Any
+    x0: Tensor
+    step: Step
+    moved: Flag
+    running: Flag = True
+    samples: Tensor | None = None
+    stepped: tuple[Scalar, Scalar] | None = None
+    _interpolant: Tensor | None = None
+
+    @classmethod
+    def of(cls, problem: Problem, state: State, tried: Attempt, samples: Tensor | None = None) -> AttemptedStep:
+        """An attempt of a driver."""
+        running = True if problem.branches else state.running
+        moved = both(tried.accept, running)
+        return cls(
+            problem, state.t, state.t1, state.reached, state.n_accepted, state.x, tried.step, moved, running, samples
+        )
+
+    @property
+    def start(self) -> Scalar:
+        """The start as the stepper received it."""
+        return self.problem.clock.start_of_step(self.t0, self.reached)
+
+    @property
+    def end(self) -> Scalar:
+        """The end as the stepper received it."""
+        return self.problem.clock.end_of_step(self.t1, self.reached)
+
+    @property
+    def interpolant(self) -> Tensor:
+        """Coefficients of the solution over the step, `[*lead, p + 1, N]`; made when first asked for."""
+        if self._interpolant is None:
+            start, end = self.stepped or (self.start, self.end)
+            self._interpolant = self.problem.stepper.interpolant(start, end, self.x0, self.step)
+        return self._interpolant
+
+
+class Observer(Protocol):
+    """Watches attempts, accepted and rejected."""
+
+    def observe(self, attempted: AttemptedStep) -> None:
+        """Called for every attempt, in order."""

@@ -1,0 +1,53 @@
+"""Arguments of a field that belong to the samples of a batch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map_only
+
+__all__ = ["PerSample"]
+
+
+@dataclass(frozen=True, eq=False)
+class PerSample:
+    """An entry of `args` with one value for each sample, of which `f` receives those of the samples that still run.
+
+    With `compact=True` finished samples leave the batch, and the field sees fewer of them. What belongs to the samples
+    has to leave with them: wrap it, and `f` receives the bare values, cut to its batch. Without `compact` it changes
+    nothing.
+
+    Args:
+        values: A tensor or a pytree of tensors that lead with the batch.
+
+    Raises:
+        TypeError: If there is no tensor in it, or one without a first dimension.
+
+    Example:
+        >>> import torch
+        >>> from dyn_numerics import PerSample, odeint
+        >>> rates = torch.tensor([1.0, 100.0])
+        >>> sol = odeint(
+        ...     lambda t, x, rate: -rate[:, None] * x,
+        ...     torch.ones(2, 1),
+        ...     [0.0, 1.0],
+        ...     args=(PerSample(rates),),
+        ...     stepping="per_sample",
+        ...     compact=True,
+        ... )
+        >>> [round(v, 3) for v in sol.x[-1, :, 0].tolist()]
+        [0.368, 0.0]
+    """
+
+    values: Any
+
+    def __post_init__(self) -> None:
+        leaves = tree_leaves(self.values)
+        if not leaves or not all(isinstance(leaf, Tensor) and leaf.dim() for leaf in leaves):
+            raise TypeError(f"values: got {self.values!r:.60}, expected tensors that lead with the batch")
+
+    def take(self, samples: Tensor) -> PerSample:
+        """The values of some of the samples, whose indices are `[m]`."""
+        return PerSample(tree_map_only(Tensor, lambda leaf: leaf[samples], self.values))

@@ -1,0 +1,149 @@
+"""A problem as it was posed: checked, laid out flat, and before the first evaluation."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dyn_numerics.ode import compiled_loop
+from dyn_numerics.ode.arguments import (
+    check_initial_state,
+    check_step_size,
+    choose_controller,
+    extra_arguments,
+    flat_tolerance,
+    step_limit,
+    time_span,
+)
+from dyn_numerics.ode.attempt import Problem
+from dyn_numerics.ode.controllers.controller import Controller
+from dyn_numerics.ode.error_norm import ErrorNorm
+from dyn_numerics.ode.flat_field import UserField, check_signature
+from dyn_numerics.ode.stepper import Stepper
+from dyn_numerics.ode.steppers.by_name import stepper as stepper_by_name
+from dyn_numerics.ode.times import Clock, is_differentiable
+from dyn_numerics.pytree_state import StateLayout
+from dyn_numerics.transforms import under_transform, under_vmap
+
+__all__ = ["Posed", "pose"]
+
+
+@dataclass(frozen=True)
+class Posed:
+    """A posed problem.
+
+    Attributes:
+        problem: What stays the same over the solve.
+        layout: How the state lies in vectors.
+        start: State at the start, `[*lead, N]`.
+        times: Output times in the dtype of times, `[T, *lead]`.
+        t: Output times as the user gets them back.
+        save: What to keep.
+        is_readable: Whether the values of tensors can be read.
+    """
+
+    problem: Problem
+    layout: StateLayout
+    start: Tensor
+    times: Tensor
+    t: Tensor
+    save: str
+    is_readable: bool
+
+
+def pose(
+    f: Callable[..., Any],
+    x0: Any,
+    t_span: Tensor | Sequence[float],
+    *,
+    solver: str | Stepper,
+    rtol: float | Tensor,
+    atol: float | Tensor,
+    args: Sequence[Any] = (),
+    step_size: float | None = None,
+    stepping: str = "joint",
+    controller: Controller | None = None,
+    save: str = "t_span",
+    max_steps: int | None = None,
+) -> Posed:
+    """Checks the arguments of `odeint` and lays the problem out.
+
+    Args:
+        f: As in `dyn_numerics.odeint`, and so are the arguments that follow.
+        x0: Initial state.
+        t_span: Output times.
+        solver: Method.
+        rtol: Relative tolerance.
+        atol: Absolute tolerance.
+        args: Further arguments of `f`.
+        step_size: Magnitude of fixed steps.
+        stepping: `"joint"` or `"per_sample"`.
+        controller: Step-size control.
+        save: What to keep.
+        max_steps: Greatest number of attempts.
+
+    Raises:
+        RuntimeError: If it is to be compiled and this torch cannot.
+        TypeError: As `dyn_numerics.odeint`.
+        ValueError: As `dyn_numerics.odeint`.
+    """
+    args = extra_arguments(args)
+    compiling = torch.compiler.is_compiling()
+    unreadable = compiling or under_vmap()  # values of tensors cannot be read
+    if not compiling:
+        check_signature(f, len(args))
+    per_sample = _is_per_sample(stepping)
+    layout = check_initial_state(x0, per_sample)
+    stepper = stepper_by_name(solver)
+    controller = choose_controller(controller, stepper, step_size)
+    limit = step_limit(max_steps, controller.adaptive)
+    if save not in ("t_span", "steps", "dense"):
+        raise ValueError(f"save: got {save!r}, expected 't_span', 'steps' or 'dense'")
+    learns = controller.differentiable and torch.is_grad_enabled()
+    if learns and (per_sample or unreadable):
+        raise ValueError(
+            "controller: got one that is trained through the solve, expected that only in a joint eager solve; "
+            "try stepping='joint', or torch.no_grad()"
+        )
+    if compiling and not compiled_loop.is_supported():
+        oldest = ".".join(map(str, compiled_loop.OLDEST_TORCH))
+        raise RuntimeError(
+            f"odeint: a solve inside torch.compile needs torch {oldest} or newer, got {torch.__version__}; "
+            f"solve outside of it, or install a newer one"
+        )
+    t, inner, times = time_span(t_span, layout, on_host=not unreadable)
+    if times and not per_sample:
+        check_step_size([times[0], times[-1]], step_size, limit)
+    on_host = not (per_sample or unreadable or learns)
+    if inner.dim() == 1 and per_sample:
+        inner = inner.unsqueeze(-1).expand(-1, *layout.lead)
+    marks = inner if under_transform() or is_differentiable(inner) else None
+    lands_on_times = not controller.adaptive and step_size is None
+    problem = Problem(
+        f=UserField(f, args, layout),
+        stepper=stepper,
+        controller=controller,
+        clock=Clock(times if on_host else inner.detach(), step_size, lands_on_times, marks),
+        error_norm=ErrorNorm(
+            flat_tolerance("rtol", rtol, layout),
+            flat_tolerance("atol", atol, layout),
+            layout,
+            controller.norm,
+            on_host=on_host,
+            differentiable=learns,
+        ),
+        max_steps=limit,
+        completes=controller.adaptive or save == "dense" or not (lands_on_times or len(inner) <= 2),
+        branches=on_host or learns,
+    )
+    return Posed(problem, layout, layout.flatten(x0), inner, t, save, not unreadable)
+
+
+def _is_per_sample(stepping: str) -> bool:
+    if stepping not in ("joint", "per_sample"):
+        raise ValueError(f"stepping: got {stepping!r}, expected 'joint' or 'per_sample'")
+    return stepping == "per_sample"

@@ -1,0 +1,158 @@
+"""The accepted steps of a solve, and their repetition: what gradients are of.
+
+A loop that selects computes rejected attempts and problems that have ended along with the rest. It runs without
+gradient and writes the accepted steps down; repeating these, and nothing else, gives the solution with its gradient.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from dyn_numerics.ode.attempt import Problem, State
+from dyn_numerics.ode.flat_field import Counter
+from dyn_numerics.ode.observer import AttemptedStep, Observer
+from dyn_numerics.ode.scalar import where
+from dyn_numerics.ode.times import state_time
+from dyn_numerics.transforms import any_lane, under_transform
+
+__all__ = ["RecordStates", "RecordSteps", "StepRecord", "replay"]
+
+
+@dataclass(frozen=True)
+class StepRecord:
+    """The accepted steps of every problem, in order; one with fewer than others ends with steps of no length.
+
+    Attributes:
+        t0: Where each starts, `[n, *lead]`.
+        t1: Where each ends.
+        reached: How many of the clock's targets had been reached before.
+        taken: Whether it is a step of that problem.
+        n_whole: The steps before this one are steps of every problem.
+    """
+
+    t0: Tensor
+    t1: Tensor
+    reached: Tensor
+    taken: Tensor
+    n_whole: int
+
+    def __len__(self) -> int:
+        return len(self.t0)
+
+
+class RecordSteps(Observer):
+    """Writes down the accepted steps of a driver that selects."""
+
+    def __init__(self) -> None:
+        self._rows: list[list[Tensor]] = []
+
+    def observe(self, attempted: AttemptedStep) -> None:
+        """Keeps the ends of the attempt, and whether it stands."""
+        row = [attempted.t0, attempted.t1, attempted.reached, attempted.moved]
+        row = [part.detach() for part in row]
+        if attempted.samples is not None:
+            *last, moved = self._rows[-1]
+            whole = [*last, torch.zeros_like(moved)]
+            row = [a.index_copy(0, attempted.samples, b) for a, b in zip(whole, row, strict=True)]
+        self._rows.append(row)
+
+    def result(self, state: State) -> StepRecord:
+        """The record of a solve that ended in this state."""
+        last = state.t.detach()  # type: ignore[union-attr]
+        nothing = [last, last, torch.zeros_like(last, dtype=torch.int64), torch.zeros_like(last, dtype=torch.bool)]
+        t0, t1, reached, moved = (torch.stack(column) for column in zip(nothing, *self._rows, strict=True))
+        # Every problem's own steps first; what remains has no length.
+        order = torch.argsort((~moved).to(torch.int8), dim=0, stable=True)
+        t0, t1, reached, moved = (column.gather(0, order) for column in (t0, t1, reached, moved))
+        t0, t1 = torch.where(moved, t0, last), torch.where(moved, t1, last)
+        if under_transform():
+            n = next(i for i in range(len(moved)) if not any_lane(moved[i]))
+            n_whole = next(i for i in range(len(moved)) if any_lane(~moved[i]))
+        else:
+            counts = moved.sum(0)
+            n, n_whole = torch.stack([counts.max(), counts.min()]).tolist()
+        return StepRecord(t0[:n], t1[:n], reached[:n], moved[:n], n_whole)
+
+
+class RecordStates(Observer):
+    """Writes down the accepted steps and the states where they start, in place, for a solve inside of torch.compile.
+
+    Args:
+        capacity: Greatest number of steps.
+        start: State at the start, `[*lead, N]`.
+        t: Output times, in the dtype of times.
+    """
+
+    def __init__(self, capacity: int, start: Tensor, t: Tensor) -> None:
+        n, self._size = start.shape[:-1].numel(), start.shape[-1]
+        self._t0, self._t1 = (torch.empty(capacity + 1, n, dtype=t.dtype, device=t.device) for _ in range(2))
+        self._x = torch.empty(capacity + 1, n, self._size, dtype=start.dtype, device=start.device)
+        self._reached = torch.empty(capacity + 1, n, dtype=torch.int64, device=t.device)
+        self._all = torch.arange(n, device=start.device)
+
+    def observe(self, attempted: AttemptedStep) -> None:
+        """Keeps the attempt in the place of the next accepted step: one that was rejected is overwritten."""
+        at = (attempted.index.reshape(-1), self._all)
+        self._t0.index_put_(at, attempted.t0.reshape(-1))  # type: ignore[union-attr]
+        self._t1.index_put_(at, attempted.t1.reshape(-1))  # type: ignore[union-attr]
+        self._reached.index_put_(at, attempted.reached.reshape(-1))
+        self._x.index_put_(at, attempted.x0.reshape(-1, self._size))
+
+    def result(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Starts, ends and targets reached before, `[capacity + 1, n]`, and states, `[capacity + 1, n, N]`.
+
+        There are as many as accepted steps of each problem; what follows means nothing.
+        """
+        return self._t0, self._t1, self._reached, self._x
+
+
+def replay(problem: Problem, record: StepRecord, x0: Tensor, observers: Sequence[Observer]) -> tuple[Tensor, int]:
+    """Repeats accepted steps, differentiably.
+
+    A problem that is not stepped stays where it is. What a step makes of it may not be finite, and would be NaN in the
+    gradient of what all problems share; so one that is stepped is computed in its place, and the result dropped.
+
+    Args:
+        problem: The problem, its clock with the differentiable times.
+        record: Its accepted steps.
+        x0: State at the start, `[*lead, N]`.
+        observers: Told of every step.
+
+    Returns:
+        The last states, and the calls of `f`.
+    """
+    stepper, clock, f = problem.stepper, problem.clock, Counter(problem.f)
+    x, carry = x0, None
+    for i in range(len(record)):
+        taken, reached = record.taken[i], record.reached[i]
+        start = clock.start_of_step(record.t0[i], reached)
+        end = clock.end_of_step(record.t1[i], reached)
+        substitute = None
+        if i >= record.n_whole and taken.dim():
+            substitute = torch.where(taken, torch.arange(len(taken), device=x.device), taken.to(torch.int8).argmax())
+        t0, t1, at, known = _substituted(substitute, (start, end, x, carry))
+        if i == 0:
+            slope = f(state_time(t0, at), at) if problem.completes else None
+            known = stepper.init(f, state_time(t0, at), at, slope)
+            carry = known
+        step = stepper.step(f, t0, t1, at, known)
+        if problem.completes:
+            step = stepper.complete(f, t1, step)
+        attempted = AttemptedStep(problem, record.t0[i], record.t1[i], reached, i, at, step, taken, stepped=(t0, t1))
+        for observer in observers:
+            observer.observe(attempted)
+        x = where(taken, step.x, x)
+        carry = where(taken, step.carry, carry)
+    return x, f.calls
+
+
+def _substituted(substitute: Tensor | None, values: Any) -> Any:
+    if substitute is None:
+        return values
+    return tree_map_only(Tensor, lambda value: value[substitute], values)

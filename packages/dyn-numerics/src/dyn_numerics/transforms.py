@@ -1,0 +1,64 @@
+"""What a loop has to know about `torch.func`: whether its tensors stand for many, and one flag for all of them."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch._C._functorch import TransformType, get_interpreter_stack
+
+__all__ = ["any_lane", "under_transform", "under_vmap"]
+
+
+def under_transform() -> bool:
+    """Whether a transform of `torch.func` (`vmap`, `jvp`, `vjp`, ...) is at work."""
+    return not torch.compiler.is_compiling() and bool(get_interpreter_stack())
+
+
+def under_vmap() -> bool:
+    """Whether `torch.func.vmap` is at work, alone or around or inside other transforms.
+
+    Tensors then hold a value for every lane, and a host number cannot be read from them.
+    """
+    return under_transform() and any(
+        interpreter.key() == TransformType.Vmap for interpreter in get_interpreter_stack() or ()
+    )
+
+
+def any_lane(flags: Tensor) -> bool:
+    """Whether any of some flags is set, in any lane of `torch.func.vmap`: one host read.
+
+    Args:
+        flags: Boolean, any shape.
+
+    Example:
+        >>> import torch
+        >>> from dyn_numerics.transforms import any_lane
+        >>> seen = []
+        >>> def halve(x):
+        ...     seen.append(any_lane(x > 1))
+        ...     return x / 2
+        >>> _ = torch.func.vmap(halve)(torch.tensor([0.5, 3.0]))
+        >>> seen
+        [True]
+    """
+    if under_transform():
+        flags = _AnyLane.apply(flags.detach())  # type: ignore[no-untyped-call]
+    return bool(flags.any().item())
+
+
+class _AnyLane(torch.autograd.Function):
+    """Reduces flags over the lanes of every `vmap`; it has no derivative."""
+
+    @staticmethod
+    def forward(flags: Tensor) -> Tensor:
+        return flags.any()
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+        ctx.mark_non_differentiable(output)
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple[int | None], flags: Tensor) -> tuple[Tensor, None]:
+        return _AnyLane.apply(flags), None  # type: ignore[no-untyped-call]

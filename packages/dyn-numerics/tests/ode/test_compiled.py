@@ -1,0 +1,197 @@
+"""`torch.compile(fullgraph=True)`: the whole solve is one program, which computes what the eager one does."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounter
+
+from dyn_numerics import Callbacks, PIDController, SolverError, Status, odeint
+from dyn_numerics.ode.compiled_loop import is_supported
+
+pytestmark = [
+    pytest.mark.skipif(not is_supported(), reason="this torch cannot compile a solve"),
+    pytest.mark.timeout(300),
+]
+
+D = torch.float64
+
+
+@pytest.fixture(autouse=True)
+def fresh_cache():
+    torch._dynamo.reset()
+
+
+def van_der_pol(t, x):
+    a, b = x[..., 0], x[..., 1]
+    return torch.stack([b, 2.0 * (1 - a * a) * b - a], -1)
+
+
+def lotka_volterra(t, x):
+    a, b = x[..., 0], x[..., 1]
+    return torch.stack([1.5 * a - a * b, a * b - 3 * b], -1)
+
+
+def forced(t, x):
+    return torch.cos(3 * t) - x * x.abs()
+
+
+@pytest.fixture
+def x0():
+    return 1 + 0.5 * torch.rand(5, 2, dtype=D, generator=torch.Generator().manual_seed(0))
+
+
+def compiled(f, backend="inductor", **options):
+    return torch.compile(lambda x0, t: odeint(f, x0, t, **options), fullgraph=True, backend=backend)
+
+
+def check_alike(found, expected, atol):
+    torch.testing.assert_close(found.x, expected.x, rtol=0, atol=atol)
+    for name, count in vars(expected.stats).items():
+        assert torch.equal(getattr(found.stats, name), count), name
+    assert found.status == expected.status
+    torch.testing.assert_close(found.t_reached, expected.t_reached, rtol=0, atol=1e-14)
+    torch.testing.assert_close(found.dt_last, expected.dt_last, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("problem", [van_der_pol, lotka_volterra, forced])
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+def test_adaptive_steps(problem, stepping, x0):
+    options = {"solver": "dopri5", "rtol": 1e-7, "atol": 1e-7, "stepping": stepping}
+    t = torch.linspace(0, 3, 31, dtype=D)
+    with torch.no_grad():
+        check_alike(compiled(problem, **options)(x0, t), odeint(problem, x0, t, **options), 1e-10)
+
+
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+@pytest.mark.parametrize("solver", ["rk4", "tsit5", "bosh3"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_fixed_steps(stepping, solver, dtype, x0):
+    options = {"solver": solver, "stepping": stepping, "step_size": 0.04}
+    t = torch.linspace(0, 1, 6, dtype=D)
+    tolerance = 1e-12 if dtype == D else 1e-5
+    with torch.no_grad():  # by the tracer alone: inductor is tried above
+        found = compiled(van_der_pol, backend="aot_eager", **options)(x0.to(dtype), t)
+    expected = odeint(van_der_pol, x0.to(dtype), t, **options)
+    torch.testing.assert_close(found.x, expected.x, rtol=tolerance, atol=tolerance)
+    assert torch.equal(found.stats.n_steps, expected.stats.n_steps)
+
+
+def test_steps_on_t_span(x0):
+    t = torch.linspace(0, 1, 21, dtype=D)
+    with torch.no_grad():
+        for stepping in ("joint", "per_sample"):
+            options = {"solver": "heun", "stepping": stepping}
+            check_alike(compiled(forced, **options)(x0, t), odeint(forced, x0, t, **options), 1e-12)
+
+
+def test_every_samples_own_times(x0):
+    t = torch.stack([torch.linspace(0, end, 6, dtype=D) for end in (1.0, -0.2, 2.0, 0.0, 0.5)], 1)
+    options = {"stepping": "per_sample", "rtol": 1e-6, "atol": 1e-6}
+    with torch.no_grad():
+        check_alike(compiled(forced, **options)(x0, t), odeint(forced, x0, t, **options), 1e-10)
+
+
+def test_pi_control_and_limits(x0):
+    t = torch.linspace(0, 2, 3, dtype=D)
+    controller = PIDController(p=0.4, i=0.3, d=0.01, max_step=0.2, min_step=1e-4)
+    options = {"controller": controller, "rtol": 1e-6, "atol": 1e-6}
+    with torch.no_grad():
+        for stepping in ("joint", "per_sample"):
+            expected = odeint(forced, x0, t, stepping=stepping, **options)
+            found = compiled(forced, backend="aot_eager", stepping=stepping, **options)(x0, t)
+            check_alike(found, expected, 1e-10)
+
+
+def test_pytrees_modules_and_arguments():
+    net = nn.Sequential(nn.Linear(2, 8), nn.Tanh(), nn.Linear(8, 2)).double()
+
+    def field(t, x, scale):
+        return {"a": scale * net(x["a"]), "b": -x["b"]}
+
+    x0 = {"a": torch.ones(3, 2, dtype=D), "b": torch.ones(3, dtype=torch.float32)}
+    t = torch.linspace(0, 1, 4, dtype=D)
+    solve = torch.compile(lambda x0, t, s: odeint(field, x0, t, args=(s,), rtol=1e-6, atol=1e-6), fullgraph=True)
+    scale = torch.tensor(0.7, dtype=D)
+    with torch.no_grad():
+        found, expected = solve(x0, t, scale), odeint(field, x0, t, args=(scale,), rtol=1e-6, atol=1e-6)
+    torch.testing.assert_close(found.x["a"], expected.x["a"], rtol=0, atol=1e-9)
+    torch.testing.assert_close(found.x["b"], expected.x["b"], rtol=0, atol=1e-6)
+    assert found.x["b"].dtype == torch.float32
+
+
+def test_a_failed_sample_has_a_status_and_its_neighbours_their_values():
+    def field(t, x):
+        return torch.where((x > 2.5) & (x < 50), torch.nan, x)
+
+    x0 = torch.tensor([[1.0], [0.1], [3.0], [1.9]], dtype=D)
+    t = torch.linspace(0, 0.5, 5, dtype=D)
+    with torch.no_grad():
+        solve = compiled(field, stepping="per_sample")
+        found, expected = solve(x0, t), odeint(field, x0, t, stepping="per_sample", throw=False)
+    assert found.status == expected.status
+    assert [s.name for s in found.status] == ["SUCCESS", "SUCCESS", "NON_FINITE", "NON_FINITE"]
+    torch.testing.assert_close(found.x, expected.x, rtol=0, atol=1e-10, equal_nan=True)
+    with pytest.raises(SolverError, match="Sample 2 stopped"):
+        found.raise_if_failed()
+
+
+def test_max_steps(x0):
+    t = torch.tensor([0.0, 100.0], dtype=D)
+    with torch.no_grad():
+        found = compiled(van_der_pol, max_steps=10, backend="aot_eager")(x0, t)
+    assert found.status is Status.MAX_STEPS
+    assert found.stats.n_steps == 10
+    assert found.x[-1].isnan().all()
+
+
+def test_no_recompilation_for_other_times_and_tolerances(x0):
+    counter = CompileCounter()
+    solve = torch.compile(lambda x0, t, tol: odeint(forced, x0, t, rtol=tol, atol=tol), fullgraph=True, backend=counter)
+    with torch.no_grad():
+        for i in range(20):
+            t = torch.tensor([0.1 * i, 1.0 + 0.1 * i], dtype=D)
+            tol = torch.tensor(10.0 ** -(3 + i % 5), dtype=D)
+            torch.testing.assert_close(solve(x0, t, tol).x, odeint(forced, x0, t, rtol=tol, atol=tol).x)
+    assert counter.frame_count == 1
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"save": "steps"},
+        {"save": "dense"},
+        {"progress": True},
+        {"callbacks": Callbacks(on_step=print)},
+        {"compact": True, "stepping": "per_sample"},
+    ],
+    ids=lambda options: next(iter(options)),
+)
+def test_what_runs_in_python_is_refused(options, x0):
+    name = next(iter(options))
+    with pytest.raises(Exception, match=f"{name}: got .* inside torch.compile, where a solve is one program"):
+        compiled(forced, backend="eager", **options)(x0, torch.tensor([0.0, 1.0], dtype=D))
+
+
+def test_a_gradient_is_refused(x0):
+    with pytest.raises(Exception, match=r"has no gradient inside torch\.compile; use dyn_sensitivity\.odeint"):
+        compiled(forced, backend="eager")(x0.requires_grad_(), torch.tensor([0.0, 1.0], dtype=D))
+
+
+def test_a_branch_on_data_is_an_error(x0):
+    def field(t, x):
+        return -x if x.sum() > 0 else x
+
+    with pytest.raises(Exception, match=r"(?s)[Dd]ata-dependent|branching"):
+        compiled(field, backend="eager")(x0, torch.tensor([0.0, 1.0], dtype=D))
+
+
+@pytest.mark.gpu
+def test_on_a_device(x0):
+    t = torch.linspace(0, 3, 31, dtype=D, device="cuda")
+    for stepping in ("joint", "per_sample"):
+        options = {"stepping": stepping, "rtol": 1e-7, "atol": 1e-7}
+        with torch.no_grad():
+            found = compiled(van_der_pol, **options)(x0.cuda(), t)
+        torch.testing.assert_close(found.x, odeint(van_der_pol, x0.cuda(), t, **options).x, rtol=0, atol=1e-9)

@@ -1,0 +1,107 @@
+"""What a failure is blamed on."""
+
+import pytest
+import torch
+
+from dyn_numerics import DiscontinuityError, PIDController, Status, StepUnderflowError, StiffnessError, odeint
+
+D = torch.float64
+MODES = ["joint", "per_sample"]
+
+
+def status(f, x0, span, stepping, **options):
+    sol = odeint(f, torch.tensor([x0], dtype=D), span, stepping=stepping, throw=False, **options)
+    return sol.status if stepping == "joint" else sol.status[0]
+
+
+@pytest.mark.parametrize("stepping", MODES)
+@pytest.mark.parametrize("solver", ["dopri5", "tsit5"])
+def test_stiffness_with_a_least_step(stepping, solver):
+    """x' = -1e6 (x - cos t): after the transient the steps stay at 3.3e-6 whatever the tolerance."""
+    found = status(
+        lambda t, x: -1e6 * (x - torch.cos(t)),
+        1.0,
+        [0.0, 1.0],
+        stepping,
+        solver=solver,
+        controller=PIDController(min_step=1e-5, first_step=1e-5),
+    )
+    assert found is Status.STIFFNESS_SUSPECTED
+
+
+@pytest.mark.parametrize("stepping", MODES)
+@pytest.mark.parametrize("solver", ["dopri5", "tsit5"])
+@pytest.mark.parametrize("rtol", [1e-3, 1e-6])
+def test_stiffness_with_too_few_steps(stepping, solver, rtol):
+    def field(t, x):
+        return -1e5 * (x - torch.cos(t))
+
+    assert status(field, 1.0, [0.0, 1.0], stepping, solver=solver, rtol=rtol, max_steps=300) is (
+        Status.STIFFNESS_SUSPECTED
+    )
+
+
+@pytest.mark.parametrize("stepping", MODES)
+def test_accuracy_is_not_stiffness(stepping):
+    found = status(lambda t, x: 300 * torch.cos(300 * t) + 0 * x, 0.0, [0.0, 100.0], stepping, max_steps=200)
+    assert found is Status.MAX_STEPS
+
+
+@pytest.mark.parametrize("stepping", MODES)
+@pytest.mark.parametrize("solver", ["bosh3", "dopri5", "tsit5"])
+@pytest.mark.parametrize("rtol", [1e-3, 1e-8])
+def test_a_singularity_is_neither(stepping, solver, rtol):
+    assert status(lambda t, x: x**2, 1.0, [0.0, 2.0], stepping, solver=solver, rtol=rtol) is Status.STEP_UNDERFLOW
+
+
+@pytest.mark.parametrize("stepping", MODES)
+@pytest.mark.parametrize("solver", ["bosh3", "dopri5", "tsit5"])
+def test_a_jump_too_high_for_the_tolerance(stepping, solver):
+    found = status(
+        lambda t, x: torch.where(t > 0.3, 1e15, 0.0) + 0 * x, 1.0, [0.0, 1.0], stepping, solver=solver, rtol=1e-12
+    )
+    assert found is Status.DISCONTINUITY_SUSPECTED
+
+
+@pytest.mark.parametrize("stepping", MODES)
+def test_a_jump_with_a_least_step(stepping):
+    found = status(
+        lambda t, x: torch.where(t > 0.3, 10.0, 0.0) + 0 * x,
+        1.0,
+        [0.0, 1.0],
+        stepping,
+        solver="dopri5",
+        rtol=1e-6,
+        controller=PIDController(min_step=1e-3),
+    )
+    assert found is Status.DISCONTINUITY_SUSPECTED
+
+
+def test_a_step_function_is_solved_where_the_tolerance_allows(counted):
+    f = counted(lambda t, x: torch.where(t > 0.3, 10.0, 0.0) + 0 * x)
+    for stepping in MODES:
+        sol = odeint(f, torch.ones(1, 1, dtype=D), [0.0, 1.0], rtol=1e-6, atol=1e-6, stepping=stepping)
+        assert sol.x[-1].item() == pytest.approx(8.0, abs=1e-4)
+    assert f.calls < 2000
+
+
+def test_the_errors():
+    x0 = torch.ones(1, dtype=D)
+    with pytest.raises(StiffnessError, match="probably stiff"):
+        odeint(lambda t, x: -1e5 * (x - torch.cos(t)), x0, [0.0, 1.0], max_steps=300)
+    with pytest.raises(DiscontinuityError, match="f probably jumps there"):
+        odeint(lambda t, x: torch.where(t > 0.3, 1e15, 0.0) + 0 * x, x0, [0.0, 1.0], rtol=1e-12)
+    assert issubclass(DiscontinuityError, StepUnderflowError)
+
+
+def test_only_the_sample_concerned_is_blamed():
+    rate = torch.tensor([[1.0], [1e5], [1.0]], dtype=D)
+    sol = odeint(
+        lambda t, x: -rate * (x - torch.cos(t)),
+        torch.ones(3, 1, dtype=D),
+        [0.0, 1.0],
+        stepping="per_sample",
+        max_steps=300,
+        throw=False,
+    )
+    assert [s.name for s in sol.status] == ["SUCCESS", "STIFFNESS_SUSPECTED", "SUCCESS"]

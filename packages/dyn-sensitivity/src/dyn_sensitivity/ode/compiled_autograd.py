@@ -1,0 +1,216 @@
+"""Gradients through the accepted steps of a compiled solve.
+
+The forward solve writes its accepted steps down, their states included. The backward one goes through them from the last
+to the first: each is computed again and pulled back, with what the loss says of the outputs that it holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import vjp
+
+from dyn_numerics import Solution, Statistics
+from dyn_numerics.ode.odeint import solve_compiled
+from dyn_numerics.ode.posed import pose
+from dyn_numerics.ode.step_record import RecordStates
+from dyn_numerics.ode.stepper import Stepper
+from dyn_numerics.ode.steppers.by_name import stepper
+from dyn_numerics.ode.times import state_time
+from dyn_numerics.pytree_state import StateLayout
+from dyn_sensitivity.ode.compiled_field import CompiledField
+
+__all__ = ["MOST_RECORDED_STEPS", "packed", "solve", "unpacked"]
+
+MOST_RECORDED_STEPS = 4096
+"""The default of `max_steps` for a compiled solve with gradient, which has room for the state at each accepted step."""
+
+
+@dataclass(frozen=True)
+class _Problem:
+    """What the forward and the backward solve share."""
+
+    field: CompiledField
+    stepper: Stepper
+    options: dict[str, Any]
+
+    @property
+    def lands_on_times(self) -> bool:
+        """Whether every output is the end of a step."""
+        return not self.interpolates
+
+    @property
+    def interpolates(self) -> bool:
+        """Whether outputs lie within steps."""
+        controller, size = self.options["controller"], self.options["step_size"]
+        adaptive = (
+            controller.adaptive if controller is not None else size is None and self.stepper.error_order is not None
+        )
+        return adaptive or size is not None
+
+
+def solve(
+    f: Callable[..., Any],
+    x0: Any,
+    t_span: Tensor | Sequence[float],
+    args: tuple[Any, ...],
+    options: dict[str, Any],
+) -> Solution:
+    """Solves inside of torch.compile, with first-order gradients to `x0`, tensors in args and the parameters of `f`.
+
+    Args:
+        f: Vector field, a module or a method of one if it has parameters.
+        x0: Initial state.
+        t_span: Output times.
+        args: Further arguments of `f`.
+        options: Everything else that `dyn_numerics.odeint` takes.
+
+    Raises:
+        ValueError: If a gradient is asked for that it cannot give.
+    """
+    layout = StateLayout(x0, "x0", options["stepping"] == "per_sample")
+    if isinstance(t_span, Tensor) and t_span.requires_grad:
+        raise ValueError("t_span: got a tensor that requires a gradient, which a compiled solve has not; detach it")
+    method = stepper(options["solver"])
+    if any(p.requires_grad for p in method.parameters()):
+        raise ValueError(
+            f"solver: got the trainable {method}, which a compiled solve does not train; solve outside of it"
+        )
+    limit = MOST_RECORDED_STEPS if options["max_steps"] is None else options["max_steps"]
+    field, inputs = CompiledField.of(f, layout, args)
+    problem = _Problem(field, method, {**options, "solver": method, "max_steps": limit})
+    start = layout.flatten(x0)
+    t, times = _times(problem, x0, t_span)
+    field.refuse_undeclared(times[0], start, inputs)
+    return unpacked(_Steps.apply(problem, times, start, *inputs), t, layout)  # type: ignore[no-untyped-call]
+
+
+def _times(problem: _Problem, x0: Any, t_span: Tensor | Sequence[float]) -> tuple[Tensor, Tensor]:
+    """Output times as the user gets them back, and `[T, *lead]` in the dtype of times."""
+    posed = pose(problem.field.f, x0, t_span, **_posing(problem.options))
+    return posed.t, posed.times
+
+
+def _posing(options: dict[str, Any]) -> dict[str, Any]:
+    names = ("solver", "rtol", "atol", "step_size", "stepping", "controller", "max_steps")
+    return {name: options[name] for name in names}
+
+
+def packed(solution: Solution, layout: StateLayout) -> tuple[Tensor, ...]:
+    """A solution as tensors, which an autograd function can return: the states flat, `[T, *lead, N]`, and the rest."""
+    stats = solution.stats
+    counts = (stats.n_evals, stats.n_steps, stats.n_accepted, stats.n_rejected, stats.n_active_evals)
+    return layout.flatten(solution.x), *counts, solution.status_code, solution.t_reached, solution.dt_last
+
+
+def unpacked(tensors: Sequence[Tensor], t: Tensor, layout: StateLayout) -> Solution:
+    """The solution that was `packed`, with the times as the user gets them back."""
+    x, *counts, code, t_reached, dt_last = tensors
+    return Solution(t, layout.unflatten(x), Statistics(*counts), code, t_reached, dt_last)
+
+
+class _Steps(torch.autograd.Function):
+    """Maps times, state, args and parameters to the states at the times, and what else there is to say of the solve."""
+
+    @staticmethod
+    def forward(ctx: Any, problem: _Problem, times: Tensor, start: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        field, layout = problem.field, problem.field.layout
+        x0 = layout.unflatten(start)
+        posed = pose(field.f, x0, times, args=field.args_with(inputs), **_posing(problem.options))
+        record = RecordStates(problem.options["max_steps"], posed.start, posed.times)
+        solution = solve_compiled(posed, [record])
+        outputs = packed(solution, layout)
+        ctx.problem = problem
+        ctx.save_for_backward(times, start, outputs[3], outputs[6], *record.result(), *inputs)
+        ctx.mark_non_differentiable(*outputs[1:])
+        return tuple(output.clone() for output in outputs)
+
+    @staticmethod
+    def backward(ctx: Any, grad_x: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
+        times, start, count, code, t0s, t1s, reacheds, xs, *inputs = ctx.saved_tensors
+        problem: _Problem = ctx.problem
+        field, method, interpolates = problem.field, problem.stepper, problem.interpolates and len(times) > 2
+        lead = start.shape[:-1]
+        at_start, success = times == times[0], code == 0
+        at_end = (times == times[-1]) & success & ~at_start
+
+        def cotangent(where: Tensor) -> Tensor:
+            """What the loss says of the outputs somewhere, `[*lead, N]`."""
+            return torch.where(where.unsqueeze(-1), grad_x, 0).sum(0)
+
+        def row(buffer: Tensor, i: Tensor) -> Tensor:
+            return buffer.index_select(0, i.reshape(1))[0].reshape((*lead, *buffer.shape[2:]))
+
+        def going(i: Tensor, *carried: Tensor) -> Tensor:
+            return i >= 0
+
+        def body(i: Tensor, grad: Tensor, *grads: Tensor) -> tuple[Tensor, ...]:
+            taken = i < count
+            t0, t1, x = row(t0s, i), row(t1s, i), row(xs, i)
+            if lead:  # what a problem without such a step holds is not meant, so one with it is computed in its place
+                place = torch.where(taken, torch.arange(lead[0], device=x.device), taken.to(torch.int8).argmax())
+                own_t0, own_t1 = t0, t1
+                t0, t1, x = t0[place], t1[place], x[place]
+            else:
+                own_t0, own_t1 = t0, t1
+            if problem.lands_on_times and len(times) > 2:
+                output = (row(reacheds, i) + 1).clamp(0, len(times) - 1)
+                here = grad_x.gather(0, output.reshape(1, *lead, 1).expand(1, *grad_x.shape[1:]))[0]
+                last = times.gather(0, output.unsqueeze(0))[0] == times[-1]
+                grad = grad + torch.where((taken & ~(last & success)).unsqueeze(-1), here, 0)
+
+            def step(x: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+                f = field.at(inputs)
+                found = method.step(f, t0, t1, x, f(state_time(t0, x), x))
+                if not interpolates:
+                    return (found.x,)
+                found = method.complete(f, t1, found)
+                return found.x, method.interpolant(t0, t1, x, found)
+
+            pull = vjp(step, x, *inputs)[1]
+            of_step = torch.where(taken.unsqueeze(-1), grad, 0)
+            if interpolates:
+                of_interpolant = _of_interpolant(
+                    times, own_t0, own_t1, grad_x, taken, at_end | at_start, method.dense_degree
+                )
+                grad_of_x, *shares = pull((of_step, of_interpolant))
+            else:
+                grad_of_x, *shares = pull((of_step,))
+            grad = torch.where(taken.unsqueeze(-1), grad_of_x, grad)
+            return (i - 1, grad, *(a + b for a, b in zip(grads, shares, strict=True)))
+
+        last = torch.where(success.unsqueeze(-1), cotangent(at_end), 0)
+        zeros = [torch.zeros_like(value) for value in inputs]
+        first = (count.amax() if lead else count) - 1
+        _, grad, *grads = torch.while_loop(going, body, (first.clone(), last.clone(), *zeros))  # type: ignore[no-untyped-call]
+        grad = grad + cotangent(at_start)
+        return None, None, grad, *(share.clone() for share in grads)
+
+
+def _of_interpolant(
+    times: Tensor, t0: Tensor, t1: Tensor, grad_x: Tensor, taken: Tensor, elsewhere: Tensor, degree: int
+) -> Tensor:
+    """What the loss says of the coefficients of a step's interpolant, `[*lead, degree + 1, N]`.
+
+    Args:
+        times: Output times, `[T, *lead]`.
+        t0: Start of the step, `[*lead]`.
+        t1: End of the step.
+        grad_x: Derivative of the loss with respect to the outputs, `[T, *lead, N]`.
+        taken: Where the step is one, `[*lead]`.
+        elsewhere: The outputs that are no interpolants, `[T, *lead]`.
+        degree: Degree of the polynomial.
+    """
+    theta = (times - t0) / torch.where(t1 == t0, 1, t1 - t0)
+    inside = (theta > 0) & (theta <= 1) & taken & ~elsewhere
+    theta = torch.where(inside, theta, 0).to(grad_x.dtype).unsqueeze(-1)
+    share = torch.where(inside.unsqueeze(-1), grad_x, 0)
+    sums = []
+    for _ in range(degree + 1):
+        sums.append(share.sum(0))
+        share = share * theta
+    return torch.stack(sums, dim=-2)

@@ -1,0 +1,179 @@
+"""First-order gradients of a solve inside of torch.compile(fullgraph=True)."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from dyn_numerics import PIDController
+from dyn_numerics.ode.compiled_loop import is_supported
+from dyn_sensitivity import odeint
+
+pytestmark = [
+    pytest.mark.skipif(not is_supported(), reason="this torch cannot compile a solve"),
+    pytest.mark.timeout(400),
+]
+
+D = torch.float64
+TIGHT = {"rtol": 1e-8, "atol": 1e-8, "solver": "dopri5"}
+
+
+@pytest.fixture(autouse=True)
+def fresh_cache():
+    torch._dynamo.reset()
+
+
+class Field(nn.Module):
+    """Non-autonomous, elementwise but for one small layer, with a further argument."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.layer = nn.Linear(2, 2).double()
+
+    def forward(self, t, x, a):
+        return a * torch.tanh(self.layer(x)) * torch.cos(t)
+
+
+@pytest.fixture
+def field():
+    return Field()
+
+
+@pytest.fixture
+def x0():
+    return torch.randn(4, 2, dtype=D, generator=torch.Generator().manual_seed(1))
+
+
+def gradients(solve, field, x0, t):
+    """Of a weighted sum of all outputs, to the state, the argument and the parameters; and the value."""
+    weights = torch.randn(len(t), *x0.shape, dtype=D, generator=torch.Generator().manual_seed(2))
+    x0, a = x0.clone().requires_grad_(), torch.tensor(0.8, dtype=D, requires_grad=True)
+    value = (solve(x0, a, t) * weights).sum()
+    return [value.detach(), *torch.autograd.grad(value, [x0, a, *field.parameters()])]
+
+
+def check(field, x0, t, backend="inductor", **options):
+    def solve(x0, a, t):
+        return odeint(field, x0, t, args=(a,), **options).x
+
+    given = x0.clone(), t.clone()
+    found = gradients(torch.compile(solve, fullgraph=True, backend=backend), field, x0, t)
+    assert torch.equal(x0, given[0])
+    assert torch.equal(t, given[1])
+    for one, other in zip(found, gradients(solve, field, x0, t), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11)
+
+
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+@pytest.mark.parametrize("outputs", [2, 5])
+def test_autograd(stepping, outputs, field, x0):
+    check(field, x0, torch.linspace(0, 2, outputs, dtype=D), stepping=stepping, sensitivity="autograd", **TIGHT)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"solver": "rk4"},
+        {"solver": "heun", "step_size": 0.07},
+        {"solver": "bosh3", "rtol": 1e-5},
+        {"solver": "tsit5", "controller": PIDController(p=0.4, i=0.3), "rtol": 1e-5},
+    ],
+    ids=["on t_span", "step_size", "bosh3", "PI"],
+)
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+def test_autograd_of_other_methods(options, stepping, field, x0):
+    t = torch.linspace(1, 0, 4, dtype=D)
+    check(field, x0, t, backend="aot_eager", stepping=stepping, sensitivity="autograd", **options)
+
+
+@pytest.mark.parametrize("outputs", [2, 4])
+def test_adjoint(outputs, field, x0):
+    check(field, x0, torch.linspace(0, 1, outputs, dtype=D), sensitivity="adjoint", **TIGHT)
+
+
+def test_every_samples_own_times(field, x0):
+    t = torch.stack([torch.linspace(0, end, 4, dtype=D) for end in (1.0, -0.5, 2.0, 0.0)], 1)
+    check(field, x0, t, backend="aot_eager", stepping="per_sample", sensitivity="autograd", **TIGHT)
+
+
+def test_a_failed_sample_does_not_enter_the_gradient():
+    class Rooted(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.p = nn.Parameter(torch.tensor(0.5, dtype=D))
+
+        def forward(self, t, x):
+            return self.p * torch.where(x > 5, torch.nan, -x)
+
+    field = Rooted()
+    x0 = torch.tensor([[1.0], [6.0], [2.0]], dtype=D)
+
+    def solve(x0):
+        return odeint(field, x0, torch.tensor([0.0, 1.0], dtype=D), stepping="per_sample").x
+
+    def gradient(solve, x0, good):
+        return torch.autograd.grad(solve(x0)[-1, good].sum(), field.p)[0]
+
+    found = gradient(torch.compile(solve, fullgraph=True, backend="aot_eager"), x0, [0, 2])
+    torch.testing.assert_close(found, gradient(solve, x0[[0, 2]], [0, 1]), rtol=1e-10, atol=0)
+
+
+def test_training_steps_compile_once(field, x0):
+    counter = CompileCounterWithBackend("aot_eager")
+    optimiser = torch.optim.SGD(field.parameters(), lr=1e-2)
+
+    def loss(x0, t):
+        return odeint(field, x0, t, args=(1.0,), rtol=1e-4, atol=1e-4).x[-1].pow(2).mean()
+
+    step = torch.compile(loss, fullgraph=True, backend=counter)
+    values = []
+    for i in range(40):
+        optimiser.zero_grad()
+        value = step(x0, torch.tensor([0.0, 1.0 + 0.01 * i], dtype=D))
+        value.backward()
+        optimiser.step()
+        values.append(value.item())
+    assert counter.frame_count == 1
+    assert values[-1] < values[0]
+
+
+def test_what_is_saved_does_not_depend_on_the_number_of_outputs(field, x0):
+    def saved(outputs):
+        torch._dynamo.reset()
+        t = torch.linspace(0, 1, outputs, dtype=D)
+        solve = torch.compile(
+            lambda x0, t: odeint(field, x0, t, args=(1.0,), max_steps=64, **TIGHT).x,
+            fullgraph=True,
+            backend="aot_eager",
+        )
+        node = solve(x0.clone().requires_grad_(), t).grad_fn
+        while not hasattr(node, "saved_tensors"):
+            node = node.next_functions[0][0]
+        assert len(node.saved_tensors) > 5
+        return sum(tensor.nbytes for tensor in node.saved_tensors)
+
+    few, many = saved(3), saved(103)
+    assert many - few <= 100 * 2 * 8 * 2  # the times themselves
+
+
+def test_what_is_refused(x0):
+    weight = torch.ones(2, dtype=D, requires_grad=True)
+    t = torch.tensor([0.0, 1.0], dtype=D)
+    for sensitivity in ("autograd", "adjoint"):
+        torch._dynamo.reset()
+        with pytest.raises(Exception, match="f: captures something that requires a gradient"):
+            torch.compile(
+                lambda x0, s=sensitivity: odeint(lambda t, x: weight * x, x0, t, sensitivity=s).x,
+                fullgraph=True,
+                backend="eager",
+            )(x0)
+        torch._dynamo.reset()
+        with pytest.raises(Exception, match="t_span: got a tensor that requires a gradient"):
+            torch.compile(
+                lambda x0, t, s=sensitivity: odeint(lambda t, x: -x, x0, t, sensitivity=s).x,
+                fullgraph=True,
+                backend="eager",
+            )(x0, t.clone().requires_grad_())
