@@ -204,6 +204,20 @@ def test_the_gradient_does_not_depend_on_what_f_shows_at_the_start(x0):
     assert gradient.item() == pytest.approx(-math.exp(-3), rel=0.03)
 
 
+def test_the_gradient_does_not_depend_on_what_a_compact_batch_showed_before(x0):
+    """The parameter only matters when one of two samples has left."""
+    p = torch.tensor(2.0, dtype=D, requires_grad=True)
+    spans = torch.tensor([[0.0, 0.0], [0.5, 2.0]], dtype=D)
+
+    def field(t, x):
+        return -x * p if t.max() > 1 else -x
+
+    fine = PIDController(max_step=0.01)
+    sol = solve(field, torch.ones(2, 1, dtype=D), spans, rtol=1e-8, controller=fine, compact=True)
+    (gradient,) = torch.autograd.grad(sol.x[-1, 1].sum(), p)
+    assert gradient.item() == pytest.approx(-math.exp(-3), rel=0.03)
+
+
 SPANS = torch.tensor([[0.0, 1.0, 2.0], [0.5, 0.6, 3.0], [1.0, 0.0, 4.0], [2.0, -0.5, 4.5], [2.5, -1.0, 5.0]], dtype=D)
 
 

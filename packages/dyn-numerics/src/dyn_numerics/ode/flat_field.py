@@ -152,24 +152,28 @@ class WatchedField:
     Args:
         f: The field.
         differentiable: Whether that is known already.
-
-    Attributes:
-        differentiable: Whether any value so far could be differentiated.
     """
 
     def __init__(self, f: SampledField, differentiable: bool) -> None:
         self._f = f
-        self.differentiable = differentiable
+        self._noticed = {"differentiable": differentiable}
+
+    @property
+    def differentiable(self) -> bool:
+        """Whether any value so far could be differentiated, of this field or of one that was taken from it."""
+        return self._noticed["differentiable"]
 
     def take(self, samples: Tensor) -> WatchedField:
         """The field of some of the samples, whose indices are `[m]`."""
-        return WatchedField(self._f.take(samples), self.differentiable)
+        twin = WatchedField(self._f.take(samples), self.differentiable)
+        twin._noticed = self._noticed
+        return twin
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         """Evaluates the field; with gradient only until it is known to have one."""
         with torch.set_grad_enabled(not self.differentiable):
             slope = self._f(t, x)
-            self.differentiable = self.differentiable or is_differentiable(slope)
+            self._noticed["differentiable"] = self.differentiable or is_differentiable(slope)
         return slope.detach()
 
 
