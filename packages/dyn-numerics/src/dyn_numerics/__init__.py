@@ -18,8 +18,10 @@ from dyn_numerics.ode.controllers.controller import Controller, Verdict
 from dyn_numerics.ode.controllers.fixed_step import FixedStep
 from dyn_numerics.ode.controllers.pid import PIDController
 from dyn_numerics.ode.dense import DenseSolution
+from dyn_numerics.ode.internals import Internals
 from dyn_numerics.ode.odeint import odeint
 from dyn_numerics.ode.per_sample import PerSample
+from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.solution import Solution
 from dyn_numerics.ode.stepper import Step, Stepper
 from dyn_numerics.ode.steppers.explicit_runge_kutta import (
@@ -35,6 +37,7 @@ from dyn_numerics.ode.steppers.explicit_runge_kutta import (
     Tsit5,
 )
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
+from dyn_numerics.seminorm import Seminorm
 from dyn_numerics.statistics import Statistics
 from dyn_numerics.status import Status
 
@@ -50,6 +53,7 @@ __all__ = [
     "ExplicitRungeKutta",
     "FixedStep",
     "Heun",
+    "Internals",
     "MaxStepsError",
     "Midpoint",
     "NonFiniteError",
@@ -58,6 +62,8 @@ __all__ = [
     "Ralston",
     "RungeKutta2",
     "RungeKutta4",
+    "Save",
+    "Seminorm",
     "Solution",
     "SolverError",
     "Statistics",

@@ -139,7 +139,7 @@ def test_x0(x0, error, message):
         ({"max_steps": -5}, ValueError, "max_steps: got -5, expected a positive integer"),
         ({"max_steps": 1.5}, ValueError, "max_steps: got 1.5, expected a positive integer"),
         ({"max_steps": True}, ValueError, "max_steps: got True, expected a positive integer"),
-        ({"save": "all"}, ValueError, "save: got 'all', expected 't_span', 'steps' or 'dense'"),
+        ({"save": "all"}, ValueError, "save: got 'all', expected 't_span', 'steps', 'dense' or a Save"),
         ({"controller": "pid"}, TypeError, r"controller: got a str, expected a dyn_numerics\.Controller"),
         ({"controller": PIDController}, TypeError, r"controller: got a .*, expected a dyn_numerics\.Controller"),
         ({"args": torch.ones(1)}, TypeError, "args: got a Tensor, expected a tuple of arguments"),

@@ -367,4 +367,4 @@ def test_pickles_copies_and_prints():
     algorithm = Backsolve(solver="rk4", rtol=1e-4)
     for twin in (pickle.loads(pickle.dumps(algorithm)), copy.deepcopy(algorithm)):
         assert repr(twin) == repr(algorithm) == "Backsolve(solver='rk4', rtol=0.0001, atol=None)"
-        assert twin.norm is algorithm.norm
+        assert twin.norm == algorithm.norm

@@ -16,6 +16,7 @@ from dyn_numerics.dtypes import real_dtype, wide_dtype
 from dyn_numerics.ode.controllers.controller import Controller
 from dyn_numerics.ode.controllers.fixed_step import FixedStep
 from dyn_numerics.ode.controllers.pid import PIDController
+from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.times import host_numbers, time_dtype
 from dyn_numerics.pytree_state import StateLayout
@@ -283,7 +284,7 @@ def refuse_compiled(**options: Any) -> None:
         ValueError: If one of them asks for work in Python along the solve.
     """
     for name, value in options.items():
-        if value not in (None, False, "t_span"):
+        if value not in (None, False, "t_span", Save()):
             raise ValueError(
                 f"{name}: got {_short(value)} inside torch.compile, where a solve is one program; try it outside, "
                 f"with torch.compiler.disable around the solve"

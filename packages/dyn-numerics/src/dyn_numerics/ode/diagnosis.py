@@ -41,19 +41,19 @@ def diagnose(problem: Problem, state: State, code: Any) -> tuple[Any, int]:
         tried = minimum(_constant(state.taken), 0.25 * left)
         quarter = where(start + 0.25 * tried == start, tried, 0.25 * tried)
 
-        def step(dt: Scalar) -> tuple[Step, Scalar, Scalar]:
+        def step(dt: Scalar) -> tuple[Step, Scalar]:
             end = start + problem.clock.direction * dt
             found = problem.stepper.step(f, start, end, state.x.detach(), state.carry)
             error = problem.stepper.measure_error(found, lambda e: problem.error_norm.of_step(e, state.x, found.x))
-            return found, end, error
+            return found, error
 
-        short, end, _ = step(quarter)
-        _, _, error = step(tried)
-        _, _, error_of_longer = step(4 * tried)
+        short, _ = step(quarter)
+        _, error = step(tried)
+        _, error_of_longer = step(4 * tried)
         change = problem.error_norm.at(state.x, short.x - state.x)
-        stiffness = problem.stepper.stiffness(start, end, state.x, short)
+        stiffness = problem.stepper.stiffness(state.x, short)
         if stiffness is not None:
-            edge: Any = (stiffness * tried >= EDGE_OF_STABILITY * quarter) & torch.as_tensor(tried > 0)
+            edge: Any = (stiffness * tried >= EDGE_OF_STABILITY) & torch.as_tensor(tried > 0)
             edge = edge if isinstance(start, Tensor) else bool(edge)
             # Near a singularity the state changes as fast; a stiff one hardly does.
             stiff = both(doubtful, both(edge, change < problem.error_norm.of_half_the_state))

@@ -13,6 +13,7 @@ from dyn_numerics.ode.controllers.controller import Norm
 from dyn_numerics.ode.scalar import Scalar
 from dyn_numerics.ode.times import time_dtype
 from dyn_numerics.pytree_state import StateLayout
+from dyn_numerics.seminorm import Seminorm
 
 __all__ = ["ErrorNorm"]
 
@@ -24,7 +25,7 @@ class ErrorNorm:
         rtol: Relative tolerance, a number or flat `[*lead, N]`.
         atol: Absolute tolerance in state units, as `rtol`.
         layout: Layout of the state.
-        norm: A norm of its own, on the structure of the state; None for the root mean square of all elements.
+        norm: A norm of its own, on the structure of the state, or a seminorm over some of its parts; None for the root mean square of all elements.
         on_host: Whether norms are host numbers, each one host read; otherwise they are tensors `[*lead]`.
         differentiable: Whether norms have gradients, for a controller that learns from them.
     """
@@ -34,13 +35,14 @@ class ErrorNorm:
         rtol: float | Tensor,
         atol: float | Tensor,
         layout: StateLayout,
-        norm: Norm | None,
+        norm: Norm | Seminorm | None,
         on_host: bool = True,
         differentiable: bool = False,
     ) -> None:
         self.rtol, self.atol = rtol, atol
         self.layout = layout
         self.norm = norm
+        self._columns = norm.columns(layout) if isinstance(norm, Seminorm) else []
         self.on_host, self.differentiable = on_host, differentiable
 
     def of_step(self, error: Tensor, x0: Tensor, x1: Tensor) -> Scalar:
@@ -78,10 +80,10 @@ class ErrorNorm:
 
     def _measure(self, vector: Tensor, magnitude: Tensor) -> Scalar:
         scaled = vector / (magnitude * self.rtol + self.atol)
-        if self.norm is not None:
-            norm = self._own_norm(self.norm, scaled)
-        else:
+        if self.norm is None:
             norm = rms_norm(scaled, dim=None if self.on_host else -1)
+        else:  # which may look away from what is not finite
+            norm = self._own_norm(self.norm, scaled) + (0 * scaled).abs().sum(-1)
         if self.on_host:
             value: float = norm.item()  # the one host read of a step
             return value if value == value else inf
@@ -90,11 +92,13 @@ class ErrorNorm:
             norm = norm.detach()
         return torch.where(torch.isnan(norm), inf, norm)
 
-    def _own_norm(self, norm: Norm, scaled: Tensor) -> Tensor:
+    def _own_norm(self, norm: Norm | Seminorm, scaled: Tensor) -> Tensor:
+        if isinstance(norm, Seminorm):
+            return rms_norm(torch.cat([scaled[..., part] for part in self._columns], dim=-1), dim=-1)
         found = norm(self.layout.unflatten(scaled, cast=False))
         lead = scaled.shape[:-1]
         if not isinstance(found, Tensor) or found.is_complex() or found.numel() != lead.numel():
             got = f"a tensor {list(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
             wanted = "one element for each sample" if lead else "one element"
             raise TypeError(f"norm: returned {got}, expected a real tensor of {wanted}")
-        return found.reshape(lead) + (0 * scaled).abs().sum(-1)  # a seminorm may look away from what is not finite
+        return found.reshape(lead)

@@ -18,10 +18,12 @@ from dyn_numerics.ode.callbacks import Callbacks, TellCallbacks
 from dyn_numerics.ode.controllers.controller import Controller
 from dyn_numerics.ode.diagnosis import diagnose
 from dyn_numerics.ode.flat_field import WatchedField
+from dyn_numerics.ode.internals import SaveInternals
 from dyn_numerics.ode.observer import Observer
 from dyn_numerics.ode.posed import Posed, pose
 from dyn_numerics.ode.rows import BufferRows, ListRows, Rows
-from dyn_numerics.ode.save import Saved, SaveDense, SaveGrid, Saver, SaveSteps, SaveTimes
+from dyn_numerics.ode.save import Save
+from dyn_numerics.ode.saver import Saved, SaveDense, SaveGrid, Saver, SaveSteps, SaveTimes
 from dyn_numerics.ode.solution import Solution
 from dyn_numerics.ode.step_record import RecordSteps, replay
 from dyn_numerics.ode.stepper import Stepper
@@ -46,7 +48,7 @@ def odeint(
     step_size: float | None = None,
     stepping: Literal["joint", "per_sample"] = "joint",
     controller: Controller | None = None,
-    save: Literal["t_span", "steps", "dense"] = "t_span",
+    save: Literal["t_span", "steps", "dense"] | Save = "t_span",
     max_steps: int | None = None,
     compact: bool = False,
     progress: bool | ProgressBar | None = None,
@@ -87,8 +89,9 @@ def odeint(
             result does not depend on its neighbours. `t` then reaches `f` as `[batch, 1, ...]`, broadcasting against a
             tensor state, or as `[batch]` with a pytree. With gradients the accepted steps are computed a second time.
         controller: Step-size control; `PIDController()` by default where the method has an error estimate.
-        save: What to keep: the states at `t_span`; `"steps"`, those at the ends of the accepted steps; or `"dense"`,
-            the states at `t_span` and `Solution.dense`, the solution as a function of time.
+        save: What to keep: the states at `t_span`; `"steps"`, those at the ends of the accepted steps; `"dense"`,
+            the states at `t_span` and `Solution.dense`, the solution as a function of time; or a `Save`, which can add
+            the solver's own estimates at its steps.
         max_steps: Greatest number of attempted steps over the whole solve; by default 10^5 for adaptive steps and none
             for fixed ones.
         compact: With `"per_sample"`, whether samples that have ended leave the batch whenever they are half of it; what
@@ -178,7 +181,7 @@ def _solve_branching(posed: Posed, watchers: Sequence[Observer]) -> Solved:
 def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool) -> Solved:
     """Many problems in Python: without gradient first, then, if somebody wants it, the accepted steps again with it."""
     problem, start, t = posed.problem, posed.start, posed.times
-    known = posed.save != "t_span" or under_transform() or is_differentiable(start)
+    known = not posed.save.only_outputs or under_transform() or is_differentiable(start)
     known = known or problem.clock.differentiable is not None
     known = known or (torch.is_grad_enabled() and any(p.requires_grad for p in problem.stepper.parameters()))
     field = WatchedField(problem.f, known)
@@ -233,10 +236,10 @@ def _saver(posed: Posed, problem: Problem, start: Tensor, rows: Rows) -> Saver:
     """What keeps the things that the user wants, in rows of its own kind."""
     clock, t = problem.clock, posed.times
     outputs: Saver = SaveGrid(t, start, rows) if clock.lands_on_times else SaveTimes(clock, t, start, rows)
-    if posed.save == "t_span":
-        return outputs
-    steps = SaveSteps(clock.first, start, t)
-    return steps if posed.save == "steps" else SaveDense(outputs, steps, posed.layout)
+    if posed.save.states != "t_span":
+        steps = SaveSteps(clock.first, start, t)
+        outputs = steps if posed.save.states == "steps" else SaveDense(outputs, steps, posed.layout)
+    return SaveInternals(outputs, t) if posed.save.internals else outputs
 
 
 def _buffers(posed: Posed) -> BufferRows:
@@ -287,11 +290,12 @@ def pack(posed: Posed, state: State, saved: Saved, status: Any, n_evals: Any) ->
     last = (known.sum(0) - 1).clamp(min=0)
     t_known = saved.t.detach().gather(0, last.unsqueeze(0)).squeeze(0)
     return Solution(
-        t=saved.t.to(posed.t.dtype) if posed.save == "steps" else posed.t,
+        t=saved.t.to(posed.t.dtype) if posed.save.states == "steps" else posed.t,
         x=layout.unflatten(torch.where((lost & ~known).unsqueeze(-1), torch.nan, x)),
         stats=Statistics(*stats),
         status_code=torch.where(lost, Status.NON_FINITE.code, code),
         t_reached=torch.where(lost, t_known, t_reached.detach()),
         dt_last=dt_last.detach(),
         dense=saved.dense,
+        internals=saved.internals,
     )

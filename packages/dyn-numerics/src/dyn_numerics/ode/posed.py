@@ -23,6 +23,7 @@ from dyn_numerics.ode.attempt import Problem
 from dyn_numerics.ode.controllers.controller import Controller
 from dyn_numerics.ode.error_norm import ErrorNorm
 from dyn_numerics.ode.flat_field import UserField, check_signature
+from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.steppers.by_name import stepper as stepper_by_name
 from dyn_numerics.ode.times import Clock, is_differentiable
@@ -51,7 +52,7 @@ class Posed:
     start: Tensor
     times: Tensor
     t: Tensor
-    save: str
+    save: Save
     is_readable: bool
 
 
@@ -67,7 +68,7 @@ def pose(
     step_size: float | None = None,
     stepping: str = "joint",
     controller: Controller | None = None,
-    save: str = "t_span",
+    save: str | Save = "t_span",
     max_steps: int | None = None,
 ) -> Posed:
     """Checks the arguments of `odeint` and lays the problem out.
@@ -101,8 +102,7 @@ def pose(
     stepper = stepper_by_name(solver)
     controller = choose_controller(controller, stepper, step_size)
     limit = step_limit(max_steps, controller.adaptive)
-    if save not in ("t_span", "steps", "dense"):
-        raise ValueError(f"save: got {save!r}, expected 't_span', 'steps' or 'dense'")
+    save = Save.of(save)
     learns = controller.differentiable and torch.is_grad_enabled()
     if learns and (per_sample or unreadable):
         raise ValueError(
@@ -137,7 +137,7 @@ def pose(
             differentiable=learns,
         ),
         max_steps=limit,
-        completes=controller.adaptive or save == "dense" or not (lands_on_times or len(inner) <= 2),
+        completes=controller.adaptive or save.states == "dense" or not (lands_on_times or len(inner) <= 2),
         branches=on_host or learns,
     )
     return Posed(problem, layout, layout.flatten(x0), inner, t, save, not unreadable)

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dyn_numerics.errors import solver_error
 from dyn_numerics.ode.dense import DenseSolution
+from dyn_numerics.ode.internals import Internals
 from dyn_numerics.statistics import Statistics
 from dyn_numerics.status import Status
 
@@ -31,6 +32,7 @@ class Solution:
         t_reached: The last time at which the state is known, `[]`, float64.
         dt_last: Magnitude of the last attempted step, `[]`, float64.
         dense: The solution as a function of time, with `save="dense"` and at least one accepted step; otherwise None.
+        internals: The solver's estimates at its steps, with `save=Save(internals=True)`; otherwise None.
 
     Example:
         >>> import torch
@@ -48,6 +50,7 @@ class Solution:
     t_reached: Tensor
     dt_last: Tensor
     dense: DenseSolution | None = None
+    internals: Internals | None = None
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.t, self.x))

@@ -98,10 +98,12 @@ class Stepper(nn.Module, ABC):
         """
         return norm(step.error)  # type: ignore[arg-type]
 
-    def stiffness(self, t0: Scalar, t1: Scalar, x0: Tensor, step: Step) -> Tensor | None:
-        """Estimates `|dt|` times the largest eigenvalue of the field's Jacobian from a step, `[*lead]`, if it can.
+    def stiffness(self, x0: Tensor, step: Step) -> Tensor | None:
+        """Estimates the largest magnitude of an eigenvalue of the field's Jacobian, `[*lead]` per time unit, if it can.
 
-        An explicit method is at the edge of its stability where this is about 3.
+        Args:
+            x0: State at the start of the step, `[*lead, N]`.
+            step: The step.
         """
         return None
 

@@ -11,9 +11,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
 import dyn_numerics
-from dyn_numerics import Solution, SolverError, Stepper
+from dyn_numerics import Save, Seminorm, Solution, SolverError, Stepper
 from dyn_numerics.autocast import autocast_of_caller
-from dyn_numerics.norms import rms_norm
 from dyn_numerics.ode.arguments import (
     check_initial_state,
     check_tolerance,
@@ -29,20 +28,7 @@ from dyn_sensitivity.ode.recalled_field import RecalledField, hooks_set_aside
 
 __all__ = ["Backsolve"]
 
-BackwardNorm = Callable[[Any], Tensor]
-
-
-def seminorm(error: Any) -> Tensor:
-    """Root mean square over the state and its adjoint; the parameter gradients are quadratures and left out.
-
-    Args:
-        error: Scaled error of the backward state: the leaves of the state, of the adjoint and of the gradients.
-
-    References:
-        P. Kidger, R. T. Q. Chen, T. Lyons: "Hey, that's not an ODE": Faster ODE adjoints via seminorms, ICML 2021.
-    """
-    state, adjoint, _ = error
-    return rms_norm(torch.cat([leaf.abs().reshape(-1) for leaf in (*state, *adjoint)]))
+BackwardNorm = Callable[[Any], Tensor] | Seminorm
 
 
 class Backsolve(SensitivityAlgorithm):
@@ -60,7 +46,8 @@ class Backsolve(SensitivityAlgorithm):
 
     Args:
         norm: Norm of the backward error, a function of the tuple (leaves of the state, leaves of the adjoint, parameter
-            gradients) to a tensor `[]`. The default leaves the parameter gradients out.
+            gradients) to a tensor `[]`, or a seminorm over parts of it. `Seminorm(0, 1)` when None, which leaves the parameter
+            gradients out: they are quadratures.
         solver: Method of the backward solve; that of the forward solve when None. It steps on the forward solve's grid
             if that has fixed steps and it has no error estimate of its own.
         rtol: Relative tolerance of the backward solve; that of the forward solve when None.
@@ -82,12 +69,13 @@ class Backsolve(SensitivityAlgorithm):
     References:
         - L. S. Pontryagin et al.: The Mathematical Theory of Optimal Processes (1962).
         - R. T. Q. Chen et al.: Neural Ordinary Differential Equations, NeurIPS 2018, appendix B.
+        - P. Kidger, R. T. Q. Chen, T. Lyons: "Hey, that's not an ODE": Faster ODE adjoints via seminorms, ICML 2021.
     """
 
     def __init__(
         self,
         *,
-        norm: BackwardNorm = seminorm,
+        norm: BackwardNorm | None = None,
         solver: str | Stepper | None = None,
         rtol: float | None = None,
         atol: float | None = None,
@@ -97,7 +85,7 @@ class Backsolve(SensitivityAlgorithm):
         for name, tolerance in (("rtol", rtol), ("atol", atol)):
             if tolerance is not None:
                 check_tolerance(name, tolerance)
-        self.norm = norm
+        self.norm = Seminorm(0, 1) if norm is None else norm
         self.solver = solver
         self.rtol = rtol
         self.atol = atol
@@ -146,7 +134,7 @@ class Backsolve(SensitivityAlgorithm):
                 f"sensitivity: got 'adjoint' with the trainable solver {solver}, to whose parameters the continuous "
                 f"adjoint has no gradient; use sensitivity='autograd', or freeze the solver"
             )
-        if options["save"] != "t_span":
+        if not Save.of(options["save"]).only_outputs:
             raise ValueError(
                 f"save: got {options['save']!r} with sensitivity='adjoint', which differentiates the states at t_span "
                 f"alone; use save='t_span', sensitivity='autograd' or torch.no_grad()"

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from dyn_numerics import Callbacks, Controller, Solution, Stepper
+from dyn_numerics import Callbacks, Controller, Save, Solution, Stepper
 from dyn_numerics.ode.arguments import extra_arguments
 from dyn_numerics.progress import ProgressBar
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
@@ -54,7 +54,7 @@ def odeint(
     step_size: float | None = None,
     stepping: Literal["joint", "per_sample"] = "joint",
     controller: Controller | None = None,
-    save: Literal["t_span", "steps", "dense"] = "t_span",
+    save: Literal["t_span", "steps", "dense"] | Save = "t_span",
     max_steps: int | None = None,
     compact: bool = False,
     progress: bool | ProgressBar | None = None,

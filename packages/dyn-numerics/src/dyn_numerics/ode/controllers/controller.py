@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, Self
 from torch import Tensor, nn
 
 from dyn_numerics.ode.scalar import Flag, Scalar
+from dyn_numerics.seminorm import Seminorm
 
 __all__ = ["Controller", "Norm", "Verdict"]
 
@@ -48,7 +49,7 @@ class Controller(nn.Module, ABC):
             shorter one fails. A step that ends at a time to land on may be shorter.
         max_step: Greatest magnitude of a step, in time units.
         norm: Norm of the scaled error, a function from the error in the structure of the state to a tensor `[]`, or
-            `[batch]` under `stepping="per_sample"`; None for the root mean square over all elements of all leaves.
+            `[batch]` under `stepping="per_sample"`; a seminorm over parts of the state; None for the root mean square over all elements of all leaves.
     """
 
     adaptive: bool = True
@@ -56,7 +57,7 @@ class Controller(nn.Module, ABC):
     min_step: float = 0.0
     max_step: float = inf
     first_step: float | None
-    norm: Norm | None
+    norm: Norm | Seminorm | None
 
     def __init__(self) -> None:
         super().__init__()
@@ -67,7 +68,7 @@ class Controller(nn.Module, ABC):
         """Makes the memory with which the first attempt is judged."""
         return None
 
-    def with_norm(self, norm: Norm | None) -> Self:
+    def with_norm(self, norm: Norm | Seminorm | None) -> Self:
         """Returns a copy that controls another problem: with a norm that suits it, and its first step estimated."""
         twin = copy.copy(self)
         twin._modules = dict(self._modules)

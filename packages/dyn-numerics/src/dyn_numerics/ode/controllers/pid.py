@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from dyn_numerics.ode.controllers.controller import Controller, Norm, Verdict
 from dyn_numerics.ode.scalar import Flag, Scalar, clip, power, where
+from dyn_numerics.seminorm import Seminorm
 
 __all__ = ["PIDController"]
 
@@ -44,8 +45,8 @@ class PIDController(Controller):
         min_step: Least step that a rejection may ask for, in time units: a solve that would need a shorter one fails.
         max_step: Greatest step, in time units.
         norm: Norm of the scaled error: a function from the error, in the structure of the state, to a tensor `[]`, or
-            `[batch]` under `stepping="per_sample"`. The default is the root mean square over all elements of all leaves;
-            one that leaves some of them out is a seminorm.
+            `[batch]` under `stepping="per_sample"`; or a `Seminorm`, which leaves parts of the state out. The default
+            is the root mean square over all elements of all leaves.
 
     Raises:
         TypeError: If one of them is not a number, or the norm no function.
@@ -75,7 +76,7 @@ class PIDController(Controller):
         first_step: float | None = None,
         min_step: float = 0.0,
         max_step: float = inf,
-        norm: Norm | None = None,
+        norm: Norm | Seminorm | None = None,
     ) -> None:
         super().__init__()
         numbers = {"p": p, "i": i, "d": d, "safety": safety, "factor_min": factor_min, "factor_max": factor_max}
@@ -85,8 +86,10 @@ class PIDController(Controller):
         for name, value in numbers.items():
             if isinstance(value, bool) or not isinstance(value, Real):
                 raise TypeError(f"{name}: got a {type(value).__name__}, expected a number")
-        if norm is not None and not callable(norm):
-            raise TypeError(f"norm: got a {type(norm).__name__}, expected a function of the scaled error, or None")
+        if not (norm is None or callable(norm) or isinstance(norm, Seminorm)):
+            raise TypeError(
+                f"norm: got a {type(norm).__name__}, expected a function of the scaled error, a Seminorm, or None"
+            )
         for name, value in (("p", p), ("i", i), ("d", d)):
             if not isfinite(value):
                 raise ValueError(f"{name}: got {value}, expected a finite number")

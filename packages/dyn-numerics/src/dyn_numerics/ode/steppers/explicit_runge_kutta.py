@@ -173,7 +173,7 @@ class ExplicitRungeKutta(Stepper):
             return SlopeList(self._rows, t1 - t0)
         return SlopeMatrix(self.coefficients(x).rows, t1 - t0, x)
 
-    def stiffness(self, t0: Scalar, t1: Scalar, x0: Tensor, step: Step) -> Tensor | None:
+    def stiffness(self, x0: Tensor, step: Step) -> Tensor | None:
         # Two stages at the end of the step: their slopes differ by the Jacobian times what their states differ by.
         if not (self.reuses_last_stage and self.tableau.numbers.ends_twice):
             return None
@@ -181,7 +181,7 @@ class ExplicitRungeKutta(Stepper):
         before = slopes.weighted(len(self._before_end) - 2, x0.to(slopes[0].dtype))
         rise = torch.linalg.vector_norm(slopes[-1] - slopes[-2], dim=-1)
         run = torch.linalg.vector_norm(step.x.to(before.dtype) - before, dim=-1)
-        stiffness: Tensor = abs(t1 - t0) * rise / run.clamp_min(torch.finfo(run.dtype).tiny)
+        stiffness: Tensor = rise / run.clamp_min(torch.finfo(run.dtype).tiny)
         return stiffness
 
     def complete(self, f: FlatField, t1: Scalar, step: Step) -> Step:
