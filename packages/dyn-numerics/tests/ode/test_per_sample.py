@@ -153,6 +153,28 @@ def test_gradients_beside_a_failed_sample_and_across_rejected_attempts():
     assert (x[[1, 3]] == 0).all()
 
 
+def test_gradients_where_the_field_knows_its_samples():
+    """Where the second sample stops, its own constants meet no other sample's state: its root would have no value there."""
+    floor = torch.tensor([[-9.0], [2.0]], dtype=D)
+
+    def field(t, x, p):
+        slope = p * torch.cos(t) * x + 0.1 * torch.sqrt(x - floor)
+        return slope * torch.where(torch.tensor([[False], [True]]) & (t > 0.5), torch.nan, 1.0)
+
+    def gradient(f, x0):
+        p = torch.tensor(1.3, dtype=D, requires_grad=True)
+        sol = solve(f, x0, throw=False, args=(p,))
+        (found,) = torch.autograd.grad(sol.x[-1, 0].sum(), p)
+        return sol, found
+
+    sol, found = gradient(field, torch.tensor([[1.0], [4.0]], dtype=D))
+    assert [status.name for status in sol.status] == ["SUCCESS", "NON_FINITE"]
+    _, alone = gradient(
+        lambda t, x, p: p * torch.cos(t) * x + 0.1 * torch.sqrt(x - floor[:1]), torch.ones(1, 1, dtype=D)
+    )
+    torch.testing.assert_close(found, alone, rtol=1e-13, atol=0)
+
+
 def test_gradient_across_a_rejected_attempt_that_is_not_finite():
     """The first attempts overshoot into where the root has no value."""
     p = torch.tensor(1.0, dtype=D, requires_grad=True)

@@ -19,6 +19,7 @@ from dyn_numerics.ode.error_norm import ErrorNorm
 from dyn_numerics.ode.flat_field import Counter, SampledField
 from dyn_numerics.ode.scalar import Flag, Scalar, both, either, magnitude, maximum, minimum, negate, where
 from dyn_numerics.ode.stepper import Step, Stepper
+from dyn_numerics.ode.substitutes import substituted, substitutes
 from dyn_numerics.ode.times import Clock, state_time, time_dtype
 from dyn_numerics.status import Status
 
@@ -44,6 +45,7 @@ class Problem:
         max_steps: Greatest number of attempts; infinity for any.
         completes: Whether accepted steps can be interpolated.
         branches: Whether the driver branches on one verdict, read by the host; otherwise it selects.
+        learns: Whether the controller is trained through the solve, so that step sizes have gradients.
     """
 
     f: SampledField
@@ -54,6 +56,12 @@ class Problem:
     max_steps: float
     completes: bool
     branches: bool
+    learns: bool = False
+
+    @property
+    def lends(self) -> bool:
+        """Whether rejected attempts are differentiated and selected among, so that some have to be of substitutes."""
+        return self.learns and not self.branches
 
     @property
     def error_order(self) -> int:
@@ -130,19 +138,22 @@ def initial_state(problem: Problem, x0: Tensor) -> tuple[State, int]:
     number, count, flag = _makers(problem, x0)
     t0 = state_time(clock.first, x0)
     standing = problem.branches and bool(clock.start == clock.end)  # a span of no length takes no evaluation
-    slope, dt, finite = None, number(inf), flag(True)
+    slope, dt, finite, x = None, number(inf), flag(True), x0
     if not standing and (controller.adaptive or (problem.completes and not problem.branches)):
         slope = f(t0, x0)
     if slope is not None and controller.adaptive:
         finite = torch.isfinite(slope.detach()).all(dim=-1)
         if problem.branches:
             finite = bool(finite.all())
+        elif problem.lends:
+            t0, x = substituted(substitutes(finite), (t0, x0))
+            slope = f(t0, x)
         estimated: Scalar = 0.0
         if finite is not False:
-            estimated = controller.first_step or _estimate_first_step(problem, f, x0, slope)
+            estimated = controller.first_step or _estimate_first_step(problem, f, x, slope)
             estimated = maximum(estimated, controller.min_step)
         dt = where(finite, number(estimated), number(0.0))
-    carry = None if standing or finite is False else stepper.init(f, t0, x0, slope)
+    carry = None if standing or finite is False else stepper.init(f, t0, x, slope)
     state = State(
         t=clock.start,
         t1=clock.start,
@@ -204,24 +215,14 @@ def _estimate_first_step(problem: Problem, f: Counter, x0: Tensor, slope: Tensor
 
 def attempt(problem: Problem, state: State) -> Attempt:
     """Attempts one step and has it judged; changes nothing."""
-    clock, controller, stepper = problem.clock, problem.controller, problem.stepper
-    f = Counter(problem.f)
-    start = clock.start_of_step(state.t, state.reached)
-    end = clock.end_of_step(state.t1, state.reached)
-    step = stepper.step(f, start, end, state.x, state.carry)
-    error: Scalar = 0.0
-    if controller.adaptive and step.error is not None:
-        error = stepper.measure_error(step, lambda e: problem.error_norm.of_step(e, state.x, step.x))
-    elif not problem.branches:
-        error = where(torch.isfinite(step.x.detach()).all(dim=-1), state.taken * 0, inf)
-    if step.failed is not False:
-        error = where(step.failed, inf, error)
+    controller, f = problem.controller, Counter(problem.f)
+    step, error, end = _step_lending(problem, f, state) if problem.lends else _step(problem, f, state)
     verdict = controller.judge(error, problem.error_order, state.memory)
     accept = verdict.accept
     if problem.branches and isinstance(accept, Tensor):
         accept = bool(accept.item())
     if problem.completes and accept is not False:
-        step = stepper.complete(f, end, step)
+        step = problem.stepper.complete(f, end, step)
     taken = magnitude(state.t1 - state.t)
     tried: Scalar = where(accept, taken, minimum(taken, state.dt))  # a retry is shorter, however times round
     dt: Scalar = tried * verdict.factor
@@ -230,6 +231,35 @@ def attempt(problem: Problem, state: State) -> Attempt:
     if controller.min_step > 0:
         dt = where(accept, maximum(dt, controller.min_step), dt)
     return Attempt(step, error, accept, dt, verdict.memory, f.calls)
+
+
+def _step(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Scalar]:
+    """One step, the norm of its error, and its end as the stepper received it."""
+    clock, stepper = problem.clock, problem.stepper
+    start = clock.start_of_step(state.t, state.reached)
+    end = clock.end_of_step(state.t1, state.reached)
+    step = stepper.step(f, start, end, state.x, state.carry)
+    error: Scalar = 0.0
+    if problem.controller.adaptive and step.error is not None:
+        error = stepper.measure_error(step, lambda e: problem.error_norm.of_step(e, state.x, step.x))
+    elif not problem.branches:
+        error = where(torch.isfinite(step.x.detach()).all(dim=-1), state.taken * 0, inf)
+    if step.failed is not False:
+        error = where(step.failed, inf, error)
+    return step, error, end
+
+
+def _step_lending(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Scalar]:
+    """As `_step`, with gradient; a problem whose attempt is not finite stands still meanwhile, where the field is."""
+    with torch.no_grad():
+        _, error, _ = _step(problem, f, state)
+        own = torch.isfinite(error) & state.running  # type: ignore[arg-type]
+        able = state.running | (state.n_accepted > 0)
+    step, error, end = _step(
+        problem, f, substituted(substitutes(able), state._replace(t1=where(own, state.t1, state.t)))
+    )
+    step = step._replace(retry=where(own, step.retry, state.carry))
+    return step, where(own, error, where(state.running, inf, 1.0)), end
 
 
 def commit(problem: Problem, state: State, tried: Attempt, careful: bool = True) -> State:

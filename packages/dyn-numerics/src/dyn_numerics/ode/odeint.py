@@ -181,16 +181,17 @@ def _solve_branching(posed: Posed, watchers: Sequence[Observer]) -> Solved:
 def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool) -> Solved:
     """Many problems in Python: without gradient first, then, if somebody wants it, the accepted steps again with it."""
     problem, start, t = posed.problem, posed.start, posed.times
-    known = not posed.save.only_outputs or under_transform() or is_differentiable(start)
+    learns = problem.learns
+    known = learns or not posed.save.only_outputs or under_transform() or is_differentiable(start)
     known = known or problem.clock.differentiable is not None
     known = known or (torch.is_grad_enabled() and any(p.requires_grad for p in problem.stepper.parameters()))
     field = WatchedField(problem.f, known)
-    values = replace(problem, f=field, clock=problem.clock.without_gradient())
-    record = RecordSteps() if known or torch.is_grad_enabled() else None
+    values = replace(problem, f=problem.f if learns else field, clock=problem.clock.without_gradient())
+    record = RecordSteps(differentiable=learns) if known or torch.is_grad_enabled() else None
     saver = None if known else _saver(posed, values, start.detach(), _buffers(posed))
     observers: list[Observer] = [observer for observer in (saver, record) if observer is not None]
-    with torch.no_grad():
-        state, first_evals = initial_state(values, start.detach())
+    with torch.set_grad_enabled(learns):  # then it is through this loop that step sizes depend on the controller
+        state, first_evals = initial_state(values, start if learns else start.detach())
         state, n_evals = eager_loop.solve(values, state, [*observers, *watchers], compact)
     n_evals += first_evals
     if saver is not None and not field.differentiable:

@@ -104,10 +104,10 @@ def pose(
     limit = step_limit(max_steps, controller.adaptive)
     save = Save.of(save)
     learns = controller.differentiable and torch.is_grad_enabled()
-    if learns and (per_sample or unreadable):
+    if learns and unreadable:
         raise ValueError(
-            "controller: got one that is trained through the solve, expected that only in a joint eager solve; "
-            "try stepping='joint', or torch.no_grad()"
+            "controller: got one that is trained through the solve, expected that only outside of torch.compile and "
+            "torch.func.vmap; try there, or under torch.no_grad()"
         )
     if compiling and not compiled_loop.is_supported():
         oldest = ".".join(map(str, compiled_loop.OLDEST_TORCH))
@@ -138,7 +138,8 @@ def pose(
         ),
         max_steps=limit,
         completes=controller.adaptive or save.states == "dense" or not (lands_on_times or len(inner) <= 2),
-        branches=on_host or learns,
+        branches=on_host or (learns and not per_sample),
+        learns=learns,
     )
     return Posed(problem, layout, layout.flatten(x0), inner, t, save, not unreadable)
 

@@ -18,6 +18,7 @@ from dyn_numerics.ode.attempt import Problem, State
 from dyn_numerics.ode.flat_field import Counter
 from dyn_numerics.ode.observer import AttemptedStep, Observer
 from dyn_numerics.ode.scalar import where
+from dyn_numerics.ode.substitutes import substituted, substitutes
 from dyn_numerics.ode.times import state_time
 from dyn_numerics.transforms import any_lane, under_transform
 
@@ -47,15 +48,21 @@ class StepRecord:
 
 
 class RecordSteps(Observer):
-    """Writes down the accepted steps of a driver that selects."""
+    """Writes down the accepted steps of a driver that selects.
 
-    def __init__(self) -> None:
+    Args:
+        differentiable: Whether the ends of the steps keep their gradients, those of step sizes that are learned.
+    """
+
+    def __init__(self, differentiable: bool = False) -> None:
+        self._differentiable = differentiable
         self._rows: list[list[Tensor]] = []
 
     def observe(self, attempted: AttemptedStep) -> None:
         """Keeps the ends of the attempt, and whether it stands."""
         row = [attempted.t0, attempted.t1, attempted.reached, attempted.moved]
-        row = [part.detach() for part in row]
+        if not self._differentiable:
+            row = [part.detach() for part in row]
         if attempted.samples is not None:
             *last, moved = self._rows[-1]
             whole = [*last, torch.zeros_like(moved)]
@@ -64,7 +71,8 @@ class RecordSteps(Observer):
 
     def result(self, state: State) -> StepRecord:
         """The record of a solve that ended in this state."""
-        last = state.t.detach()  # type: ignore[union-attr]
+        last: Any = state.t
+        last = last if self._differentiable else last.detach()
         nothing = [last, last, torch.zeros_like(last, dtype=torch.int64), torch.zeros_like(last, dtype=torch.bool)]
         t0, t1, reached, moved = (torch.stack(column) for column in zip(nothing, *self._rows, strict=True))
         # Every problem's own steps first; what remains has no length.
@@ -115,8 +123,8 @@ class RecordStates(Observer):
 def replay(problem: Problem, record: StepRecord, x0: Tensor, observers: Sequence[Observer]) -> tuple[Tensor, int]:
     """Repeats accepted steps, differentiably.
 
-    A problem that is not stepped stays where it is. What a step makes of it may not be finite, and would be NaN in the
-    gradient of what all problems share; so one that is stepped is computed in its place, and the result dropped.
+    A problem that is not stepped repeats the step before, which was finite, and one that never moved takes the numbers of
+    another; the results are dropped. See `dyn_numerics.ode.substitutes`.
 
     Args:
         problem: The problem, its clock with the differentiable times.
@@ -129,18 +137,22 @@ def replay(problem: Problem, record: StepRecord, x0: Tensor, observers: Sequence
     """
     stepper, clock, f = problem.stepper, problem.clock, Counter(problem.f)
     x, carry = x0, None
+    previous: Any = None
     for i in range(len(record)):
         taken, reached = record.taken[i], record.reached[i]
         start = clock.start_of_step(record.t0[i], reached)
         end = clock.end_of_step(record.t1[i], reached)
-        substitute = None
-        if i >= record.n_whole and taken.dim():
-            substitute = torch.where(taken, torch.arange(len(taken), device=x.device), taken.to(torch.int8).argmax())
-        t0, t1, at, known = _substituted(substitute, (start, end, x, carry))
+        inputs = start, end, x, carry
+        if i >= record.n_whole:
+            inputs = inputs if previous is None else where(taken, inputs, previous)
+            if record.n_whole == 0 and taken.dim():
+                inputs = substituted(substitutes(record.taken[0]), inputs)
+        t0, t1, at, known = inputs
         if i == 0:
             slope = f(state_time(t0, at), at) if problem.completes else None
             known = stepper.init(f, state_time(t0, at), at, slope)
             carry = known
+        previous = tree_map_only(Tensor, Tensor.detach, (t0, t1, at, known))
         step = stepper.step(f, t0, t1, at, known)
         if problem.completes:
             step = stepper.complete(f, t1, step)
@@ -150,9 +162,3 @@ def replay(problem: Problem, record: StepRecord, x0: Tensor, observers: Sequence
         x = where(taken, step.x, x)
         carry = where(taken, step.carry, carry)
     return x, f.calls
-
-
-def _substituted(substitute: Tensor | None, values: Any) -> Any:
-    if substitute is None:
-        return values
-    return tree_map_only(Tensor, lambda value: value[substitute], values)

@@ -20,6 +20,7 @@ from dyn_numerics.ode.posed import pose
 from dyn_numerics.ode.step_record import RecordStates
 from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.steppers.by_name import stepper
+from dyn_numerics.ode.substitutes import substitutes
 from dyn_numerics.ode.times import state_time
 from dyn_numerics.pytree_state import StateLayout
 from dyn_sensitivity.ode.compiled_field import CompiledField
@@ -142,8 +143,14 @@ class _Steps(torch.autograd.Function):
             """What the loss says of the outputs somewhere, `[*lead, N]`."""
             return torch.where(where.unsqueeze(-1), grad_x, 0).sum(0)
 
+        number = torch.arange(lead.numel(), device=start.device)
+        final = (count - 1).reshape(-1)
+        # A problem without such a step computes its last one again, one without any takes another's: both are finite.
+        place = substitutes(final >= 0) if lead else number
+
         def row(buffer: Tensor, i: Tensor) -> Tensor:
-            return buffer.index_select(0, i.reshape(1))[0].reshape((*lead, *buffer.shape[2:]))
+            at = torch.minimum(i, final[place]).clamp(min=0)
+            return buffer[at, place].reshape((*lead, *buffer.shape[2:]))
 
         def going(i: Tensor, *carried: Tensor) -> Tensor:
             return i >= 0
@@ -151,12 +158,6 @@ class _Steps(torch.autograd.Function):
         def body(i: Tensor, grad: Tensor, *grads: Tensor) -> tuple[Tensor, ...]:
             taken = i < count
             t0, t1, x = row(t0s, i), row(t1s, i), row(xs, i)
-            if lead:  # what a problem without such a step holds is not meant, so one with it is computed in its place
-                place = torch.where(taken, torch.arange(lead[0], device=x.device), taken.to(torch.int8).argmax())
-                own_t0, own_t1 = t0, t1
-                t0, t1, x = t0[place], t1[place], x[place]
-            else:
-                own_t0, own_t1 = t0, t1
             if problem.lands_on_times and len(times) > 2:
                 output = (row(reacheds, i) + 1).clamp(0, len(times) - 1)
                 here = grad_x.gather(0, output.reshape(1, *lead, 1).expand(1, *grad_x.shape[1:]))[0]
@@ -174,9 +175,7 @@ class _Steps(torch.autograd.Function):
             pull = vjp(step, x, *inputs)[1]
             of_step = torch.where(taken.unsqueeze(-1), grad, 0)
             if interpolates:
-                of_interpolant = _of_interpolant(
-                    times, own_t0, own_t1, grad_x, taken, at_end | at_start, method.dense_degree
-                )
+                of_interpolant = _of_interpolant(times, t0, t1, grad_x, taken, at_end | at_start, method.dense_degree)
                 grad_of_x, *shares = pull((of_step, of_interpolant))
             else:
                 grad_of_x, *shares = pull((of_step,))
