@@ -8,7 +8,6 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from dyn_numerics.ode.observer import AttemptedStep
-from dyn_numerics.ode.solution import Solution
 
 __all__ = ["ProgressBar", "ShowProgress", "progress_bar"]
 
@@ -51,10 +50,11 @@ class ShowProgress:
 
     Args:
         bar: The bar; it is closed at the end if it can be.
+        n: Number of samples in the batch, or 1.
     """
 
-    def __init__(self, bar: ProgressBar) -> None:
-        self._bar = bar
+    def __init__(self, bar: ProgressBar, n: int) -> None:
+        self._bar, self._n = bar, n
         self._shown = 0.0
         self._last = -SHORTEST_PAUSE
 
@@ -63,17 +63,25 @@ class ShowProgress:
         if attempted.moved is not False and monotonic() - self._last >= SHORTEST_PAUSE:
             self._last = monotonic()
             clock = attempted.problem.clock
-            if attempted.samples is None:
-                self._show(_share(attempted.t0, clock.start, clock.end))
+            share = _share(attempted.t0, clock.start, clock.end)
+            if attempted.samples is not None:  # the others have ended
+                share = 1 - (1 - share) * len(attempted.samples) / self._n
+            self._show(share)
 
     def _show(self, share: float) -> None:
         if share > self._shown:
             self._bar.update(share - self._shown)
             self._shown = share
 
-    def close(self, solution: Solution) -> None:
-        """Shows what was solved in the end, and closes the bar."""
-        self._show(_share(solution.t_reached, solution.t[0], solution.t[-1]))
+    def close(self, start: Tensor, end: Tensor, reached: Tensor) -> None:
+        """Shows what was solved in the end, and closes the bar.
+
+        Args:
+            start: Start of the span, `[*lead]`.
+            end: End of the span.
+            reached: Where the solve got.
+        """
+        self._show(_share(reached, start, end))
         close = getattr(self._bar, "close", None)
         if close is not None:
             close()

@@ -270,6 +270,32 @@ def test_a_field_that_writes_into_the_state(f, solver):
         odeint(f, torch.ones(1), [0.0, 1.0], solver=solver)
 
 
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+def test_a_field_that_writes_into_the_time(stepping):
+    def field(t, x):
+        slope = -x * t
+        t.add_(0.5)
+        return slope
+
+    with torch.no_grad(), pytest.raises(ValueError, match=r"f: changed the time t in place, .* t\.clone\(\)"):
+        odeint(field, torch.ones(1, 1, dtype=torch.float64), [0.0, 1.0], stepping=stepping)
+
+
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+def test_a_field_that_asks_for_gradients_of_its_argument(stepping):
+    """As Hamiltonian networks do; the user's tensor does not get to require them."""
+    x0 = torch.ones(2, 1)
+
+    def field(t, x):
+        with torch.enable_grad():
+            x = x.requires_grad_()
+            return -torch.autograd.grad((x**2 / 2).sum(), x)[0]
+
+    sol = odeint(field, x0, [0.0, 1.0], stepping=stepping, rtol=1e-6)
+    torch.testing.assert_close(sol.x[-1], torch.full_like(x0, math.exp(-1)), rtol=1e-5, atol=0)
+    assert not x0.requires_grad
+
+
 def test_a_field_that_writes_into_a_leaf_of_the_state():
     with pytest.raises(ValueError, match="f: changed the state x in place"):
         odeint(lambda t, x: (x[0].mul_(2), x[1]), (torch.ones(1), torch.ones(2)), [0.0, 1.0])
@@ -309,3 +335,23 @@ def test_only_the_first_three_arguments_are_positional():
     with pytest.raises(TypeError):
         odeint(field, torch.ones(1), [0.0, 1.0], "tsit5")
     assert odeint(field, torch.ones(1), [0.0, 1.0], solver="tsit5", controller=FixedStep()).status.is_success
+
+
+def test_a_field_that_returns_the_same_memory_in_inference_mode():
+    """Which counts no writes."""
+    buffer = torch.empty(2)
+    with torch.inference_mode(), pytest.raises(ValueError, match="f: wrote into the tensor that it returned"):
+        odeint(lambda t, x: torch.neg(x, out=buffer), torch.ones(2), [0.0, 1.0])
+
+
+def test_times_that_come_one_by_one():
+    t, x = odeint(field, torch.ones(1), (t for t in (0.0, 0.5, 1.0)))
+    assert t.tolist() == [0.0, 0.5, 1.0]
+    assert x.shape == (3, 1)
+
+
+def test_the_times_of_a_solution_are_its_own():
+    t = torch.tensor([0.0, 1.0])
+    sol = odeint(field, torch.ones(1), t)
+    t += 5
+    assert sol.t.tolist() == [0.0, 1.0]

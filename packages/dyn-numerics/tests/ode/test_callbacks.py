@@ -99,6 +99,34 @@ def test_progress_of_a_failed_solve_stops_where_it_did():
     assert bar.closed
 
 
+@pytest.mark.parametrize("save", ["t_span", "steps"])
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+def test_progress_of_a_failed_solve_is_of_the_whole_span(stepping, save):
+    bar = Bar()
+    x0 = torch.ones(1, 1)
+    odeint(lambda t, x: x * x, x0, [0.0, 4.0], progress=bar, throw=False, save=save, stepping=stepping)
+    assert sum(bar.shares) == pytest.approx(0.25, abs=1e-4)
+
+
+def test_progress_goes_on_while_samples_leave_a_compact_batch(monkeypatch):
+    monkeypatch.setattr("dyn_numerics.progress.SHORTEST_PAUSE", 0.0)
+    bar = Bar()
+    spans = torch.tensor([[0.0] * 4, [0.1, 0.1, 0.1, 40.0]])
+    with torch.no_grad():
+        odeint(lambda t, x: torch.cos(t), torch.ones(4, 1), spans, progress=bar, stepping="per_sample", compact=True)
+    assert sum(bar.shares) == pytest.approx(1)
+    assert max(bar.shares[1:]) < 0.2  # the fourth sample moves it, step by step
+
+
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+def test_a_callback_may_write_into_what_it_receives(stepping):
+    x0 = torch.ones(1, 1)
+    watch = Callbacks(on_step=lambda t, x, dt: x.zero_())
+    x = odeint(lambda t, x: -x, x0, [0.0, 1.0], callbacks=watch, stepping=stepping).x
+    assert x0.item() == 1
+    assert torch.equal(x, odeint(lambda t, x: -x, x0, [0.0, 1.0], stepping=stepping).x)
+
+
 def test_true_is_a_tqdm_bar(capsys):
     pytest.importorskip("tqdm")
     odeint(jumpy, torch.ones(1), [0.0, 1.0], progress=True)

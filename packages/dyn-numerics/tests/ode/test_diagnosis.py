@@ -42,6 +42,17 @@ def test_stiffness_with_too_few_steps(stepping, solver, rtol):
 
 
 @pytest.mark.parametrize("stepping", MODES)
+def test_a_least_step_that_is_too_long_for_a_transient(stepping):
+    """Or for a singularity: neither is stiff there, and errors as large as the state do not tell a jump."""
+    transient = status(lambda t, x: -1e3 * x, 1.0, [0.0, 1.0], stepping, controller=PIDController(min_step=0.1))
+    assert transient is Status.STEP_UNDERFLOW
+    singular = status(lambda t, x: x * x, 2.0, [0.0, 1.0], stepping, controller=PIDController(min_step=1e-3))
+    assert singular is Status.STEP_UNDERFLOW
+    exponential = status(lambda t, x: torch.exp(x), 1.0, [0.0, 4.0], stepping)
+    assert exponential in (Status.STEP_UNDERFLOW, Status.NON_FINITE)  # rounding decides whether it overflows first
+
+
+@pytest.mark.parametrize("stepping", MODES)
 def test_accuracy_is_not_stiffness(stepping):
     found = status(lambda t, x: 300 * torch.cos(300 * t) + 0 * x, 0.0, [0.0, 100.0], stepping, max_steps=200)
     assert found is Status.MAX_STEPS

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dyn_numerics import FixedStep, PerSample, PIDController, SolverError, Status, odeint
+from dyn_numerics import Callbacks, FixedStep, PerSample, PIDController, SolverError, Status, odeint
 from dyn_numerics.norms import rms_norm
 
 D = torch.float64
@@ -173,6 +173,91 @@ def test_gradients_where_the_field_knows_its_samples():
         lambda t, x, p: p * torch.cos(t) * x + 0.1 * torch.sqrt(x - floor[:1]), torch.ones(1, 1, dtype=D)
     )
     torch.testing.assert_close(found, alone, rtol=1e-13, atol=0)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize(
+    ("field", "starts", "end"),
+    [
+        (lambda p, x: p * x * x, [0.3, 2.0], 1.0),
+        (lambda p, x: -p * torch.sqrt(x), [3.0, 0.1], 1.0),
+        (lambda p, x: p * (torch.sqrt(1 - x * x) + 0.1), [-0.5, 0.7], 1.0),
+        (lambda p, x: p * torch.exp(x), [-1.0, 0.0], 2.0),
+        (lambda p, x: p * x.abs() ** 1.5, [0.1, 3.0], 2.0),
+    ],
+    ids=["square", "root", "circle", "exp", "power"],
+)
+def test_gradients_beside_a_sample_that_runs_into_its_singularity(field, starts, end, dtype):
+    """At the last steps before it, values and derivatives are just about finite, and rounding decides."""
+
+    def gradient(starts):
+        p = torch.tensor(1.0, dtype=dtype, requires_grad=True)
+        x0 = torch.tensor(starts, dtype=dtype).unsqueeze(1)
+        sol = odeint(lambda t, x: field(p, x), x0, [0.0, end], stepping="per_sample", throw=False)
+        return sol, torch.autograd.grad(sol.x[-1, 0].sum(), p)[0]
+
+    sol, beside = gradient(starts)
+    assert (sol.status_code == 0).tolist() == [True, False]
+    _, alone = gradient(starts[:1])
+    torch.testing.assert_close(beside, alone, rtol=1e-12 if dtype == D else 1e-5, atol=0)
+
+
+def test_gradients_beside_a_sample_whose_own_argument_is_not_finite():
+    rates = torch.tensor([1.0, math.nan], dtype=D)
+
+    def gradient(x0, rates):
+        p = torch.tensor(1.0, dtype=D, requires_grad=True)
+        f = lambda t, x, a: p * a[:, None] * x**2  # noqa: E731
+        x = odeint(f, x0, [0.0, 1.0], stepping="per_sample", args=(PerSample(rates),), throw=False).x
+        return torch.autograd.grad(x[-1, 0].sum(), p)[0]
+
+    x0 = torch.full((2, 1), 0.5, dtype=D)
+    torch.testing.assert_close(gradient(x0, rates), gradient(x0[:1], rates[:1]), rtol=1e-12, atol=0)
+
+
+def test_without_gradients_nothing_is_solved_twice():
+    """A module with parameters under no_grad, watched."""
+    net, calls, told = torch.nn.Linear(2, 2), [], []
+
+    def field(t, x):
+        calls.append(torch.is_grad_enabled())
+        return net(x)
+
+    with torch.no_grad():
+        sol = solve(field, torch.ones(3, 2), callbacks=Callbacks(on_step=lambda t, x, dt: told.append(t)))
+    assert sol.stats.n_evals == len(calls)
+    assert not any(calls)
+    assert len(told) == sol.stats.n_steps.max()
+
+
+def test_a_compact_batch_of_which_half_has_ended_at_the_start():
+    spans = torch.tensor([[0.0] * 4, [0.0, 0.0, 0.0, 1.0]], dtype=D)
+    sol = solve(lambda t, x: -x, torch.ones(4, 1, dtype=D), spans, compact=True, rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(sol.x[-1, :, 0], torch.exp(-spans[1]), rtol=0, atol=1e-8)
+    x0 = torch.tensor([[math.e], [0.0], [0.0]], dtype=D)
+    sol = solve(lambda t, x: torch.log(x), x0, [0.0, 0.1], compact=True, throw=False)
+    assert [status.name for status in sol.status] == ["SUCCESS", "NON_FINITE", "NON_FINITE"]
+
+
+def test_the_dense_solution_of_a_sample_without_steps_is_its_own():
+    spans = torch.tensor([[0.0, 0.0], [1.0, 0.0]], dtype=D)
+    dense = solve(lambda t, x: -x, torch.tensor([[1.0], [5.0]], dtype=D), spans, save="dense").dense
+    assert dense([0.0, 0.0])[:, 0].tolist() == [1.0, 5.0]
+    torch.testing.assert_close(dense.derivative([0.0, 0.0])[:, 0], torch.tensor([-1.0, 0.0], dtype=D))
+    with pytest.raises(ValueError, match=r"t: got shape \[5\], expected one that broadcasts against the batch \[2\]"):
+        dense(torch.linspace(0, 1, 5))
+
+
+@pytest.mark.parametrize("save", SAVES)
+def test_a_batch_of_none(save):
+    x0 = torch.ones(0, 2, dtype=D, requires_grad=True)
+    assert solve(lambda t, x: -x, x0, [0.0, 1.0], save=save).x.shape[1:] == (0, 2)
+
+
+def test_fixed_steps_that_would_not_end_are_refused_for_every_sample():
+    spans = torch.tensor([[0.0, 0.0], [1e-13, 1.0]], dtype=D)
+    with pytest.raises(ValueError, match="step_size: got 1e-14, expected at least 1e-09"):
+        odeint(lambda t, x: -x, torch.ones(2, 1, dtype=D), spans, solver="rk4", step_size=1e-14, stepping="per_sample")
 
 
 def test_gradient_across_a_rejected_attempt_that_is_not_finite():
@@ -409,6 +494,18 @@ def test_bad_input(options, error, message, growth):
     options = {"x0": torch.ones(3, 1), "t_span": [0.0, 1.0], **options}
     with pytest.raises(error, match=message):
         solve(growth, **options)
+
+
+def test_per_sample_arguments_fit_the_batch():
+    arg = PerSample(torch.ones(3))
+    with pytest.raises(ValueError, match=r"args: got a PerSample of shape \[3\], expected the state's batch 2"):
+        solve(lambda t, x, a: -x, torch.ones(2, 1), [0.0, 1.0], args=(arg,))
+    with pytest.raises(ValueError, match=r"args: got a PerSample of shape \[3\], expected stepping='per_sample'"):
+        odeint(lambda t, x, a: -x, torch.ones(2, 1), [0.0, 1.0], args=(arg,))
+    nested = solve(
+        lambda t, x, a: -a["rate"][:, None] * x, torch.ones(3, 1), [0.0, 1.0], args=({"rate": arg},), rtol=1e-6
+    )
+    torch.testing.assert_close(nested.x[-1], torch.full((3, 1), math.exp(-1)), rtol=1e-4, atol=0)
 
 
 def test_per_sample_arguments_are_tensors():

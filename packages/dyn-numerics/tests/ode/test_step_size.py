@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dyn_numerics import odeint
+from dyn_numerics import FixedStep, odeint
 
 SOLVERS = ["euler", "midpoint", "heun", "ralston", "rk4", "bosh3", "dopri5", "tsit5"]
 
@@ -95,3 +95,16 @@ def test_max_steps_also_bounds_fixed_steps(growth):
     cut = odeint(growth, torch.ones(1).double(), [0.0, 1.0], solver="rk4", step_size=0.1, max_steps=9, throw=False)
     assert cut.status.name == "MAX_STEPS"
     assert cut.t_reached.item() == pytest.approx(0.9)
+
+
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+@pytest.mark.parametrize("grad", [False, True])
+def test_steps_between_the_times_to_land_on(stepping, grad, growth):
+    """Fixed steps with a greatest one: several of them to every output."""
+    controller = FixedStep()
+    controller.max_step = 0.1
+    x0 = torch.ones(2, 1, dtype=torch.float64, requires_grad=grad)
+    t = torch.tensor([0.0, 1.0, 2.0, 2.5], dtype=torch.float64)
+    sol = odeint(growth, x0, t, solver="rk4", controller=controller, stepping=stepping)
+    assert sol.stats.n_steps.max() == 25
+    torch.testing.assert_close(sol.x[:, 0, 0], growth.exact(t), rtol=1e-5, atol=0)

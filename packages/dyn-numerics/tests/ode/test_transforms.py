@@ -1,10 +1,12 @@
 """`torch.func` around an eager adaptive solve."""
 
+import math
+
 import pytest
 import torch
 from torch.func import functional_call, grad, jacfwd, jacrev, jvp, vjp, vmap
 
-from dyn_numerics import FixedStep, odeint
+from dyn_numerics import Callbacks, FixedStep, odeint
 
 D = torch.float64
 T_SPAN = torch.linspace(0, 1.5, 5, dtype=D)
@@ -127,6 +129,24 @@ def test_products(mode, x0):
     _, pull = vjp(f, x0[0])
     torch.testing.assert_close(pull(tangent)[0], full.T @ tangent, rtol=0, atol=1e-6)
     torch.testing.assert_close(value, f(x0[0]), rtol=0, atol=1e-12)
+
+
+def test_what_has_to_read_values_says_so():
+    def solve(x, **options):
+        return odeint(lambda t, x: -x, x, [0.0, 1.0], **options).x
+
+    for name, value in {"callbacks": Callbacks(), "progress": True, "compact": True}.items():
+        stepping = "per_sample" if name == "compact" else "joint"
+        with pytest.raises(ValueError, match=f"{name}: got one under torch.func"):
+            torch.func.vmap(lambda x, o={name: value}, s=stepping: solve(x, stepping=s, **o))(torch.ones(3, 1, 1))
+
+
+def test_dense_output_under_vmap():
+    def half_way(x):
+        return odeint(lambda t, x: -x, x, [0.0, 1.0], save="dense", rtol=1e-8, atol=1e-8).dense(0.5)
+
+    x = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+    torch.testing.assert_close(torch.func.vmap(half_way)(x), x * math.exp(-0.5), rtol=1e-6, atol=0)
 
 
 def test_per_sample_stepping_under_transforms(x0):

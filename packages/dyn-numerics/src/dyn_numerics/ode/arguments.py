@@ -16,6 +16,7 @@ from dyn_numerics.dtypes import real_dtype, wide_dtype
 from dyn_numerics.ode.controllers.controller import Controller
 from dyn_numerics.ode.controllers.fixed_step import FixedStep
 from dyn_numerics.ode.controllers.pid import PIDController
+from dyn_numerics.ode.per_sample import PerSample
 from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.times import host_numbers, time_dtype
@@ -24,6 +25,7 @@ from dyn_numerics.transforms import under_vmap
 
 __all__ = [
     "check_initial_state",
+    "check_sampled_arguments",
     "check_step_size",
     "check_tolerance",
     "choose_controller",
@@ -66,6 +68,19 @@ def extra_arguments(args: Sequence[Any]) -> tuple[Any, ...]:
     if isinstance(args, (Tensor, str, Mapping)) or not isinstance(args, Iterable):
         raise TypeError(f"args: got a {type(args).__name__}, expected a tuple of arguments; try args=(...,)")
     return tuple(args)
+
+
+def check_sampled_arguments(args: Sequence[Any], layout: StateLayout) -> None:
+    """Refuses arguments that belong to the samples of another batch, or of none.
+
+    Raises:
+        ValueError: If one does not lead with the state's batch.
+    """
+    for arg in tree_leaves(args):
+        for leaf in tree_leaves(arg.values) if isinstance(arg, PerSample) else ():
+            if leaf.shape[:1] != layout.lead:
+                batch = f"the state's batch {layout.lead[0]}" if layout.lead else "stepping='per_sample'"
+                raise ValueError(f"args: got a PerSample of shape {list(leaf.shape)}, expected {batch}")
 
 
 def time_span(
@@ -111,16 +126,16 @@ def time_span(
             for i, column in enumerate(zip(*times, strict=True)):
                 _check_times(_without_repeated_end(column), f" for sample {i}")
     if isinstance(t_span, Tensor):
-        return given.view_as(given), inner, times  # another object: the user may write into one of them
+        return given.clone(), inner, times  # the user may write into one of them
     return given.to(wide_dtype(real_dtype(layout.dtype))), inner, times
 
 
 def _stack_times(t_span: Sequence[float], layout: StateLayout) -> Tensor:
     dtype, device = time_dtype(layout.device), layout.device
     try:
-        if isinstance(t_span, (str, bytes, Set, Mapping)) or any(isinstance(t, str) for t in t_span):
+        entries = [] if isinstance(t_span, (str, bytes, Set, Mapping)) else list(t_span)
+        if isinstance(t_span, (str, bytes, Set, Mapping)) or any(isinstance(t, str) for t in entries):
             raise TypeError
-        entries = list(t_span)
         if any(isinstance(t, Tensor) for t in entries):
             return torch.stack([torch.as_tensor(t, dtype=dtype, device=device) for t in entries])
         return torch.tensor([float(t) for t in entries], dtype=dtype, device=device)
@@ -246,28 +261,29 @@ def step_limit(max_steps: int | None, adaptive: bool) -> float:
     return int(max_steps)
 
 
-def check_step_size(times: Sequence[float], step_size: float | None, max_steps: float) -> None:
+def check_step_size(spans: Iterable[Sequence[float]], step_size: float | None, max_steps: float) -> None:
     """Refuses fixed steps that are lost to rounding beside the times, or that would not end in a lifetime.
 
     Args:
-        times: First and last time, as host numbers.
+        spans: First and last time of every span, as host numbers.
         step_size: Magnitude of the steps, or None.
         max_steps: Greatest number of steps.
 
     Raises:
-        ValueError: If `step_size` is smaller than the spacing of times, or the span takes too many.
+        ValueError: If `step_size` is smaller than the spacing of times, or a span takes too many.
     """
-    length = abs(times[-1] - times[0])
-    if step_size is None or not length:
+    if step_size is None:
         return
-    spacing = ulp(max(abs(times[0]), abs(times[-1])))
-    if step_size < spacing:
-        raise ValueError(f"step_size: got {step_size}, expected at least {spacing:.3g}, the spacing of times there")
-    if min(length / step_size, max_steps) > MOST_FIXED_STEPS:
-        raise ValueError(
-            f"step_size: got {step_size}, expected at least {length / MOST_FIXED_STEPS:.3g}: the span takes "
-            f"{length / step_size:.3g} steps; try an adaptive solver, or set max_steps"
-        )
+    for first, last in spans:
+        length = abs(last - first)
+        spacing = ulp(max(abs(first), abs(last)))
+        if length and step_size < spacing:
+            raise ValueError(f"step_size: got {step_size}, expected at least {spacing:.3g}, the spacing of times there")
+        if min(length / step_size, max_steps) > MOST_FIXED_STEPS:
+            raise ValueError(
+                f"step_size: got {step_size}, expected at least {length / MOST_FIXED_STEPS:.3g}: the span takes "
+                f"{length / step_size:.3g} steps; try an adaptive solver, or set max_steps"
+            )
 
 
 def _short(value: Any) -> str:

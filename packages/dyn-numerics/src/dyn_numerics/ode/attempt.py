@@ -138,7 +138,7 @@ def initial_state(problem: Problem, x0: Tensor) -> tuple[State, int]:
     number, count, flag = _makers(problem, x0)
     t0 = state_time(clock.first, x0)
     standing = problem.branches and bool(clock.start == clock.end)  # a span of no length takes no evaluation
-    slope, dt, finite, x = None, number(inf), flag(True), x0
+    slope, dt, finite, x = None, number(controller.max_step), flag(True), x0
     if not standing and (controller.adaptive or (problem.completes and not problem.branches)):
         slope = f(t0, x0)
     if slope is not None and controller.adaptive:
@@ -151,7 +151,7 @@ def initial_state(problem: Problem, x0: Tensor) -> tuple[State, int]:
         estimated: Scalar = 0.0
         if finite is not False:
             estimated = controller.first_step or _estimate_first_step(problem, f, x, slope)
-            estimated = maximum(estimated, controller.min_step)
+            estimated = minimum(maximum(estimated, controller.min_step), controller.max_step)
         dt = where(finite, number(estimated), number(0.0))
     carry = None if standing or finite is False else stepper.init(f, t0, x, slope)
     state = State(
@@ -218,14 +218,16 @@ def attempt(problem: Problem, state: State) -> Attempt:
     controller, f = problem.controller, Counter(problem.f)
     step, error, end = _step_lending(problem, f, state) if problem.lends else _step(problem, f, state)
     verdict = controller.judge(error, problem.error_order, state.memory)
-    accept = verdict.accept
+    accept, factor = verdict.accept, verdict.factor
     if problem.branches and isinstance(accept, Tensor):
         accept = bool(accept.item())
+    if isinstance(factor, Tensor) and not problem.learns:
+        factor = factor.item() if problem.branches else factor.detach()
     if problem.completes and accept is not False:
         step = problem.stepper.complete(f, end, step)
     taken = magnitude(state.t1 - state.t)
     tried: Scalar = where(accept, taken, minimum(taken, state.dt))  # a retry is shorter, however times round
-    dt: Scalar = tried * verdict.factor
+    dt: Scalar = tried * factor
     if controller.max_step < inf:
         dt = minimum(dt, controller.max_step)
     if controller.min_step > 0:

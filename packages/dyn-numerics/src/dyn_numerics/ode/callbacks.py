@@ -27,7 +27,8 @@ class Callbacks:
     `t` is where an attempt starts, `x` the state there and `dt` the signed step; all without gradient. In joint stepping
     `t` and `dt` are float64 `[]`, and `x` has the structure of the state. Under `stepping="per_sample"` every attempt
     is one of the whole batch: `t` and `dt` are `[batch]`, and `on_accept` and `on_reject` are called where at least one
-    running sample was accepted or rejected, with those samples alone.
+    running sample was accepted or rejected, with those samples alone. With `compact=True` all of them see the samples that
+    are still in the batch.
 
     Args:
         on_step: Called after every attempt.
@@ -72,7 +73,7 @@ class TellCallbacks:
     def observe(self, attempted: AttemptedStep) -> None:
         """Calls what is to be called."""
         callbacks, moved = self._callbacks, attempted.moved
-        t0, t1, x = self._number(attempted.t0), self._number(attempted.t1), attempted.x0.detach()
+        t0, t1, x = self._number(attempted.t0), self._number(attempted.t1), attempted.x0.detach().clone()
 
         def call(callback: Callback | None, which: Tensor | None) -> None:
             if callback is not None and (which is None or bool(which.any())):

@@ -11,6 +11,7 @@ from torch import Tensor
 from dyn_numerics.autocast import without_autocast
 from dyn_numerics.ode.interpolants.polynomial import evaluate, evaluate_derivative
 from dyn_numerics.pytree_state import StateLayout
+from dyn_numerics.transforms import under_vmap
 
 __all__ = ["DenseSolution"]
 
@@ -65,11 +66,17 @@ class DenseSolution:
         times = torch.as_tensor(t, dtype=self.t.dtype, device=self.t.device)
         given = t.dtype if isinstance(t, Tensor) and t.is_floating_point() else times.dtype
         if lead:
+            if times.dim() and times.shape[-1] not in (1, *lead):
+                raise ValueError(
+                    f"t: got shape {list(times.shape)}, expected one that broadcasts against the batch {list(lead)}; "
+                    f"try t[:, None] for the same times for every sample"
+                )
             times = times.expand(torch.broadcast_shapes(times.shape, lead))  # type: ignore[no-untyped-call]
         with torch.no_grad():
             low, high = self.t.aminmax(dim=0)
             rounding = torch.finfo(given).eps * torch.maximum(low.abs(), high.abs())
-            if not bool(((times >= low - rounding) & (times <= high + rounding)).all()):
+            inside = (times >= low - rounding) & (times <= high + rounding)
+            if not under_vmap() and not bool(inside.all()):
                 spans = f"[{low.tolist()}, {high.tolist()}]" if not lead else "the columns of .t"
                 raise ValueError(f"t: got times outside the solved span, expected {spans}")
             direction = torch.where(self.t[-1] >= self.t[0], 1, -1)

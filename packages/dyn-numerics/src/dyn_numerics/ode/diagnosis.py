@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from math import inf
 from typing import Any
 
 import torch
@@ -39,7 +38,8 @@ def diagnose(problem: Problem, state: State, code: Any) -> tuple[Any, int]:
         start = _constant(state.t)
         left = magnitude(_constant(problem.clock.end) - start)
         tried = minimum(_constant(state.taken), 0.25 * left)
-        quarter = where(start + 0.25 * tried == start, tried, 0.25 * tried)
+        advances = start + 0.25 * tried != start
+        quarter = where(advances, 0.25 * tried, tried)
 
         def step(dt: Scalar) -> tuple[Step, Scalar]:
             end = start + problem.clock.direction * dt
@@ -55,11 +55,14 @@ def diagnose(problem: Problem, state: State, code: Any) -> tuple[Any, int]:
         if stiffness is not None:
             edge: Any = (stiffness * tried >= EDGE_OF_STABILITY) & torch.as_tensor(tried > 0)
             edge = edge if isinstance(start, Tensor) else bool(edge)
-            # Near a singularity the state changes as fast; a stiff one hardly does.
-            stiff = both(doubtful, both(edge, change < problem.error_norm.of_half_the_state))
+            # Near a singularity the state changes about as fast, and steps shrink to rounding; a stiff one hardly does.
+            slow: Any = change < 0.2 * stiffness * quarter * problem.error_norm.of_half_the_state
+            slow = slow if isinstance(start, Tensor) else bool(slow)
+            stiff = both(both(doubtful, advances), both(edge, slow))
             code = where(stiff, Status.STIFFNESS_SUSPECTED.code, code)
         # A step four times as long has 4^(error_order + 1) times the error where f is smooth, about 4 times across a jump.
-        jump = both(error_of_longer < inf, error_of_longer < 4.0**problem.error_order * error)
+        half = problem.error_norm.of_half_the_state  # beyond it errors say nothing of how they grow
+        jump = both(error_of_longer < half, error_of_longer < 4.0**problem.error_order * error)
         jump = both(code == Status.STEP_UNDERFLOW.code, both(jump, negate(error <= 1)))
         code = where(jump, Status.DISCONTINUITY_SUSPECTED.code, code)
     return code, f.calls

@@ -9,9 +9,10 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
 
 from dyn_numerics.autocast import autocast_of_caller
-from dyn_numerics.ode.per_sample import PerSample
+from dyn_numerics.ode.per_sample import PerSample, bare_arguments
 from dyn_numerics.ode.stepper import FlatField
 from dyn_numerics.ode.times import is_differentiable
 from dyn_numerics.pytree_state import StateLayout
@@ -82,7 +83,7 @@ class UserField:
 
     def __init__(self, f: Callable[..., Any], args: Sequence[Any], layout: StateLayout) -> None:
         self._f, self._args, self._layout = f, tuple(args), layout
-        self._bare = [arg.values if isinstance(arg, PerSample) else arg for arg in args]
+        self._bare = bare_arguments(args)
         mixed = torch.is_autocast_enabled(layout.device.type)
         self._autocast: Callable[[], AbstractContextManager[object]] | None = (
             autocast_of_caller(layout.device.type) if mixed else None
@@ -92,7 +93,7 @@ class UserField:
 
     def take(self, samples: Tensor) -> UserField:
         """The field of some of the samples, whose indices are `[m]`."""
-        args = [arg.take(samples) if isinstance(arg, PerSample) else arg for arg in self._args]
+        args = [tree_map_only(PerSample, lambda arg: arg.take(samples), arg) for arg in self._args]
         twin = UserField(self._f, args, self._layout)
         twin._autocast = self._autocast
         return twin
@@ -112,7 +113,7 @@ class UserField:
         if bare and t.dim():
             t = t.reshape(*t.shape, *[1] * len(layout.shapes[0]))
         state = layout.unflatten(x)
-        writes = self._writes(x)
+        writes = self._writes(t), self._writes(x)
         if self._autocast is None:
             slope = self._f(t, state, *self._bare)
         else:
@@ -128,18 +129,26 @@ class UserField:
             layout.check("f", slope, x.shape[:-1])
         flat = layout.flatten(slope)
         if self._watches:
-            if self._writes(x) != writes:
+            if (self._writes(t), self._writes(x)) != writes:
+                written = "time t" if self._writes(t) != writes[0] else "state x"
                 raise ValueError(
-                    "f: changed the state x in place, expected it to be left alone; try x = x.clone() first"
+                    f"f: changed the {written} in place, expected it to be left alone; "
+                    f"try {written[-1]} = {written[-1]}.clone() first"
                 )
-            before, count = self._before
-            if before is not None and before._version != count:
+            if self._is_overwritten(flat):
                 raise ValueError(
                     "f: wrote into the tensor that it returned before, expected a new one from every call; "
                     "return a copy, as in out.clone()"
                 )
-            self._before = (None, 0) if flat.is_inference() else (flat, flat._version)
+            self._before = (flat, 0 if flat.is_inference() else flat._version)
         return flat
+
+    def _is_overwritten(self, flat: Tensor) -> bool:
+        """Whether the last slope has been written to; in inference mode, which counts no writes, whether it came again."""
+        before, count = self._before
+        if before is None or not before.numel():
+            return False
+        return before.data_ptr() == flat.data_ptr() if before.is_inference() else before._version != count
 
     def _writes(self, x: Tensor) -> int:
         """How often a tensor or a view of it has been written to; what does not count that is taken as it is."""
@@ -171,7 +180,7 @@ class WatchedField:
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         """Evaluates the field; with gradient only until it is known to have one."""
-        with torch.set_grad_enabled(not self.differentiable):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.differentiable):
             slope = self._f(t, x)
             self._noticed["differentiable"] = self.differentiable or is_differentiable(slope)
         return slope.detach()

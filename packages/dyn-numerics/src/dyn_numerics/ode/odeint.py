@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from math import inf
 from typing import Any, Literal
 
 import torch
@@ -27,7 +28,7 @@ from dyn_numerics.ode.saver import Saved, SaveDense, SaveGrid, Saver, SaveSteps,
 from dyn_numerics.ode.solution import Solution
 from dyn_numerics.ode.step_record import RecordSteps, replay
 from dyn_numerics.ode.stepper import Stepper
-from dyn_numerics.ode.times import is_differentiable, state_time
+from dyn_numerics.ode.times import in_forward_mode, is_differentiable, state_time
 from dyn_numerics.progress import ProgressBar, ShowProgress, progress_bar
 from dyn_numerics.statistics import Statistics
 from dyn_numerics.status import Status
@@ -140,9 +141,11 @@ def odeint(
     if torch.compiler.is_compiling():
         refuse_compiled(save=save, progress=progress, callbacks=callbacks, compact=compact)
         return _solve_without_gradient(posed)
+    if under_transform():
+        _refuse_transformed(progress=progress, callbacks=callbacks, compact=compact)
     bar = progress_bar(progress)
     watchers: list[Observer] = [] if callbacks is None else [TellCallbacks(callbacks, posed.layout)]
-    shown = None if bar is None else ShowProgress(bar)
+    shown = None if bar is None else ShowProgress(bar, posed.layout.lead.numel())
     if shown is not None:
         watchers.append(shown)
 
@@ -161,8 +164,17 @@ def odeint(
             n_evals += more
         solution = pack(posed, state, saved, code, n_evals)
     if shown is not None:
-        shown.close(solution)
+        shown.close(posed.times[0], posed.times[-1], solution.t_reached)
     return solution.raise_if_failed() if throw and posed.is_readable else solution
+
+
+def _refuse_transformed(**options: Any) -> None:
+    """Refuses what has to read values, which `torch.func` does not let anybody do."""
+    for name, value in options.items():
+        if value not in (None, False):
+            raise ValueError(
+                f"{name}: got one under torch.func, where values cannot be read; try it outside of the transform"
+            )
 
 
 Solved = tuple[State, Saved, Any]
@@ -182,26 +194,35 @@ def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool) 
     """Many problems in Python: without gradient first, then, if somebody wants it, the accepted steps again with it."""
     problem, start, t = posed.problem, posed.start, posed.times
     learns = problem.learns
-    known = learns or not posed.save.only_outputs or under_transform() or is_differentiable(start)
-    known = known or problem.clock.differentiable is not None
-    known = known or (torch.is_grad_enabled() and any(p.requires_grad for p in problem.stepper.parameters()))
+    trains = torch.is_grad_enabled() and any(p.requires_grad for p in problem.stepper.parameters())
+    known = learns or trains or not posed.save.only_outputs or under_transform() or in_forward_mode()
+    known = known or is_differentiable(start) or problem.clock.differentiable is not None
     field = WatchedField(problem.f, known)
     values = replace(problem, f=problem.f if learns else field, clock=problem.clock.without_gradient())
-    record = RecordSteps(differentiable=learns) if known or torch.is_grad_enabled() else None
-    saver = None if known else _saver(posed, values, start.detach(), _buffers(posed))
-    observers: list[Observer] = [observer for observer in (saver, record) if observer is not None]
-    with torch.set_grad_enabled(learns):  # then it is through this loop that step sizes depend on the controller
+    record = RecordSteps(posed.layout.lead, learns)
+    outputs = None if known else _saver(posed, values, start.detach(), _buffers(posed))
+    observers: list[Observer] = [] if outputs is None else [outputs]
+    if known or torch.is_grad_enabled():
+        observers.append(record)
+    # Steppers must compute to the bit what the repetition will: it is of what was accepted here that there is a gradient.
+    with torch.set_grad_enabled(learns or (torch.is_grad_enabled() and not trains)):
         state, first_evals = initial_state(values, start if learns else start.detach())
         state, n_evals = eager_loop.solve(values, state, [*observers, *watchers], compact)
     n_evals += first_evals
-    if saver is not None and not field.differentiable:
-        return state, saver.result(state.x, _succeeded(problem, state)), n_evals
-    if record is None:  # a forward-mode derivative that only the field knows of, outside of grad mode
-        with torch.enable_grad():
-            return _solve_selecting(posed, watchers, compact)
+    if outputs is not None and not field.differentiable:
+        return state, outputs.result(state.x, _succeeded(problem, state)), n_evals
     saver = _saver(posed, problem, start, ListRows(t))
-    x, more_evals = replay(problem, record.result(state), start, [saver])
-    return state._replace(x=x), saver.result(x, _succeeded(problem, state)), n_evals + more_evals
+    steps = record.result(state, _last_output(posed, state) if posed.save.only_outputs else None)
+    x, more_evals = replay(problem, steps, start, [saver])
+    return state, saver.result(x, _succeeded(problem, state)), n_evals + more_evals
+
+
+def _last_output(posed: Posed, state: State) -> Tensor:
+    """The last output time that was reached, `[*lead]`."""
+    t, direction = posed.times.detach(), posed.problem.clock.direction
+    reached = t * direction <= state.t * direction
+    last: Tensor = torch.where(reached, t * direction, -inf).amax(0) * direction
+    return last
 
 
 def _solve_without_gradient(posed: Posed) -> Solution:
@@ -265,6 +286,7 @@ def _move_where_standing(posed: Posed, saved: Saved) -> tuple[Saved, int]:
     if not any_lane(standing):
         return saved, 0
     slope = posed.problem.f(state_time(t[0].detach(), start), start)
+    slope = torch.where(standing.unsqueeze(-1) & torch.isfinite(slope.detach()), slope, 0)
     moved = start + (t - t[0]).to(real_dtype(start.dtype)).unsqueeze(-1) * slope
     return saved._replace(x=torch.where(standing.unsqueeze(-1), moved, saved.x)), 1
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only
 
-__all__ = ["PerSample"]
+__all__ = ["PerSample", "bare_arguments"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,3 +52,8 @@ class PerSample:
     def take(self, samples: Tensor) -> PerSample:
         """The values of some of the samples, whose indices are `[m]`."""
         return PerSample(tree_map_only(Tensor, lambda leaf: leaf[samples], self.values))
+
+
+def bare_arguments(args: Sequence[Any]) -> tuple[Any, ...]:
+    """Arguments as a field receives them: the values of those that belong to samples, at any depth of a structure."""
+    return tuple(tree_map_only(PerSample, lambda arg: arg.values, arg) for arg in args)

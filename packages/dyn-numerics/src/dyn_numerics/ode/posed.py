@@ -12,6 +12,7 @@ from torch import Tensor
 from dyn_numerics.ode import compiled_loop
 from dyn_numerics.ode.arguments import (
     check_initial_state,
+    check_sampled_arguments,
     check_step_size,
     choose_controller,
     extra_arguments,
@@ -99,6 +100,7 @@ def pose(
         check_signature(f, len(args))
     per_sample = _is_per_sample(stepping)
     layout = check_initial_state(x0, per_sample)
+    check_sampled_arguments(args, layout)
     stepper = stepper_by_name(solver)
     controller = choose_controller(controller, stepper, step_size)
     limit = step_limit(max_steps, controller.adaptive)
@@ -115,9 +117,12 @@ def pose(
             f"odeint: a solve inside torch.compile needs torch {oldest} or newer, got {torch.__version__}; "
             f"solve outside of it, or install a newer one"
         )
+    times: Any  # host numbers, nested where samples have spans of their own
     t, inner, times = time_span(t_span, layout, on_host=not unreadable)
-    if times and not per_sample:
-        check_step_size([times[0], times[-1]], step_size, limit)
+    if times:
+        check_step_size(
+            zip(times[0], times[-1], strict=True) if inner.dim() > 1 else [(times[0], times[-1])], step_size, limit
+        )
     on_host = not (per_sample or unreadable or learns)
     if inner.dim() == 1 and per_sample:
         inner = inner.unsqueeze(-1).expand(-1, *layout.lead)
@@ -141,7 +146,12 @@ def pose(
         branches=on_host or (learns and not per_sample),
         learns=learns,
     )
-    return Posed(problem, layout, layout.flatten(x0), inner, t, save, not unreadable)
+    start = layout.flatten(x0)
+    if not compiling:
+        start = start.view_as(
+            start
+        )  # a field may ask for gradients of its argument, which the user's tensor must not get
+    return Posed(problem, layout, start, inner, t, save, not unreadable)
 
 
 def _is_per_sample(stepping: str) -> bool:

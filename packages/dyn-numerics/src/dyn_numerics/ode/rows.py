@@ -8,7 +8,8 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dyn_numerics.ode.scalar import Flag, Scalar
+from dyn_numerics.dtypes import as_pairs, from_pairs
+from dyn_numerics.ode.scalar import Flag, Scalar, where
 
 __all__ = ["BufferRows", "ListRows", "Rows", "stack"]
 
@@ -43,7 +44,7 @@ class Rows(Protocol):
         """
 
     def states(self, start: Tensor, after: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """The first column at each output where every row is one, and whether it is there, `[T, *lead, N]` and `[T, *lead]`.
+        """The first column at each output that a row was added for, and whether it is there, `[T, *lead, N]` and `[T, *lead]`.
 
         Args:
             start: The first output, `[*lead, N]`.
@@ -63,11 +64,11 @@ class ListRows:
     def __init__(self, t: Tensor) -> None:
         self._like, self._n_outputs = t, len(t)
         self._rows: list[Sequence[Scalar]] = []
-        self._keep: list[Flag] = []
+        self._outputs: list[int | Tensor] = []
 
     def add(self, keep: Flag, output: int | Tensor, values: Sequence[Scalar], samples: Tensor | None) -> None:
         self._rows.append(values)
-        self._keep.append(keep)
+        self._outputs.append(where(keep, output, self._n_outputs))
 
     def columns(self, after: Tensor | None = None) -> list[Tensor]:
         return [stack(column, self._like) for column in zip(*self._rows, strict=True)]
@@ -77,12 +78,13 @@ class ListRows:
         return torch.searchsorted(ends, times).movedim(-1, 0)
 
     def states(self, start: Tensor, after: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        lead, missing = start.shape[:-1], max(self._n_outputs - len(self._rows) - 1, 0)
-        found = [start, *(row[0] for row in self._rows), *[torch.full_like(start, torch.nan)] * missing]
-        keep = [torch.as_tensor(flag, device=start.device).expand(lead) for flag in (True, *self._keep)]
-        keep += [torch.zeros_like(keep[0])] * missing
-        n = self._n_outputs
-        return torch.stack(found[:n]), torch.stack(keep[:n])  # type: ignore[arg-type]
+        n, lead, device = self._n_outputs, start.shape[:-1], start.device
+        rows = [torch.as_tensor(output, device=device).expand(lead) for output in (0, *self._outputs)]
+        number = torch.arange(len(rows), device=device).reshape(-1, *[1] * len(lead)).expand(-1, *lead)
+        at = torch.full((n + 1, *lead), -1, device=device).scatter(0, torch.stack(rows), number)[:-1]  # [T, *lead]
+        found = torch.stack([start, *(row[0] for row in self._rows)])  # type: ignore[list-item]
+        index = at.clamp(min=0).unsqueeze(-1).expand(*at.shape, start.shape[-1])
+        return found.gather(0, index), at >= 0
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -106,7 +108,11 @@ class BufferRows:
         n_outputs, lead, device = len(t), t.shape[1:], t.device
         self._n_outputs, self._lead = n_outputs, lead
         shape = (n_outputs + 1, lead.numel())  # the last row takes what is not to be kept
-        self._buffers = [torch.empty((*shape, *inner), dtype=dtype, device=device) for inner, dtype in columns]
+        self._dtypes = [dtype for _, dtype in columns]
+        # The compiler of torch 2.13 writes no complex numbers in place.
+        self._buffers = [
+            as_pairs(torch.empty((*shape, *inner), dtype=dtype, device=device)) for inner, dtype in columns
+        ]
         self._written = torch.zeros(shape, dtype=torch.bool, device=device)
         self._all = torch.arange(lead.numel(), device=device)
 
@@ -114,7 +120,7 @@ class BufferRows:
         at = self._all if samples is None else samples
         row = torch.where(torch.as_tensor(keep), torch.as_tensor(output), self._n_outputs).reshape(-1)
         for buffer, value in zip(self._buffers, values, strict=True):
-            buffer.index_put_((row, at), torch.as_tensor(value).reshape(len(at), *buffer.shape[2:]))
+            buffer.index_put_((row, at), as_pairs(torch.as_tensor(value)).reshape(len(at), *buffer.shape[2:]))
         self._written.index_put_((row, at), torch.ones_like(row, dtype=torch.bool))
 
     def _read(self, buffer: Tensor, after: Tensor | None) -> Tensor:
@@ -127,7 +133,10 @@ class BufferRows:
         return values.index_select(0, torch.arange(self._n_outputs, device=buffer.device) + after.clamp(max=0))
 
     def columns(self, after: Tensor | None = None) -> list[Tensor]:
-        return [self._read(buffer, after) for buffer in self._buffers]
+        return [
+            from_pairs(self._read(buffer, after), dtype)
+            for buffer, dtype in zip(self._buffers, self._dtypes, strict=True)
+        ]
 
     def locate(self, ahead: Tensor, ahead_ends: Tensor, after: Tensor | None = None) -> Tensor:
         # An output without a row of its own is in the step of the one before.

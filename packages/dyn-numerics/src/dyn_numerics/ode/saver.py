@@ -9,12 +9,13 @@ from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.functional import pad
 
 from dyn_numerics.ode.dense import DenseSolution
 from dyn_numerics.ode.interpolants.polynomial import evaluate
 from dyn_numerics.ode.observer import AttemptedStep, Observer
 from dyn_numerics.ode.rows import Rows, stack
-from dyn_numerics.ode.scalar import Flag, Scalar, both
+from dyn_numerics.ode.scalar import Flag, Scalar, both, where
 from dyn_numerics.ode.search import count_below
 from dyn_numerics.ode.times import Clock
 from dyn_numerics.pytree_state import StateLayout
@@ -125,9 +126,11 @@ class SaveGrid(Saver):
         self._t, self._x0, self._rows = t, x0, rows
 
     def observe(self, attempted: AttemptedStep) -> None:
-        """Keeps the new state."""
-        if attempted.moved is not False:
-            self._rows.add(attempted.moved, attempted.reached + 1, [attempted.step.x], attempted.samples)
+        """Keeps the new state where it is an output."""
+        lands = attempted.t1 == attempted.problem.clock.target(attempted.reached)
+        holds = both(attempted.moved, lands)
+        if holds is not False:
+            self._rows.add(holds, attempted.reached + 1, [attempted.step.x], attempted.samples)
 
     def result(self, x: Tensor, success: Tensor, after: Tensor | None = None) -> Saved:
         """The states at all times; NaN at those that the solve did not reach."""
@@ -163,6 +166,11 @@ class SaveSteps(Saver):
             self._states.append(x)
 
     @property
+    def last(self) -> Tensor:
+        """The last state, `[*lead, N]`."""
+        return self._states[-1]
+
+    @property
     def t(self) -> Tensor:
         """The start and the end of every accepted step, `[n + 1, *lead]`."""
         return stack(self._times, self._like)
@@ -184,7 +192,13 @@ class SaveDense(Saver):
         if attempted.moved is not False:
             self._outputs.observe(attempted)
             self._steps.observe(attempted)
-            self._coefficients.append(attempted.interpolant)
+            coefficients = attempted.interpolant
+            if isinstance(attempted.moved, Tensor):  # what does not move is constant
+                still = pad(
+                    self._steps.last.to(coefficients.dtype).unsqueeze(-2), (0, 0, 0, coefficients.shape[-2] - 1)
+                )
+                coefficients = where(attempted.moved, coefficients, still)
+            self._coefficients.append(coefficients)
 
     def result(self, x: Tensor, success: Tensor, after: Tensor | None = None) -> Saved:
         """The states at the given times, and the solution as a function of time if a step was accepted."""

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from dyn_numerics.dtypes import as_pairs
 from dyn_numerics.ode.attempt import Problem, State
 from dyn_numerics.ode.flat_field import Counter
 from dyn_numerics.ode.observer import AttemptedStep, Observer
@@ -51,11 +52,12 @@ class RecordSteps(Observer):
     """Writes down the accepted steps of a driver that selects.
 
     Args:
+        lead: Shape of the problems.
         differentiable: Whether the ends of the steps keep their gradients, those of step sizes that are learned.
     """
 
-    def __init__(self, differentiable: bool = False) -> None:
-        self._differentiable = differentiable
+    def __init__(self, lead: torch.Size, differentiable: bool = False) -> None:
+        self._lead, self._differentiable = lead, differentiable
         self._rows: list[list[Tensor]] = []
 
     def observe(self, attempted: AttemptedStep) -> None:
@@ -64,17 +66,24 @@ class RecordSteps(Observer):
         if not self._differentiable:
             row = [part.detach() for part in row]
         if attempted.samples is not None:
-            *last, moved = self._rows[-1]
-            whole = [*last, torch.zeros_like(moved)]
-            row = [a.index_copy(0, attempted.samples, b) for a, b in zip(whole, row, strict=True)]
+            row = [part.new_zeros(self._lead).index_copy(0, attempted.samples, part) for part in row]
         self._rows.append(row)
 
-    def result(self, state: State) -> StepRecord:
-        """The record of a solve that ended in this state."""
+    def result(self, state: State, until: Tensor | None = None) -> StepRecord:
+        """The record of a solve that ended in this state.
+
+        Args:
+            state: The state.
+            until: Where the last step that is wanted ends, `[*lead]`; all are wanted if not given.
+        """
         last: Any = state.t
         last = last if self._differentiable else last.detach()
         nothing = [last, last, torch.zeros_like(last, dtype=torch.int64), torch.zeros_like(last, dtype=torch.bool)]
         t0, t1, reached, moved = (torch.stack(column) for column in zip(nothing, *self._rows, strict=True))
+        if until is not None:
+            # The first is kept: a problem repeats a step of its own where others go on.
+            wanted = torch.where(t1 > t0, t0 < until, t0 > until) | (moved.cumsum(0) == 1)
+            moved = moved & wanted
         # Every problem's own steps first; what remains has no length.
         order = torch.argsort((~moved).to(torch.int8), dim=0, stable=True)
         t0, t1, reached, moved = (column.gather(0, order) for column in (t0, t1, reached, moved))
@@ -84,7 +93,7 @@ class RecordSteps(Observer):
             n_whole = next(i for i in range(len(moved)) if any_lane(~moved[i]))
         else:
             counts = moved.sum(0)
-            n, n_whole = torch.stack([counts.max(), counts.min()]).tolist()
+            n, n_whole = torch.stack([counts.max(), counts.min()]).tolist() if moved.numel() else (0, 0)
         return StepRecord(t0[:n], t1[:n], reached[:n], moved[:n], n_whole)
 
 
@@ -100,7 +109,7 @@ class RecordStates(Observer):
     def __init__(self, capacity: int, start: Tensor, t: Tensor) -> None:
         n, self._size = start.shape[:-1].numel(), start.shape[-1]
         self._t0, self._t1 = (torch.empty(capacity + 1, n, dtype=t.dtype, device=t.device) for _ in range(2))
-        self._x = torch.empty(capacity + 1, n, self._size, dtype=start.dtype, device=start.device)
+        self._x = as_pairs(torch.empty(capacity + 1, n, self._size, dtype=start.dtype, device=start.device))
         self._reached = torch.empty(capacity + 1, n, dtype=torch.int64, device=t.device)
         self._all = torch.arange(n, device=start.device)
 
@@ -110,10 +119,10 @@ class RecordStates(Observer):
         self._t0.index_put_(at, attempted.t0.reshape(-1))  # type: ignore[union-attr]
         self._t1.index_put_(at, attempted.t1.reshape(-1))  # type: ignore[union-attr]
         self._reached.index_put_(at, attempted.reached.reshape(-1))
-        self._x.index_put_(at, attempted.x0.reshape(-1, self._size))
+        self._x.index_put_(at, as_pairs(attempted.x0.reshape(-1, self._size)))
 
     def result(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Starts, ends and targets reached before, `[capacity + 1, n]`, and states, `[capacity + 1, n, N]`.
+        """Starts, ends and targets reached before, `[capacity + 1, n]`, and states `[capacity + 1, n, N]`, as pairs if complex.
 
         There are as many as accepted steps of each problem; what follows means nothing.
         """
@@ -137,7 +146,10 @@ def replay(problem: Problem, record: StepRecord, x0: Tensor, observers: Sequence
     """
     stepper, clock, f = problem.stepper, problem.clock, Counter(problem.f)
     x, carry = x0, None
-    previous: Any = None
+    previous, places = None, None
+    if record.n_whole == 0 and len(record) and record.taken.dim() > 1:
+        places = substitutes(record.taken[0])
+        f = Counter(problem.f.take(places))
     for i in range(len(record)):
         taken, reached = record.taken[i], record.reached[i]
         start = clock.start_of_step(record.t0[i], reached)
@@ -145,8 +157,7 @@ def replay(problem: Problem, record: StepRecord, x0: Tensor, observers: Sequence
         inputs = start, end, x, carry
         if i >= record.n_whole:
             inputs = inputs if previous is None else where(taken, inputs, previous)
-            if record.n_whole == 0 and taken.dim():
-                inputs = substituted(substitutes(record.taken[0]), inputs)
+            inputs = substituted(places, inputs)
         t0, t1, at, known = inputs
         if i == 0:
             slope = f(state_time(t0, at), at) if problem.completes else None

@@ -7,12 +7,12 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd.forward_ad import unpack_dual
+from torch.autograd import forward_ad
 
 from dyn_numerics.dtypes import real_dtype
 from dyn_numerics.ode.scalar import Scalar, where
 
-__all__ = ["Clock", "host_numbers", "is_differentiable", "state_time", "time_dtype"]
+__all__ = ["Clock", "host_numbers", "in_forward_mode", "is_differentiable", "state_time", "time_dtype"]
 
 
 def time_dtype(device: torch.device) -> torch.dtype:
@@ -41,7 +41,12 @@ def is_differentiable(t: Tensor) -> bool:
     """Whether somebody wants derivatives with respect to times, in reverse or forward mode."""
     if t.requires_grad and torch.is_grad_enabled():
         return True
-    return not torch.compiler.is_compiling() and unpack_dual(t).tangent is not None  # type: ignore[no-untyped-call]
+    return not torch.compiler.is_compiling() and forward_ad.unpack_dual(t).tangent is not None  # type: ignore[no-untyped-call]
+
+
+def in_forward_mode() -> bool:
+    """Whether forward-mode derivatives are being computed."""
+    return forward_ad._current_level >= 0
 
 
 class Clock:

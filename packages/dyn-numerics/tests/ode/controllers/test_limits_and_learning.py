@@ -29,6 +29,15 @@ def test_no_step_is_longer_than_the_greatest(stepping):
 
 
 @pytest.mark.parametrize("stepping", MODES)
+def test_the_first_step_is_no_longer_either(stepping):
+    controller = PIDController(first_step=1.0, max_step=0.1)
+    sol = odeint(
+        lambda t, x: -x, torch.ones(1, 1, dtype=D), [0.0, 1.0], controller=controller, stepping=stepping, save="steps"
+    )
+    assert sol.t[1].max().item() == 0.1
+
+
+@pytest.mark.parametrize("stepping", MODES)
 def test_no_step_is_shorter_than_the_least_but_the_last(stepping):
     controller = PIDController(min_step=0.05)
     sol = odeint(
@@ -177,6 +186,16 @@ def test_a_controller_that_is_trained_gets_better():
         optimiser.step()
         errors.append(error.item())
     assert errors[-1] < errors[0]
+
+
+@pytest.mark.parametrize("stepping", MODES)
+def test_a_learned_controller_without_gradients_takes_the_same_steps(stepping):
+    with torch.no_grad():
+        sol = final(Learned(), [[1.0], [0.1]], stepping=stepping)
+    assert torch.equal(sol.stats.n_steps, final(Learned(), [[1.0], [0.1]], stepping=stepping).stats.n_steps)
+    torch.testing.assert_close(
+        sol.x, final(Learned(), [[1.0], [0.1]], stepping=stepping).x.detach(), rtol=1e-13, atol=0
+    )
 
 
 def test_other_controllers_have_no_gradient_through_step_sizes():

@@ -20,6 +20,8 @@ from dyn_numerics.ode.arguments import (
     refuse_compiled,
     time_span,
 )
+from dyn_numerics.ode.per_sample import bare_arguments
+from dyn_numerics.ode.scalar import where
 from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_numerics.ode.times import is_differentiable, time_dtype
 from dyn_sensitivity.ode import compiled_backsolve
@@ -112,11 +114,16 @@ class Backsolve(SensitivityAlgorithm):
         """
         if not torch.is_grad_enabled():
             return dyn_numerics.odeint(f, x0, t_span, args=args, **options)
+        args = bare_arguments(args)
         if torch.compiler.is_compiling():
             refuse_compiled(**{name: options[name] for name in ("save", "compact", "progress", "callbacks")})
             own = {"solver": self.solver, "rtol": self.rtol, "atol": self.atol, "norm": self.norm}
             return compiled_backsolve.solve(f, x0, t_span, args, options, own)
         self._refuse_unsupported(options)
+        if isinstance(t_span, Tensor) and t_span.dim() > 1:
+            raise ValueError(
+                "t_span: got times for each sample with sensitivity='adjoint', expected [T]; use sensitivity='autograd'"
+            )
         field, inputs = RecalledField.of(f, x0, args, params)
         problem = _Problem(field, self, options)
         times: Tensor | Sequence[float] = t_span
@@ -170,6 +177,26 @@ class _Problem:
         x0 = tree_unflatten(state, self.field.state_structure)
         return dyn_numerics.odeint(f, x0, t_span, args=args, **self.options)
 
+    @property
+    def samples(self) -> int:
+        """Number of leading dimensions of the state that count samples, each a problem of its own."""
+        return 1 if self.options["stepping"] == "per_sample" else 0
+
+    def pull_back(
+        self,
+        t: Tensor,
+        state: Sequence[Tensor],
+        cotangent: Sequence[Tensor],
+        wanted: Sequence[Tensor],
+        extra: Sequence[Tensor],
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """As `RecalledField.pull_back`, at one time `[]` for all samples."""
+        if self.samples:
+            leaf = state[0]
+            is_tensor = self.field.state_structure.is_leaf()
+            t = t.expand(len(leaf)).reshape(-1, *[1] * (leaf.dim() - 1 if is_tensor else 0))
+        return self.field.pull_back(t, state, cotangent, wanted, extra)
+
     def solve_back(
         self,
         times: Tensor,
@@ -178,6 +205,7 @@ class _Problem:
         quadrature: Sequence[Tensor],
         wanted: Sequence[Tensor],
         extra: Sequence[Tensor],
+        alive: Tensor,
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Carries the adjoint and the gradients of args and parameters from the last of `times` to the first.
 
@@ -188,6 +216,7 @@ class _Problem:
             quadrature: Gradients of args and parameters from later times.
             wanted: Tensors in args that want gradients.
             extra: Parameters that want gradients.
+            alive: Which samples got there, `[]` or `[batch]`. The others stand still.
 
         Returns:
             The adjoint and the gradients at the first time.
@@ -196,7 +225,9 @@ class _Problem:
 
         def field(t: Tensor, augmented: Any) -> Any:
             x, a, _ = augmented
-            slope, products = self.field.pull_back(t, x, [-leaf for leaf in a], wanted, extra)
+            slope, products = self.pull_back(t, x, [-leaf for leaf in a], wanted, extra)
+            if self.samples:
+                slope = [where(alive, k, torch.zeros_like(k)) for k in slope]
             return slope, products[:n], products[n:]
 
         solver = stepper(options["solver"] if algorithm.solver is None else algorithm.solver)
@@ -275,7 +306,10 @@ def _backward(
     field = problem.field
     _, wanted, extra = field.split(inputs)
     times = t.to(time_dtype(x[0].device))
-    relevant, finite = _outputs_with_gradient(x, grad_x)
+    reached = _reached(x, problem.samples)  # [T] or [T, batch]
+    grad_x = [where(reached, g, torch.zeros_like(g)) for g in grad_x]
+    x = [where(reached, leaf, leaf[0].expand_as(leaf)) for leaf in x]
+    relevant, finite = _outputs_with_gradient(grad_x)
     if not finite:  # as anywhere in PyTorch; loss scaling in mixed precision counts on it
         return torch.full_like(t, torch.nan) if wants_times else None, [torch.full_like(p, torch.nan) for p in inputs]
     if relevant or wants_times:
@@ -286,7 +320,7 @@ def _backward(
 
     def along_slope(i: int, cotangent: Sequence[Tensor]) -> Tensor:
         """Derivative of the state at output `i` with respect to its time, contracted with a cotangent."""
-        slope, _ = field.pull_back(t[i], [leaf[i] for leaf in x], cotangent, wanted, extra)
+        slope, _ = problem.pull_back(t[i], [leaf[i] for leaf in x], cotangent, wanted, extra)
         products = [(a.conj() * k).sum().real for a, k in zip(cotangent, slope, strict=True)]
         return torch.stack(products).sum()
 
@@ -294,7 +328,9 @@ def _backward(
     for i in [*relevant, 0]:
         if later is not None and times[i] != times[later]:
             state = [leaf[later] for leaf in x]
-            adjoint, quadrature = problem.solve_back(times[i : later + 1], state, adjoint, quadrature, wanted, extra)
+            adjoint, quadrature = problem.solve_back(
+                times[i : later + 1], state, adjoint, quadrature, wanted, extra, reached[later]
+            )
         gradient = [g[i] for g in grad_x]
         if wants_times:
             grad_t[i] = along_slope(i, gradient) if i > 0 else -along_slope(0, adjoint)
@@ -325,17 +361,18 @@ class _RefuseSecondDerivative(torch.autograd.Function):
         )
 
 
-def _outputs_with_gradient(x: Sequence[Tensor], grad_x: Sequence[Tensor]) -> tuple[list[int], bool]:
-    """Indices of the outputs after the first that the solve reached and the loss depends on, the last first.
+def _reached(x: Sequence[Tensor], samples: int) -> Tensor:
+    """Which outputs the solve reached, `[T]` or `[T, batch]`."""
+    finite = [torch.isfinite(leaf).reshape(*leaf.shape[: 1 + samples], -1).all(-1) for leaf in x]
+    return torch.stack(finite).all(0)
 
-    Returns:
-        The indices, and whether the loss's derivative is finite at every output that was reached.
-    """
+
+def _outputs_with_gradient(grad_x: Sequence[Tensor]) -> tuple[list[int], bool]:
+    """Indices of the outputs after the first that the loss depends on, the last first; and whether its derivative is finite."""
     count = len(grad_x[0])
-    reached = torch.stack([torch.isfinite(leaf.reshape(count, -1)).all(1) for leaf in x]).all(0)
-    relevant = torch.stack([(g.reshape(count, -1) != 0).any(1) for g in grad_x]).any(0) & reached
-    finite = torch.stack([torch.isfinite(g.reshape(count, -1)).all(1) for g in grad_x]).all(0) | ~reached
-    return [i for i in reversed(relevant.nonzero().flatten().tolist()) if i > 0], bool(finite.all())
+    relevant = torch.stack([(g.reshape(count, -1) != 0).any(1) for g in grad_x]).any(0)
+    finite = all(bool(torch.isfinite(g).all()) for g in grad_x)
+    return [i for i in reversed(relevant.nonzero().flatten().tolist()) if i > 0], finite
 
 
 def _is_differentiable(t: Any) -> bool:

@@ -142,7 +142,7 @@ class RecalledField:
         # Two values from the same input are those of a random field, and no sign of change.
         if _differ(now := slope(), before) and not _differ(slope(), now):
             raise ValueError(
-                f"f: has another value than in the forward solve at t = {t.item():.6g}; keep what it depends on "
+                f"f: has another value than in the forward solve at t = {t.flatten()[0].item():.6g}; keep what it depends on "
                 f"(attributes, train and eval mode, captured variables) until the gradient is computed, pass it as "
                 f"args=(...), or use sensitivity='autograd'. {CHANGED}"
             )
@@ -158,7 +158,7 @@ class RecalledField:
         """Evaluates `f` at a state, and its vector-Jacobian product with respect to state, args and parameters.
 
         Args:
-            t: Time, `[]`.
+            t: Time, `[]`, or what broadcasts against the state where samples have their own.
             state: Leaves of the state.
             cotangent: What the slopes are contracted with, in the shapes of the state.
             wanted: Tensors in args that want gradients.

@@ -14,7 +14,7 @@ from dyn_numerics.ode.times import state_time
 __all__ = ["initial_step"]
 
 SMALLEST_SLOPE = 1e-300  # keeps quotients finite
-TIME_ROUNDING = 1e-15  # a few spacings of float64; 1e-6 as above would not advance a time of 1e12
+TIME_ROUNDING = 1e-15  # a few spacings of float64, so that the step advances a time of 1e12
 
 
 def initial_step(

@@ -18,7 +18,7 @@ from dyn_numerics.ode.stepper import FlatField, Step, Stepper
 from dyn_numerics.ode.steppers.slopes import SlopeList, SlopeMatrix, Slopes
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
 from dyn_numerics.ode.tableaus.explicit import BOSH3, DOPRI5, EULER, HEUN, MIDPOINT, RALSTON, RK4, TSIT5
-from dyn_numerics.ode.times import state_time, time_dtype
+from dyn_numerics.ode.times import in_forward_mode, state_time, time_dtype
 from dyn_numerics.transforms import under_transform
 
 __all__ = [
@@ -169,7 +169,7 @@ class ExplicitRungeKutta(Stepper):
         """Where the slopes of a step are gathered."""
         if self.trainable:
             return SlopeList(self.coefficients(x).rows, t1 - t0)
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or under_transform():
+        if torch.is_grad_enabled() or torch.compiler.is_compiling() or under_transform() or in_forward_mode():
             return SlopeList(self._rows, t1 - t0)
         return SlopeMatrix(self.coefficients(x).rows, t1 - t0, x)
 
