@@ -9,12 +9,12 @@ from matplotlib.figure import Figure
 
 from dyn_bench.__main__ import main
 from dyn_bench._version import __version__
-from dyn_bench.reproduction import Measurement, Outcome, Reproduction
+from dyn_bench.experiment import Experiment, Measurement, Outcome
 from dyn_bench.reproductions import REPRODUCTIONS
 
 
 @dataclass(frozen=True)
-class Constant(Reproduction):
+class Constant(Experiment):
     value: float = 1.0
     name: ClassVar[str] = "constant"
     summary: ClassVar[str] = "A constant."

@@ -1,4 +1,4 @@
-"""Problems with known answers, and published results run again from one command line."""
+"""Problems with known answers, published results run again, and benchmarks, from one command line."""
 
 from dyn_bench._version import __version__
 

@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import Any
 
 from rich.box import SIMPLE_HEAD
+from rich.markup import escape
 from rich.table import Table
 
 from dyn_bench.environment import environment
-from dyn_bench.reproduction import Measurement, Outcome, Reproduction
+from dyn_bench.experiment import Experiment, Measurement, Outcome
 
-__all__ = ["NoRecordError", "Record", "read", "table", "write"]
+__all__ = ["NoRecordError", "Record", "markdown", "read", "table", "write"]
+
+_COLOURS = {"reached": "green", "missed:": "red", "not": "yellow"}  # by the first word of a verdict
 
 
 class NoRecordError(ValueError):
@@ -27,11 +30,11 @@ class Record:
     """One result as it lies on disk.
 
     Attributes:
-        name: Name of the reproduction.
-        source: Where the result was published.
+        name: Name of the experiment.
+        source: Where the expected figures come from.
         measurements: The figures.
         seconds: How long it took.
-        settings: The reproduction's settings.
+        settings: The experiment's settings.
         records: What else it kept.
         pictures: File names of what it drew.
         environment: Where it ran.
@@ -48,15 +51,15 @@ class Record:
 
     @property
     def passed(self) -> bool:
-        """Whether every figure agrees with what was published."""
+        """Whether every figure was measured and lies where it is expected."""
         return all(measurement.passed for measurement in self.measurements)
 
 
-def write(reproduction: Reproduction, outcome: Outcome, seconds: float, folder: Path) -> Record:
+def write(experiment: Experiment, outcome: Outcome, seconds: float, folder: Path) -> Record:
     """Writes the figures of a run as `<name>.json` and its pictures beside it.
 
     Args:
-        reproduction: What ran.
+        experiment: What ran.
         outcome: What came of it.
         seconds: How long it took.
         folder: Where to; made if it is missing.
@@ -64,14 +67,14 @@ def write(reproduction: Reproduction, outcome: Outcome, seconds: float, folder: 
     folder.mkdir(parents=True, exist_ok=True)
     pictures = []
     for part, figure in outcome.pictures.items():
-        pictures.append(f"{reproduction.name}-{part}.png")
+        pictures.append(f"{experiment.name}-{part}.png")
         figure.savefig(folder / pictures[-1], dpi=150)
     record = Record(
-        name=reproduction.name,
-        source=reproduction.source,
+        name=experiment.name,
+        source=experiment.source,
         measurements=outcome.measurements,
         seconds=seconds,
-        settings=vars(reproduction).copy(),
+        settings=vars(experiment).copy(),
         records=outcome.records,
         pictures=pictures,
         environment=environment(),
@@ -80,6 +83,8 @@ def write(reproduction: Reproduction, outcome: Outcome, seconds: float, folder: 
     for measurement in document["measurements"]:
         for bound in ("low", "high"):
             measurement[bound] = measurement[bound] if isfinite(measurement[bound]) else None
+        if measurement["reason"] is None:
+            del measurement["reason"]
     document["passed"] = record.passed
     (folder / f"{record.name}.json").write_text(json.dumps(document, indent=2) + "\n", encoding="utf-8")
     return record
@@ -111,8 +116,8 @@ def _read(path: Path) -> Record:
 
 def table(records: Iterable[Record]) -> Table:
     """Lays results out, a line for every figure."""
-    rows = Table(title="Reproductions", box=SIMPLE_HEAD, pad_edge=False)
-    rows.add_column("reproduction", no_wrap=True)  # what fits into 80 columns
+    rows = Table(title="Results", box=SIMPLE_HEAD, pad_edge=False)
+    rows.add_column("experiment", no_wrap=True)  # what fits into 80 columns
     for name in ("figure", "measured", "expected", "", "time"):
         rows.add_column(name)
     for record in records:
@@ -120,9 +125,25 @@ def table(records: Iterable[Record]) -> Table:
             rows.add_row(
                 record.name if i == 0 else "",
                 m.name,
-                f"{m.value:.4f}",
-                f"{m.low:.4g} … {m.high:.4g}",
-                "[green]reached[/]" if m.passed else f"[red]missed: {m.miss}[/]",
+                _number(m),
+                m.expected,
+                f"[{_COLOURS[m.verdict.split()[0]]}]{escape(m.verdict)}[/]",
                 f"{record.seconds:.0f} s" if i == 0 else "",
             )
     return rows
+
+
+def markdown(record: Record) -> str:
+    """Lays a result out in Markdown: a table with a line for every figure, and under it where it was measured."""
+    lines = ["| figure | measured | expected | |", "|---|---|---|---|"]
+    for m in record.measurements:
+        lines.append(f"| {m.name} | {_number(m)} | {m.expected} | {m.verdict} |")
+    place = record.environment
+    versions = {"Python": place["python"], "torch": place["torch"], **place["packages"]}
+    listed = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    machine = f"{place['processor'] or place['machine']}, {place['system']}"
+    return "\n".join([*lines, "", f"Measured in {record.seconds:.0f} s on one thread of: {machine}. {listed}."])
+
+
+def _number(measurement: Measurement) -> str:
+    return "–" if measurement.value is None else f"{measurement.value:.4g}"

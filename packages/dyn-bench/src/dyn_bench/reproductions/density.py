@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from dyn_bench.reproduction import Measurement, Outcome, Reproduction, track
+from dyn_bench.experiment import Experiment, Measurement, Outcome, track
 from dyn_zoo import CNF
 from dyn_zoo.datasets import EightGaussians
 
@@ -41,7 +41,7 @@ class TimeField(nn.Module):
 
 
 @dataclass(frozen=True)
-class Density(Reproduction):
+class Density(Experiment):
     """Maximum likelihood with an exact trace; the entropy of the data is the floor of the negative log-likelihood.
 
     Args:

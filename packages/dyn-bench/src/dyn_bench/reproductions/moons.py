@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from dyn_bench.reproduction import Measurement, Outcome, Reproduction, track
+from dyn_bench.experiment import Experiment, Measurement, Outcome, track
 from dyn_models import NeuralODE
 from dyn_zoo.datasets import Moons
 
@@ -35,7 +35,7 @@ class Classifier(nn.Module):
 
 
 @dataclass(frozen=True)
-class MoonsClassifier(Reproduction):
+class MoonsClassifier(Experiment):
     """A neural ODE and a linear readout, trained to tell two interleaved half circles apart.
 
     Args:

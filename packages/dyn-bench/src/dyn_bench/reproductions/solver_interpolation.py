@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from rich.progress import Progress
 from torch import Tensor, nn
 
-from dyn_bench.reproduction import Measurement, Outcome, Reproduction, track
+from dyn_bench.experiment import Experiment, Measurement, Outcome, track
 from dyn_models import NeuralODE
 from dyn_numerics import Heun, Midpoint, RungeKutta2
 
@@ -20,7 +20,7 @@ BLUE, ORANGE, GREEN = "#0072B2", "#D55E00", "#009E73"  # Okabe and Ito's colours
 
 
 @dataclass(frozen=True)
-class SolverInterpolation(Reproduction):
+class SolverInterpolation(Experiment):
     """Figure 3 of the TorchDyn paper: `RungeKutta2(alpha)` from 1/2, the midpoint method, to 1, Heun's.
 
     The field is random, frozen and shared; only `alpha` is trained, through the solve, to match Heun's trajectories.

@@ -4,7 +4,7 @@ from math import inf, nan
 
 import pytest
 
-from dyn_bench.reproduction import Measurement
+from dyn_bench.experiment import Measurement
 
 
 @pytest.mark.parametrize(

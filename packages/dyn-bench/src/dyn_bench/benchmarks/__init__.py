@@ -1,0 +1,10 @@
+"""What solves cost, each benchmark in a file, by their names on the command line."""
+
+from dyn_bench.benchmarks.compiled import Compiled
+from dyn_bench.benchmarks.overhead import Overhead
+from dyn_bench.experiment import Experiment
+
+__all__ = ["BENCHMARKS"]
+
+BENCHMARKS: dict[str, Experiment] = {benchmark.name: benchmark for benchmark in (Overhead(), Compiled())}
+"""The benchmarks, with their default settings, by name."""

@@ -1,0 +1,91 @@
+"""Solves of one problem side by side: their times, and what they got for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from time import perf_counter
+from typing import Any
+
+from torch import Tensor
+
+from dyn_bench.experiment import Measurement
+from dyn_bench.protocols.solve import Solve
+from dyn_bench.protocols.timing import measure, one_thread
+from dyn_bench.protocols.unavailable import UnavailableError
+
+__all__ = ["Comparison", "Goal"]
+
+
+@dataclass(frozen=True)
+class Goal:
+    """Which share of one solve's time another is to need at most."""
+
+    solve: str
+    against: str
+    share: float
+
+
+class Comparison:
+    """Solves of the same problem. One that is not available is left out, and so is known to be.
+
+    Args:
+        problem: Name of the problem.
+        reference: The right values.
+
+    Attributes:
+        records: What is known of each solve, ready for JSON: seconds of its first call and, once they were measured, the
+            median of its times, its evaluations, and its largest error, absolute.
+    """
+
+    def __init__(self, problem: str, reference: Tensor) -> None:
+        self.problem = problem
+        self.records: dict[str, dict[str, Any]] = {}
+        self._reference = reference.double()
+        self._solves: dict[str, Solve] = {}
+        self._missing: dict[str, str] = {}
+
+    def enter(self, name: str, prepare: Callable[[], Solve]) -> None:
+        """Prepares a solve and solves for the first time, which is when it is compiled if it is to be."""
+        try:
+            solve = prepare()
+        except UnavailableError as error:
+            self._missing[name] = str(error)
+            return
+        with one_thread():
+            start = perf_counter()
+            result = solve.run()
+            seconds = perf_counter() - start
+        self._solves[name] = solve
+        self.records[name] = {
+            "first_call_s": seconds,
+            "evaluations": solve.evaluations and solve.evaluations(result),
+            "largest_error": solve.values and self._largest_error(solve.values(result)),
+        }
+
+    def measure(self, goals: Sequence[Goal], rounds: Iterable[object]) -> list[Measurement]:
+        """Times all solves in turn, and holds them against the goals.
+
+        Args:
+            goals: Which pairs are compared.
+            rounds: One element for every round.
+        """
+        timings = measure({name: solve.run for name, solve in self._solves.items()}, rounds)
+        for name, record in self.records.items():
+            record["median_s"] = timings.median(name)
+        measurements = []
+        for goal in goals:
+            title = f"{self.problem}: {goal.solve} / {goal.against}"
+            reason = next((self._missing[name] for name in (goal.solve, goal.against) if name in self._missing), None)
+            ratio = timings.ratio(goal.solve, goal.against) if reason is None else None
+            measurements.append(Measurement(title, ratio, high=goal.share, reason=reason))
+        return measurements
+
+    def first_call(self, name: str, high: float = 30.0) -> Measurement:
+        """The seconds of a solve's first call, compilation included, and how many they are to be at most."""
+        title, reason = f"{self.problem}: first call, {name}, s", self._missing.get(name)
+        seconds = self.records[name]["first_call_s"] if reason is None else None
+        return Measurement(title, seconds, high=high, reason=reason)
+
+    def _largest_error(self, values: Tensor) -> float:
+        return (values.detach().double() - self._reference).abs().max().item()

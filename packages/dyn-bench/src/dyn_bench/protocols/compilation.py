@@ -1,0 +1,53 @@
+"""Whole solves as one program."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import torch
+from torch._dynamo.utils import counters
+
+from dyn_bench.protocols.unavailable import UnavailableError
+from dyn_numerics.ode.compiled_loop import OLDEST_TORCH, is_supported
+
+__all__ = ["compile_whole", "count_compilations", "nothing_compiled"]
+
+
+def compile_whole(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Compiles a function that solves, as a program without Python; it is compiled when it is first called.
+
+    Raises:
+        UnavailableError: If this torch cannot.
+    """
+    if not is_supported():
+        oldest = ".".join(map(str, OLDEST_TORCH))
+        raise UnavailableError(f"torch {torch.__version__} cannot compile a solve: pip install 'torch>={oldest}'")
+    return torch.compile(function, fullgraph=True, options={"cpp_wrapper": True})
+
+
+@contextmanager
+def nothing_compiled() -> Iterator[None]:
+    """Forgets all that was compiled, in this process and on disk, so that the time of a first call is that of a new user."""
+    before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
+    torch.compiler.reset()
+    with TemporaryDirectory(ignore_cleanup_errors=True) as folder:
+        os.environ["TORCHINDUCTOR_CACHE_DIR"] = folder
+        try:
+            yield
+        finally:
+            torch.compiler.reset()
+            if before is None:
+                del os.environ["TORCHINDUCTOR_CACHE_DIR"]
+            else:
+                os.environ["TORCHINDUCTOR_CACHE_DIR"] = before
+
+
+def count_compilations(work: Callable[[], object]) -> int:
+    """Does the work and says how many programs torch compiled for it."""
+    before = counters["stats"]["unique_graphs"]
+    work()
+    return int(counters["stats"]["unique_graphs"] - before)

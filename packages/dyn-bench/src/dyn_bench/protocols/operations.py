@@ -1,0 +1,129 @@
+"""What a computation asks of the machine, counted as it runs."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+from weakref import finalize
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+__all__ = ["CountOperations"]
+
+# Views are told by their schema. These compute nothing either, and have none that says so.
+ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
+FREE = {"_unsafe_view", "is_same_size", "set_", *ALLOCATIONS}
+READS = {"_local_scalar_dense", "equal", "nonzero", "masked_select"}
+READING_METHODS = {torch.Tensor.tolist, torch.Tensor.numpy}  # these never reach an operation
+OVERWRITES = {"copy_", "fill_", "zero_"}  # their target is written, not read
+
+
+class CountOperations(TorchDispatchMode):
+    """Counts, within a `with` block, what every operation of torch does.
+
+    Attributes:
+        computes: Operations that compute; views and allocations are none.
+        reads: Values that the host waits for: `item`, `bool`, `tolist`, `equal`, shapes that depend on values, moves
+            from a device to the host.
+        moved: Bytes that those operations read and write, as if each met its operands in memory once.
+        live: Bytes of the tensors made within the block that are alive.
+        peak: The most that `live` has been.
+
+    Example:
+        >>> import torch
+        >>> from dyn_bench.protocols.operations import CountOperations
+        >>> x = torch.ones(1000)
+        >>> with CountOperations() as counts:
+        ...     y = (x + x)[:10].sum().item()
+        >>> counts.computes, counts.reads, counts.moved, counts.peak
+        (2, 1, 12044, 4004)
+    """
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self.computes = 0
+        self.reads = 0
+        self.moved = 0
+        self.live = 0
+        self.peak = 0
+        self._storages: set[int] = set()  # those that are alive
+        self._methods = _CountReadingMethods(self)
+
+    def __enter__(self) -> CountOperations:
+        super().__enter__()  # type: ignore[no-untyped-call]
+        self._methods.__enter__()  # type: ignore[no-untyped-call]
+        return self
+
+    def __exit__(self, *raised: Any) -> None:
+        self._methods.__exit__(*raised)  # type: ignore[no-untyped-call]
+        super().__exit__(*raised)  # type: ignore[no-untyped-call]
+
+    def __torch_dispatch__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        name = func.overloadpacket.__name__
+        operands = _tensors(args[1:] if name in OVERWRITES else args)
+        operands += _tensors([value for key, value in kwargs.items() if key != "out"])
+        for tensor in (*operands, *_tensors([args[:1], kwargs.get("out")])):
+            self._meet(tensor, made_here=False)
+        result = func(*args, **kwargs)
+        made = _tensors(result)
+        for tensor in made:
+            self._meet(tensor, made_here=True)
+        if name in READS or _comes_to_the_host(operands, made):
+            self.reads += 1
+        elif name not in FREE and not _is_view(func):
+            self.computes += 1
+            self.moved += sum(tensor.nbytes for tensor in (*operands, *made))
+        return result
+
+    def _meet(self, tensor: Tensor, made_here: bool) -> None:
+        """Notes a storage that was not known, and when it goes."""
+        storage = tensor.untyped_storage()
+        key = storage._cdata
+        if key in self._storages:
+            return
+        self._storages.add(key)
+        size = storage.nbytes() if made_here else 0
+        finalize(storage, self._forget, key, size).atexit = False
+        self.live += size
+        self.peak = max(self.peak, self.live)
+
+    def _forget(self, key: int, size: int) -> None:
+        self._storages.discard(key)
+        self.live -= size
+
+
+class _CountReadingMethods(TorchFunctionMode):
+    """Counts the methods of tensors that read without an operation."""
+
+    def __init__(self, counts: CountOperations) -> None:
+        super().__init__()
+        self._counts = counts
+
+    def __torch_function__(
+        self, func: Any, types: Sequence[type], args: Sequence[Any] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        self._counts.reads += func in READING_METHODS
+        return func(*args, **(kwargs or {}))
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def _is_view(func: Any) -> bool:
+    """Whether results share the memory of operands without having written to it."""
+    shared = [result.alias_info for result in func._schema.returns if result.alias_info is not None]
+    return bool(shared) and not any(alias.is_write for alias in shared)
+
+
+def _comes_to_the_host(operands: Iterable[Tensor], made: Iterable[Tensor]) -> bool:
+    return any(tensor.device.type == "cpu" for tensor in made) and any(
+        tensor.device.type not in ("cpu", "meta") and tensor.dim() for tensor in operands
+    )

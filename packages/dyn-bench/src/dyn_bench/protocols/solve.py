@@ -1,0 +1,120 @@
+"""A solve that is ready to be timed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from dyn_bench.protocols.compilation import compile_whole
+from dyn_numerics import odeint
+from dyn_sensitivity import odeint as differentiable_odeint
+
+__all__ = ["Solve", "dyn_gradient", "dyn_solve", "values_of"]
+
+
+@dataclass(frozen=True)
+class Solve:
+    """A solve, by this library or another, with everything prepared that is not its work.
+
+    Attributes:
+        run: Solves once, and waits until it is done.
+        values: Makes of what `run` returned the states `[T, *x0.shape]`, or other values that are right or wrong; None
+            where it returns none.
+        evaluations: Makes of it how often the field was called; None where nobody counts.
+    """
+
+    run: Callable[[], Any]
+    values: Callable[[Any], Tensor] | None = None
+    evaluations: Callable[[Any], int] | None = None
+
+
+def dyn_solve(
+    field: Callable[..., Tensor],
+    x0: Tensor,
+    t: Tensor,
+    *,
+    tolerance: float,
+    stepping: Literal["joint", "per_sample"] = "joint",
+    compiled: bool = False,
+) -> Solve:
+    """Prepares dopri5 of this library, without gradient.
+
+    Args:
+        field: Vector field `f(t, x)`.
+        x0: Initial states `[batch, n]`.
+        t: Output times `[T]`, float64.
+        tolerance: Relative and absolute tolerance.
+        stepping: One step size for the batch, or one for each sample.
+        compiled: Whether the solve is compiled, or eager.
+
+    Raises:
+        UnavailableError: If it is to be compiled and this torch cannot.
+    """
+
+    def solve(x0: Tensor, t: Tensor) -> Any:
+        return odeint(field, x0, t, solver="dopri5", stepping=stepping, rtol=tolerance, atol=tolerance)
+
+    call = compile_whole(solve) if compiled else solve
+
+    def run() -> Any:
+        with torch.no_grad():
+            return call(x0, t)
+
+    return Solve(
+        run=run,
+        values=lambda solution: solution.raise_if_failed().x,
+        evaluations=lambda solution: int(solution.stats.n_evals),
+    )
+
+
+def dyn_gradient(
+    field: nn.Module,
+    x0: Tensor,
+    t: Tensor,
+    *,
+    tolerance: float,
+    loss: Callable[[Tensor], Tensor],
+    sensitivity: Literal["autograd", "adjoint"] = "autograd",
+    compiled: bool = False,
+) -> Solve:
+    """Prepares the gradient of a loss of the last states, by dopri5 of this library.
+
+    Args:
+        field: Vector field `f(t, x)`; its parameters get the gradient, which comes as one vector.
+        x0: Initial states `[batch, n]`.
+        t: Output times `[T]`, float64.
+        tolerance: Relative and absolute tolerance.
+        loss: A function of `[batch, n]`.
+        sensitivity: How the gradient is computed.
+        compiled: Whether loss and gradient are compiled, or eager.
+
+    Raises:
+        UnavailableError: If they are to be compiled and this torch cannot.
+    """
+
+    def solve(x0: Tensor, t: Tensor) -> Tensor:
+        options: Any = {"solver": "dopri5", "rtol": tolerance, "atol": tolerance, "sensitivity": sensitivity}
+        return loss(differentiable_odeint(field, x0, t, **options).x[-1])
+
+    call = compile_whole(solve) if compiled else solve
+    parameters = list(field.parameters())
+
+    def run() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(call(x0, t), parameters)
+
+    return Solve(run=run, values=lambda gradient: torch.cat([part.flatten() for part in gradient]))
+
+
+def values_of(solve: Solve) -> Tensor:
+    """Solves once and returns the values.
+
+    Raises:
+        ValueError: If it has none.
+    """
+    if solve.values is None:
+        raise ValueError("solve: got one without values, expected one with")
+    return solve.values(solve.run())
