@@ -5,11 +5,13 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
+import torch
 from matplotlib.figure import Figure
 
 from dyn_bench.__main__ import main
 from dyn_bench._version import __version__
 from dyn_bench.experiment import Experiment, Measurement, Outcome
+from dyn_bench.report import markdown, read
 from dyn_bench.reproductions import REPRODUCTIONS
 
 
@@ -21,6 +23,8 @@ class Constant(Experiment):
     source: ClassVar[str] = "nowhere"
 
     def run(self, progress):
+        if self.value is None:
+            return Outcome([Measurement("constant", None, high=1.1, reason="no peer: pip install 'x[peers]'")], {})
         return Outcome([Measurement("constant", self.value, 0.9, 1.1)], {"empty": Figure()}, {"kept": [1, 2]})
 
 
@@ -32,17 +36,19 @@ def constant(monkeypatch):
     return register
 
 
-def test_list_names_every_reproduction(capsys):
+def test_list_names_every_experiment_and_its_kind(capsys):
     assert main(["list"]) == 0
-    printed = capsys.readouterr().out
-    assert [name for name in ("solver-interpolation", "moons", "density") if name not in printed] == []
+    lines = capsys.readouterr().out.splitlines()
+    names = {"reproduction": ("solver-interpolation", "moons", "density"), "benchmark": ("overhead", "compiled")}
+    for kind, listed in names.items():
+        assert [name for name in listed if not any(name in line and kind in line for line in lines)] == []
 
 
 def test_an_unknown_name_is_answered_with_the_names_and_the_nearest(capsys, tmp_path):
     assert main(["run", "moon", "--out", str(tmp_path)]) == 2
     printed = capsys.readouterr().err
     assert "did you mean 'moons'" in printed
-    assert "solver-interpolation, moons, density" in printed
+    assert "solver-interpolation, moons, density, overhead, compiled" in printed
     assert list(tmp_path.iterdir()) == []
 
 
@@ -65,6 +71,32 @@ def test_a_run_leaves_numbers_and_pictures(constant, tmp_path):
     assert document["environment"]["threads"] == 1
     assert set(document["environment"]["packages"]) >= {"dyn-numerics", "dyn-bench"}
     assert (tmp_path / document["pictures"][0]).read_bytes().startswith(b"\x89PNG")
+
+
+def test_a_figure_that_was_not_measured_is_no_success_and_says_why(constant, tmp_path, capsys):
+    constant(None)
+    assert main(["run", "constant", "--out", str(tmp_path)]) == 1
+    document = json.loads((tmp_path / "constant.json").read_text())
+    reason = "no peer: pip install 'x[peers]'"
+    assert document["measurements"] == [{"name": "constant", "value": None, "low": None, "high": 1.1, "reason": reason}]
+    assert document["passed"] is False
+    capsys.readouterr()
+    assert main(["report", "--out", str(tmp_path)]) == 1
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "not measured" in printed
+    assert "'x[peers]'" in printed  # brackets are no markup
+    assert "missed" not in printed
+
+
+def test_markdown_holds_every_figure_and_where_it_was_measured(constant, tmp_path):
+    constant(1.11)
+    main(["run", "constant", "--out", str(tmp_path)])
+    (record,) = read(tmp_path)
+    lines = markdown(record).splitlines()
+    assert lines[2] == "| constant | 1.11 | 0.9 … 1.1 | missed, 0.01 above 1.1 |"
+    assert f"torch {torch.__version__}" in lines[-1]
+    assert f"dyn-bench {__version__}" in lines[-1]
+    assert "None" not in lines[-1]
 
 
 @pytest.mark.parametrize("out", ["a-file", "a-file/below"])

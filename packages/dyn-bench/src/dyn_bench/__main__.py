@@ -11,6 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryFile
 from time import perf_counter
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
@@ -55,7 +56,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _list(console: Console) -> int:
-    rows = Table("name", "kind", "what it shows", "source")
+    rows = Table(box=SIMPLE_HEAD, pad_edge=False)
+    rows.add_column("name", no_wrap=True)
+    rows.add_column("kind", no_wrap=True)
+    rows.add_column("what it shows")
+    rows.add_column("source")
     for kind, experiments in (("reproduction", REPRODUCTIONS), ("benchmark", BENCHMARKS)):
         for name, experiment in experiments.items():
             rows.add_row(name, kind, experiment.summary, experiment.source)

@@ -36,7 +36,7 @@ class Measurement:
     Example:
         >>> from dyn_bench.experiment import Measurement
         >>> Measurement("accuracy", 0.98, low=0.99).verdict
-        'missed: 0.98 is 0.01 below 0.99'
+        'missed, 0.01 below 0.99'
         >>> Measurement("time / peer's", None, high=0.4, reason="no peer").verdict
         'not measured (no peer)'
     """
@@ -63,9 +63,9 @@ class Measurement:
         if self.passed or self.value is None:
             return None
         if self.value < self.low:
-            return f"{self.value:.4g} is {self.low - self.value:.2g} below {self.low:.4g}"
+            return f"{self.low - self.value:.2g} below {self.low:.4g}"
         if self.value > self.high:
-            return f"{self.value:.4g} is {self.value - self.high:.2g} above {self.high:.4g}"
+            return f"{self.value - self.high:.2g} above {self.high:.4g}"
         return f"{self.value} is no number"
 
     @property
@@ -73,7 +73,7 @@ class Measurement:
         """What is to be said about it: reached, missed and by how much, or not measured and why."""
         if self.value is None:
             return f"not measured ({self.reason})"
-        return "reached" if self.passed else f"missed: {self.miss}"
+        return "reached" if self.passed else f"missed, {self.miss}"
 
     @property
     def expected(self) -> str:

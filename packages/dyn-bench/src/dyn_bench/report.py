@@ -18,7 +18,7 @@ from dyn_bench.experiment import Experiment, Measurement, Outcome
 
 __all__ = ["NoRecordError", "Record", "markdown", "read", "table", "write"]
 
-_COLOURS = {"reached": "green", "missed:": "red", "not": "yellow"}  # by the first word of a verdict
+_COLOURS = {"reached": "green", "missed,": "red", "not": "yellow"}  # by the first word of a verdict
 
 
 class NoRecordError(ValueError):
@@ -115,21 +115,18 @@ def _read(path: Path) -> Record:
 
 
 def table(records: Iterable[Record]) -> Table:
-    """Lays results out, a line for every figure."""
+    """Lays results out, a line for every figure, under the name of their experiment and the seconds that it took."""
     rows = Table(title="Results", box=SIMPLE_HEAD, pad_edge=False)
-    rows.add_column("experiment", no_wrap=True)  # what fits into 80 columns
-    for name in ("figure", "measured", "expected", "", "time"):
-        rows.add_column(name)
+    rows.add_column("figure", overflow="fold")
+    rows.add_column("measured", no_wrap=True)
+    rows.add_column("expected", no_wrap=True)
+    rows.add_column("")
     for record in records:
-        for i, m in enumerate(record.measurements):
-            rows.add_row(
-                record.name if i == 0 else "",
-                m.name,
-                _number(m),
-                m.expected,
-                f"[{_COLOURS[m.verdict.split()[0]]}]{escape(m.verdict)}[/]",
-                f"{record.seconds:.0f} s" if i == 0 else "",
-            )
+        rows.add_section()
+        rows.add_row(f"[bold]{escape(record.name)}[/], {record.seconds:.0f} s")
+        for m in record.measurements:
+            colour = _COLOURS[m.verdict.split()[0]]
+            rows.add_row(escape(m.name), _number(m), m.expected, f"[{colour}]{escape(m.verdict)}[/]")
     return rows
 
 

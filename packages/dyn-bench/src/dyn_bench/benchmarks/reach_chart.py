@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from math import isfinite
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator, StrMethodFormatter
 
 from dyn_bench.experiment import Measurement, Outcome
 
@@ -44,8 +45,11 @@ def draw_reach(measurements: Sequence[Measurement], title: str) -> Figure:
         )
     axes.axvline(1, color="black", linewidth=1)
     axes.set_yticks(range(len(shown)), [f"{m.name}  ({m.expected})" for m in shown], fontsize="small")
-    axes.invert_yaxis()
-    axes.set(title=title, xlabel="measured / to be reached, logarithmic: left of 1 is reached")
+    axes.set_ylim(len(shown) - 0.4, -0.6)  # the first on top
+    axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+    axes.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set(title=title, xlabel="measured / to be reached")
     return figure
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
@@ -14,7 +14,7 @@ from dyn_bench.protocols.solve import Solve
 from dyn_bench.protocols.timing import measure, one_thread
 from dyn_bench.protocols.unavailable import UnavailableError
 
-__all__ = ["Comparison", "Goal"]
+__all__ = ["Comparison", "Goal", "solves_as_markdown"]
 
 
 @dataclass(frozen=True)
@@ -89,3 +89,21 @@ class Comparison:
 
     def _largest_error(self, values: Tensor) -> float:
         return (values.detach().double() - self._reference).abs().max().item()
+
+
+def solves_as_markdown(records: Mapping[str, Any]) -> str:
+    """Lays out what is known of the solves of several comparisons: their times beside what they got for them.
+
+    Args:
+        records: The `records` of comparisons by the names of their problems; whatever else is there is passed over.
+    """
+    lines = ["| problem | solve | time, ms | evaluations | largest error |", "|---|---|---|---|---|"]
+    for problem, solves in records.items():
+        if not isinstance(solves, Mapping):
+            continue
+        for name, solve in solves.items():
+            if isinstance(solve, Mapping) and "median_s" in solve:
+                calls, error = solve["evaluations"], solve["largest_error"]
+                known = ("" if calls is None else str(calls), "" if error is None else f"{error:.1e}")
+                lines.append(f"| {problem} | {name} | {1e3 * solve['median_s']:.3g} | {' | '.join(known)} |")
+    return "\n".join(lines)

@@ -75,7 +75,7 @@ class CountOperations(TorchDispatchMode):
         made = _tensors(result)
         for tensor in made:
             self._meet(tensor, made_here=True)
-        if name in READS or _comes_to_the_host(operands, made):
+        if name in READS or _selects(name, args) or _comes_to_the_host(operands, made):
             self.reads += 1
         elif name not in FREE and not _is_view(func):
             self.computes += 1
@@ -121,6 +121,12 @@ def _is_view(func: Any) -> bool:
     """Whether results share the memory of operands without having written to it."""
     shared = [result.alias_info for result in func._schema.returns if result.alias_info is not None]
     return bool(shared) and not any(alias.is_write for alias in shared)
+
+
+def _selects(name: str, args: Sequence[Any]) -> bool:
+    """Whether a mask says which elements are meant, so that somebody has to count them."""
+    masked = name in {"index", "index_put", "index_put_"}
+    return masked and any(index.dtype in (torch.bool, torch.uint8) for index in _tensors(args[1]))
 
 
 def _comes_to_the_host(operands: Iterable[Tensor], made: Iterable[Tensor]) -> bool:

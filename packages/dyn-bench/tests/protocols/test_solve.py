@@ -1,0 +1,50 @@
+"""Prepared solves against closed forms."""
+
+import pytest
+import torch
+
+from dyn_bench.protocols.solve import Solve, dyn_gradient, dyn_solve, values_of
+
+
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+def test_states_and_evaluations(stepping):
+    calls = 0
+
+    def decay(t, x):
+        nonlocal calls
+        calls += 1
+        return -2 * t * x
+
+    x0 = torch.tensor([[1.0, 2.0], [3.0, 4.0]], dtype=torch.float64, requires_grad=True)
+    t = torch.linspace(0, 1, 4, dtype=torch.float64)
+    solve = dyn_solve(decay, x0, t, tolerance=1e-10, stepping=stepping)
+    assert calls == 0  # what is prepared does not work
+    result = solve.run()
+    assert solve.evaluations(result) == calls
+    x = solve.values(result)
+    assert not x.requires_grad
+    torch.testing.assert_close(x, x0.detach() * torch.exp(-t.square())[:, None, None], atol=1e-9, rtol=0)
+
+
+@pytest.mark.parametrize("sensitivity", ["autograd", "adjoint"])
+def test_a_gradient(sensitivity):
+    field = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)
+    torch.nn.init.constant_(field.weight, -0.5)
+
+    class Timed(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.field = field
+
+        def forward(self, t, x):
+            return self.field(x)
+
+    x0, t = torch.tensor([[2.0]], dtype=torch.float64), torch.tensor([0.0, 3.0], dtype=torch.float64)
+    solve = dyn_gradient(Timed(), x0, t, tolerance=1e-11, loss=lambda x: x.sum(), sensitivity=sensitivity)
+    expected = 2 * 3 * torch.exp(torch.tensor([-1.5], dtype=torch.float64))  # d/dw of 2 exp(3 w)
+    torch.testing.assert_close(values_of(solve), expected, atol=1e-8, rtol=0)
+
+
+def test_a_solve_without_values_has_none():
+    with pytest.raises(ValueError, match="without values"):
+        values_of(Solve(lambda: None))
