@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dyn_bench.protocols import comparison as module
-from dyn_bench.protocols.comparison import Comparison, Goal
+from dyn_bench.protocols.comparison import Comparison, Goal, solves_as_markdown
 from dyn_bench.protocols.solve import Solve
 from dyn_bench.protocols.timing import Timings
 from dyn_bench.protocols.unavailable import UnavailableError
@@ -20,7 +20,7 @@ def compared(monkeypatch):
 
     def measure(works, rounds):
         timed.append(list(works))
-        return Timings({"quick": [1.0, 1.0, 2.0], "slow": [4.0, 4.0, 4.0]})
+        return Timings({"quick": [1.0, 0.5, 2.0], "slow": [4.0, 2.0, 8.0]})
 
     monkeypatch.setattr(module, "measure", measure)
     comparison = Comparison("problem", torch.tensor([1.0, 2.0]))
@@ -50,7 +50,7 @@ def test_records(compared):
     assert set(comparison.records) == {"quick", "slow"}
     record = comparison.records["quick"]
     assert 0 <= record.pop("first_call_s") < 10
-    assert record == {"evaluations": 7, "largest_error": 0.5, "median_s": 1.0}
+    assert record == {"evaluations": 7, "largest_error": 0.5, "median_s": 1.0, "fastest_s": 0.5}
     assert comparison.records["slow"]["largest_error"] is None
 
 
@@ -60,3 +60,9 @@ def test_an_error_that_is_none_of_availability_is_raised():
 
     with pytest.raises(ZeroDivisionError):
         Comparison("problem", torch.zeros(1)).enter("broken", broken)
+
+
+def test_solves_in_markdown(compared):
+    comparison, _, _ = compared
+    lines = solves_as_markdown({"problem": comparison.records, "kept": [1, 2], "counts": {"a": 1}}).splitlines()
+    assert lines[2:] == ["| problem | quick | 1000.00 | 7 | 5.0e-01 |", "| problem | slow | 4000.00 |  |  |"]

@@ -9,7 +9,6 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch._dynamo.utils import counters
 
 from dyn_bench.protocols.unavailable import UnavailableError
 from dyn_numerics.ode.compiled_loop import OLDEST_TORCH, is_supported
@@ -48,6 +47,7 @@ def nothing_compiled() -> Iterator[None]:
 
 def count_compilations(work: Callable[[], object]) -> int:
     """Does the work and says how many programs torch compiled for it."""
+    counters = torch._dynamo.utils.counters  # not imported above, since that takes a second
     before = counters["stats"]["unique_graphs"]
     work()
     return int(counters["stats"]["unique_graphs"] - before)
