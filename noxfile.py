@@ -200,7 +200,7 @@ def demo(session: nox.Session) -> None:
 
 @nox.session(default=False, requires=["wheels"])
 def bench(session: nox.Session) -> None:
-    """Run the command line beside its peers: `-- list`, `-- run overhead compiled --out docs/results`."""
+    """Run the command line beside its peers: `-- list`, `-- run overhead --out docs/results`."""
     install(session, "dyn-bench[peers]")
     session.run("dyn-bench", *(session.posargs or ["list"]))
 

@@ -23,7 +23,8 @@ __all__ = ["Compiled"]
 class Compiled(Experiment):
     """The compiled part of `overhead`, the seconds of first calls, and compiled solves against eager ones.
 
-    It starts with nothing compiled, so that a first call takes what it takes a new user.
+    It starts with nothing compiled. A first call takes what it takes a new user if nothing else ran before in the same
+    process, where the compiler and its headers stay loaded.
 
     Args:
         van_der_pol: Setup of Van der Pol's equation.

@@ -21,6 +21,13 @@ def draw_reach(measurements: Sequence[Measurement], title: str) -> Figure:
     Args:
         measurements: Figures with an upper bound; those without a value get words instead of a bar.
         title: Title of the picture.
+
+    Example:
+        >>> from dyn_bench.benchmarks.reach_chart import draw_reach
+        >>> from dyn_bench.experiment import Measurement
+        >>> figure = draw_reach([Measurement("time / peer's", 0.03, high=0.04)], "Overhead")
+        >>> figure.axes[0].get_title()
+        'Overhead'
     """
     shown = [m for m in measurements if isfinite(m.high) and m.high > 0]
     figure = Figure(figsize=(9, 1.2 + 0.27 * len(shown)), layout="constrained")

@@ -20,6 +20,13 @@ class Setup:
         tolerance: Relative and absolute tolerance.
         repeats: Rounds in which all solves are timed.
         seed: Seed of initial states, and weights if there are any.
+
+    Example:
+        >>> import torch
+        >>> from dyn_bench.benchmarks.setup import Setup
+        >>> setup = Setup(batch=4, end=2.0, tolerance=1e-6)
+        >>> setup.initial_states(torch.float32).shape, setup.times(3).tolist()
+        (torch.Size([4, 2]), [0.0, 1.0, 2.0])
     """
 
     batch: int

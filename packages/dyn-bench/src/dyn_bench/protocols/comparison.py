@@ -36,6 +36,18 @@ class Comparison:
     Attributes:
         records: What is known of each solve, ready for JSON: seconds of its first call and, once they were measured, the
             median and the fastest of its times, its evaluations, and its largest error, absolute.
+
+    Example:
+        >>> import torch
+        >>> from dyn_bench.protocols.comparison import Comparison, Goal
+        >>> from dyn_bench.protocols.solve import Solve
+        >>> x = torch.rand(1000)
+        >>> comparison = Comparison("sum of a thousand", x.double().sum())
+        >>> comparison.enter("torch", lambda: Solve(run=x.sum, values=lambda total: total))
+        >>> comparison.enter("Python", lambda: Solve(run=lambda: sum(x.tolist()), values=torch.tensor))
+        >>> (measurement,) = comparison.measure([Goal("torch", "Python", share=0.5)], range(5))
+        >>> measurement.name, measurement.expected
+        ('sum of a thousand: torch / Python', '≤ 0.5')
     """
 
     def __init__(self, problem: str, reference: Tensor) -> None:

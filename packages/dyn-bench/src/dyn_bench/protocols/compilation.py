@@ -30,7 +30,7 @@ def compile_whole(function: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def nothing_compiled() -> Iterator[None]:
-    """Forgets all that was compiled, in this process and on disk, so that the time of a first call is that of a new user."""
+    """Forgets all programs that were compiled, in this process and on disk; the compiler itself stays as it is."""
     before = os.environ.get("TORCHINDUCTOR_CACHE_DIR")
     torch.compiler.reset()
     with TemporaryDirectory(ignore_cleanup_errors=True) as folder:

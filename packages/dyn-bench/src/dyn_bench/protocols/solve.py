@@ -53,6 +53,14 @@ def dyn_solve(
 
     Raises:
         UnavailableError: If it is to be compiled and this torch cannot.
+
+    Example:
+        >>> import torch
+        >>> from dyn_bench.protocols.solve import dyn_solve
+        >>> t = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        >>> solve = dyn_solve(lambda t, x: -x, torch.ones(1, 1), t, tolerance=1e-6)
+        >>> round(solve.values(solve.run())[-1].item(), 4)
+        0.3679
     """
 
     def solve(x0: Tensor, t: Tensor) -> Any:
