@@ -144,7 +144,7 @@ def test_real_and_complex_leaves_together():
 @each_solver
 def test_precisions(dtype, tolerance, solver, growth):
     """Interpolated outputs included, whose polynomials would lose two digits in half precision."""
-    mode = {"step_size": 0.11} if solver == "rk4" else {"rtol": tolerance / 5}
+    mode = {"step_size": 0.11} if solver == "rk4" else {"rtol": tolerance / 10}  # local errors of some six steps add up
     sol = odeint(growth, torch.ones(4, dtype=dtype), T_SPAN, solver=solver, **mode)
     assert sol.x.dtype == dtype
     expected = growth.exact(T_SPAN).unsqueeze(1).expand(-1, 4)

@@ -114,15 +114,17 @@ class Attempt(NamedTuple):
     Attributes:
         step: The stepper's result.
         error: Norm of the error in units of the tolerance.
-        accept: The controller's verdict.
-        dt: Magnitude of the next step.
+        moved: Where the solve moves on: the controller's verdict, of what is running.
+        taken: Magnitude of the step.
+        dt: That of the next one.
         memory: The controller's.
         n_evals: Calls of `f`.
     """
 
     step: Step
     error: Scalar
-    accept: Flag
+    moved: Flag
+    taken: Scalar
     dt: Scalar
     memory: Any
     n_evals: int
@@ -221,18 +223,18 @@ def attempt(problem: Problem, state: State) -> Attempt:
     accept, factor = verdict.accept, verdict.factor
     if problem.branches and isinstance(accept, Tensor):
         accept = bool(accept.item())
-    if isinstance(factor, Tensor) and not problem.learns:
+    if isinstance(factor, Tensor) and not problem.learns and (problem.branches or factor.requires_grad):
         factor = factor.item() if problem.branches else factor.detach()
     if problem.completes and accept is not False:
         step = problem.stepper.complete(f, end, step)
     taken = magnitude(state.t1 - state.t)
-    tried: Scalar = where(accept, taken, minimum(taken, state.dt))  # a retry is shorter, however times round
-    dt: Scalar = tried * factor
+    dt: Scalar = minimum(taken, state.dt) * factor  # a retry is shorter, however times round
     if controller.max_step < inf:
         dt = minimum(dt, controller.max_step)
     if controller.min_step > 0:
         dt = where(accept, maximum(dt, controller.min_step), dt)
-    return Attempt(step, error, accept, dt, verdict.memory, f.calls)
+    moved = accept if problem.branches else both(accept, state.running)
+    return Attempt(step, error, moved, taken, dt, verdict.memory, f.calls)
 
 
 def _step(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Scalar]:
@@ -273,26 +275,26 @@ def commit(problem: Problem, state: State, tried: Attempt, careful: bool = True)
         tried: What came of it.
         careful: Whether any attempt was not finite before.
     """
-    step, clock, running = tried.step, problem.clock, True if problem.branches else state.running
-    moved, held = both(tried.accept, running), both(negate(tried.accept), running)
-    taken = magnitude(state.t1 - state.t)
-    stalled = state.stalled + both(held, tried.error == inf)
+    step, clock, running, moved = tried.step, problem.clock, True if problem.branches else state.running, tried.moved
+    stalled = state.stalled + both(running, tried.error == inf)
     if careful:
         change = problem.error_norm.at(state.x, step.x - state.x)
         stalled = where(both(moved, change > NOTICEABLE), stalled * 0, stalled)
     reached = state.reached
     if clock.has_grid:
         reached = reached + both(moved, state.t1 == clock.target(reached))
-    stayed = (
-        where(held, step.retry, state.carry) if problem.controller.adaptive else state.carry
-    )  # or there is no retry
+    stayed = state.carry
+    if (
+        problem.controller.adaptive and step.retry is not state.carry
+    ):  # otherwise there is no retry, or it is what we have
+        stayed = where(both(running, negate(moved)), step.retry, state.carry)
     return _look_ahead(
         problem,
         State(
             t=where(moved, state.t1, state.t),
             t1=state.t1,
             dt=where(running, tried.dt, state.dt),
-            taken=where(running, taken, state.taken),
+            taken=where(running, tried.taken, state.taken),
             reached=reached,
             x=where(moved, step.x, state.x),
             carry=where(moved, step.carry, stayed),
@@ -313,17 +315,15 @@ def _look_ahead(problem: Problem, state: State) -> State:
     near = left <= LAST_STEP_STRETCH * state.dt
     t1 = where(near, target, state.t + problem.clock.direction * state.dt)
     state = state._replace(t1=t1)
-    ended = either(state.t == problem.clock.end, either(_is_stuck(problem, state), state.n_steps >= problem.max_steps))
-    return state._replace(running=both(state.running, negate(ended)))
+    going = both(both(state.running, t1 != state.t), negate(_is_stuck(problem, state)))  # at the end t1 is t
+    return state._replace(running=going)
 
 
-def _is_stuck(problem: Problem, state: State) -> Flag:
-    """Whether no further attempt would help."""
+def _is_stuck(problem: Problem, state: State) -> Any:
+    """Whether no further attempt would help although time could advance."""
     controller = problem.controller
-    if not controller.adaptive:
-        return either(state.t1 == state.t, state.stalled > 0)
-    stuck = either(state.t1 == state.t, state.stalled >= MOST_STALLED)
-    if controller.min_step > 0:
+    stuck = state.stalled >= (MOST_STALLED if controller.adaptive else 1)
+    if controller.min_step > 0 and controller.adaptive:
         # A step to a target may be short; any other that is shorter was asked for by a rejection.
         next_step = magnitude(state.t1 - state.t)
         short = both(next_step < controller.min_step, state.t1 != problem.clock.target(state.reached))
@@ -335,5 +335,5 @@ def status_code(problem: Problem, state: State) -> Any:
     """How a solve ended, as far as its last state says: an integer, or `[*lead]`."""
     spent: Any = where(state.n_steps >= problem.max_steps, Status.MAX_STEPS.code, Status.STEP_UNDERFLOW.code)
     stuck = where(state.stalled > 0, Status.NON_FINITE.code, Status.STEP_UNDERFLOW.code)
-    code = where(_is_stuck(problem, state), stuck, spent)
+    code = where(either(state.t1 == state.t, _is_stuck(problem, state)), stuck, spent)
     return where(state.t == problem.clock.end, Status.SUCCESS.code, code)

@@ -24,7 +24,7 @@ def is_supported() -> bool:
 
 
 def solve(problem: Problem, state: State, observers: Sequence[Observer]) -> tuple[State, Tensor]:
-    """Repeats attempts until every problem has ended, as `torch.while_loop`.
+    """Repeats attempts until every problem has ended, or as often as it may, as `torch.while_loop`.
 
     Args:
         problem: What stays the same; it selects.
@@ -46,17 +46,18 @@ def solve(problem: Problem, state: State, observers: Sequence[Observer]) -> tupl
     def tensors_of(state: State) -> list[Tensor]:
         return [leaf.clone() for leaf in tree_flatten(state)[0] if isinstance(leaf, Tensor)]
 
-    def going(n_evals: Tensor, *carried: Tensor) -> Tensor:
-        return state_of(carried).running.any()  # type: ignore[union-attr]
+    def going(n_attempts: Tensor, n_evals: Tensor, *carried: Tensor) -> Tensor:
+        return state_of(carried).running.any() & (n_attempts < limit)  # type: ignore[union-attr]
 
-    def body(n_evals: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
+    def body(n_attempts: Tensor, n_evals: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
         before = state_of(carried)
         tried = attempt(problem, before)
         attempted = AttemptedStep.of(problem, before, tried)
         for observer in observers:
             observer.observe(attempted)
-        return n_evals + tried.n_evals, *tensors_of(commit(problem, before, tried))
+        return n_attempts + 1, n_evals + tried.n_evals, *tensors_of(commit(problem, before, tried))
 
+    limit = int(min(problem.max_steps, torch.iinfo(torch.int64).max))
     none: Any = torch.zeros((), dtype=torch.int64, device=state.x.device)
-    n_evals, *carried = torch.while_loop(going, body, (none, *tensors_of(state)))  # type: ignore[no-untyped-call]
+    _, n_evals, *carried = torch.while_loop(going, body, (none, none.clone(), *tensors_of(state)))  # type: ignore[no-untyped-call]
     return state_of(carried), n_evals

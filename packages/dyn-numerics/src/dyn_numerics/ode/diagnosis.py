@@ -51,7 +51,7 @@ def diagnose(problem: Problem, state: State, code: Any) -> tuple[Any, int]:
         _, error = step(tried)
         _, error_of_longer = step(4 * tried)
         change = problem.error_norm.at(state.x, short.x - state.x)
-        stiffness = problem.stepper.stiffness(state.x, short)
+        stiffness = problem.stepper.stiffness(short)
         if stiffness is not None:
             edge: Any = (stiffness * tried >= EDGE_OF_STABILITY) & torch.as_tensor(tried > 0)
             edge = edge if isinstance(start, Tensor) else bool(edge)

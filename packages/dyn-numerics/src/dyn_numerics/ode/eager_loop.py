@@ -17,7 +17,7 @@ __all__ = ["solve"]
 
 
 def solve(problem: Problem, state: State, observers: Sequence[Observer], compact: bool = False) -> tuple[State, int]:
-    """Repeats attempts until every problem has ended.
+    """Repeats attempts until every problem has ended, or as often as it may.
 
     Args:
         problem: What stays the same.
@@ -28,17 +28,17 @@ def solve(problem: Problem, state: State, observers: Sequence[Observer], compact
     Returns:
         The last state, and the calls of `f`.
     """
-    n_evals = 0
+    n_attempts = n_evals = 0
     whole, samples = state, None  # the states of all samples, and which of them are still in the batch
     running, careful = _look(state, compact)
-    while running:
+    while running and n_attempts < problem.max_steps:
         if compact and running <= len(state.x) // 2:
             whole = _put(whole, samples, state)
             left = state.running.nonzero().squeeze(1)  # type: ignore[union-attr]
             samples = left if samples is None else samples[left]
             problem, state = problem.take(left), _take(state, left)
         tried = attempt(problem, state)
-        n_evals += tried.n_evals
+        n_attempts, n_evals = n_attempts + 1, n_evals + tried.n_evals
         attempted = AttemptedStep.of(problem, state, tried, samples)
         for observer in observers:
             observer.observe(attempted)

@@ -7,7 +7,7 @@ from math import inf
 import torch
 from torch import Tensor
 
-from dyn_numerics.dtypes import wide_dtype
+from dyn_numerics.dtypes import real_dtype, wide_dtype
 from dyn_numerics.norms import rms_norm
 from dyn_numerics.ode.controllers.controller import Norm
 from dyn_numerics.ode.scalar import Scalar
@@ -44,6 +44,9 @@ class ErrorNorm:
         self.norm = norm
         self._columns = norm.columns(layout) if isinstance(norm, Seminorm) else []
         self.on_host, self.differentiable = on_host, differentiable
+        # As a tensor: then one pass scales and adds.
+        real = real_dtype(wide_dtype(layout.dtype))
+        self._least = None if isinstance(atol, Tensor) else torch.full((), atol, dtype=real, device=layout.device)
 
     def of_step(self, error: Tensor, x0: Tensor, x1: Tensor) -> Scalar:
         """Norm of a step's error estimate; infinity if the attempt was not finite.
@@ -54,9 +57,9 @@ class ErrorNorm:
             x1: State after it, `[*lead, N]`; an overflow here counts even where the estimate did not notice it.
         """
         with torch.set_grad_enabled(self.differentiable and torch.is_grad_enabled()):
-            x0, x1 = x0.to(wide_dtype(x0.dtype)), x1.to(wide_dtype(x1.dtype))
-            error = torch.add(error.to(wide_dtype(error.dtype)), x1, alpha=0)  # 0 * inf is NaN
-            return self._measure(error, torch.maximum(x0.abs(), x1.abs()))
+            dtype = wide_dtype(x0.dtype)
+            x0, x1 = x0.to(dtype), x1.to(dtype)
+            return self._measure(error.to(dtype), torch.maximum(x0.abs(), x1.abs()), must_be_finite=True)
 
     def at(self, x: Tensor, vector: Tensor) -> Scalar:
         """Norm of a vector `[*lead, N]` in units of the tolerance at the state `x`; without gradient."""
@@ -78,19 +81,27 @@ class ErrorNorm:
 
         return ErrorNorm(cut(self.rtol), cut(self.atol), self.layout, self.norm, self.on_host, self.differentiable)
 
-    def _measure(self, vector: Tensor, magnitude: Tensor) -> Scalar:
-        scaled = vector / (magnitude * self.rtol + self.atol)
+    def _measure(self, vector: Tensor, magnitude: Tensor, must_be_finite: bool = False) -> Scalar:
+        """Norm of a vector against magnitudes; infinity if it is not finite, or these are not but have to be."""
+        if self._least is not None and isinstance(self.rtol, float):
+            scaled = vector / torch.add(self._least, magnitude, alpha=self.rtol)
+        else:
+            scaled = vector / (magnitude * self.rtol + self.atol)
+        dim = None if self.on_host else -1
         if self.norm is None:
-            norm = rms_norm(scaled, dim=None if self.on_host else -1)
+            norm = rms_norm(scaled, dim)
         else:  # which may look away from what is not finite
-            norm = self._own_norm(self.norm, scaled) + (0 * scaled).abs().sum(-1)
+            norm = self._own_norm(self.norm, scaled) + 0 * scaled.abs().sum(-1)
+        if must_be_finite and magnitude.numel():
+            largest = magnitude.amax() if dim is None else magnitude.amax(dim)
+            norm = torch.add(norm, largest, alpha=0)  # 0 * inf is NaN
         if self.on_host:
             value: float = norm.item()  # the one host read of a step
             return value if value == value else inf
         norm = norm.to(time_dtype(norm.device))
-        if not self.differentiable:
+        if norm.requires_grad and not self.differentiable:
             norm = norm.detach()
-        return torch.where(torch.isnan(norm), inf, norm)
+        return norm.nan_to_num(nan=inf, posinf=inf)
 
     def _own_norm(self, norm: Norm | Seminorm, scaled: Tensor) -> Tensor:
         if isinstance(norm, Seminorm):

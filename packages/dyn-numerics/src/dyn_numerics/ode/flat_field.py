@@ -88,8 +88,12 @@ class UserField:
         self._autocast: Callable[[], AbstractContextManager[object]] | None = (
             autocast_of_caller(layout.device.type) if mixed else None
         )
-        self._watches = not torch.compiler.is_compiling()  # which would have to trace the counts of writes
-        self._before: tuple[Tensor | None, int] = (None, 0)  # the last slope, and how often it had been written to
+        # A compiler would have to trace the counts of writes, and in inference mode there are none.
+        self._watches = not torch.compiler.is_compiling()
+        self._counts = self._watches and not torch.is_inference_mode_enabled()
+        self._before: Tensor | None = None  # the last slope
+        self._writes = 0  # how often it had been written to
+        self._shape = layout.shapes[0] if layout.is_single_tensor else None
 
     def take(self, samples: Tensor) -> UserField:
         """The field of some of the samples, whose indices are `[m]`."""
@@ -109,50 +113,58 @@ class UserField:
             TypeError: If it returns another structure or dtype than the state's.
             ValueError: If it returns another shape or device, or writes into the state or into what it returned before.
         """
-        layout, bare = self._layout, self._layout.is_single_tensor
-        if bare and t.dim():
-            t = t.reshape(*t.shape, *[1] * len(layout.shapes[0]))
-        state = layout.unflatten(x)
-        writes = self._writes(t), self._writes(x)
+        layout, shape, lead = self._layout, self._shape, x.shape[:-1]
+        if shape is None:
+            state = layout.unflatten(x)
+        else:
+            state = x if len(shape) == 1 else x.reshape((*lead, *shape))  # a plain tuple is faster
+            if t.dim():
+                t = t.reshape((*lead, *[1] * len(shape)))
+        writes = (t._version, x._version) if self._counts else None
         if self._autocast is None:
             slope = self._f(t, state, *self._bare)
         else:
             with self._autocast():
                 slope = self._f(t, state, *self._bare)
-        if not (
-            bare
+        if (
+            shape is not None
             and isinstance(slope, Tensor)
             and slope.shape == state.shape
             and slope.dtype == state.dtype
             and slope.device == state.device
         ):
-            layout.check("f", slope, x.shape[:-1])
-        flat = layout.flatten(slope)
+            flat = slope if len(shape) == 1 else slope.reshape_as(x)
+        else:
+            layout.check("f", slope, lead)
+            flat = layout.flatten(slope)
+        if writes is not None and writes != (t._version, x._version):
+            written = "time t" if t._version != writes[0] else "state x"
+            raise ValueError(
+                f"f: changed the {written} in place, expected it to be left alone; "
+                f"try {written[-1]} = {written[-1]}.clone() first"
+            )
         if self._watches:
-            if (self._writes(t), self._writes(x)) != writes:
-                written = "time t" if self._writes(t) != writes[0] else "state x"
-                raise ValueError(
-                    f"f: changed the {written} in place, expected it to be left alone; "
-                    f"try {written[-1]} = {written[-1]}.clone() first"
-                )
-            if self._is_overwritten(flat):
-                raise ValueError(
-                    "f: wrote into the tensor that it returned before, expected a new one from every call; "
-                    "return a copy, as in out.clone()"
-                )
-            self._before = (flat, 0 if flat.is_inference() else flat._version)
+            self._refuse_overwritten(flat)
         return flat
 
-    def _is_overwritten(self, flat: Tensor) -> bool:
-        """Whether the last slope has been written to; in inference mode, which counts no writes, whether it came again."""
-        before, count = self._before
+    def _refuse_overwritten(self, flat: Tensor) -> None:
+        """Refuses a field that writes into the last slope; or, where nobody counts writes, that returns it again."""
+        before = self._before
         if before is None or not before.numel():
-            return False
-        return before.data_ptr() == flat.data_ptr() if before.is_inference() else before._version != count
-
-    def _writes(self, x: Tensor) -> int:
-        """How often a tensor or a view of it has been written to; what does not count that is taken as it is."""
-        return x._version if self._watches and not x.is_inference() else 0
+            overwritten = False
+        elif self._counts:
+            overwritten = before._version != self._writes
+        else:
+            overwritten = before.data_ptr() == flat.data_ptr()
+        if overwritten:
+            raise ValueError(
+                "f: wrote into the tensor that it returned before, expected a new one from every call; "
+                "return a copy, as in out.clone()"
+            )
+        if self._counts:
+            self._before, self._writes = (None, 0) if flat.is_inference() else (flat, flat._version)
+        else:
+            self._before = flat
 
 
 class WatchedField:

@@ -69,7 +69,7 @@ class SaveInternals(Saver):
             return
         self._dt.append(where(moved, attempted.end - attempted.start, 0.0))
         error = None if step.error is None else rms_norm(step.error, dim=-1)
-        stiffness = attempted.problem.stepper.stiffness(attempted.x0, step)
+        stiffness = attempted.problem.stepper.stiffness(step)
         for kept, estimate in ((self._errors, error), (self._stiffness, stiffness)):
             if estimate is not None:
                 kept.append(where(moved, estimate, torch.zeros_like(estimate)))

@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from dyn_numerics.ode.attempt import Attempt, Problem, State
-from dyn_numerics.ode.scalar import Flag, Scalar, both
+from dyn_numerics.ode.scalar import Flag, Scalar
 from dyn_numerics.ode.stepper import Step
 
 __all__ = ["AttemptedStep", "Observer"]
@@ -49,10 +49,8 @@ class AttemptedStep:
     def of(cls, problem: Problem, state: State, tried: Attempt, samples: Tensor | None = None) -> AttemptedStep:
         """An attempt of a driver."""
         running = True if problem.branches else state.running
-        moved = both(tried.accept, running)
-        return cls(
-            problem, state.t, state.t1, state.reached, state.n_accepted, state.x, tried.step, moved, running, samples
-        )
+        before = state.t, state.t1, state.reached, state.n_accepted, state.x
+        return cls(problem, *before, tried.step, tried.moved, running, samples)
 
     @property
     def start(self) -> Scalar:

@@ -198,7 +198,9 @@ def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool) 
     known = learns or trains or not posed.save.only_outputs or under_transform() or in_forward_mode()
     known = known or is_differentiable(start) or problem.clock.differentiable is not None
     field = WatchedField(problem.f, known)
-    values = replace(problem, f=problem.f if learns else field, clock=problem.clock.without_gradient())
+    # Otherwise there is nothing to notice, or to detach.
+    watched = not learns and (torch.is_grad_enabled() or under_transform() or in_forward_mode())
+    values = replace(problem, f=field if watched else problem.f, clock=problem.clock.without_gradient())
     record = RecordSteps(posed.layout.lead, learns)
     outputs = None if known else _saver(posed, values, start.detach(), _buffers(posed))
     observers: list[Observer] = [] if outputs is None else [outputs]

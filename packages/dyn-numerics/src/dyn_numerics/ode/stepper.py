@@ -98,11 +98,10 @@ class Stepper(nn.Module, ABC):
         """
         return norm(step.error)  # type: ignore[arg-type]
 
-    def stiffness(self, x0: Tensor, step: Step) -> Tensor | None:
+    def stiffness(self, step: Step) -> Tensor | None:
         """Estimates the largest magnitude of an eigenvalue of the field's Jacobian, `[*lead]` per time unit, if it can.
 
         Args:
-            x0: State at the start of the step, `[*lead, N]`.
             step: The step.
         """
         return None

@@ -7,7 +7,7 @@ from numbers import Real
 from typing import NamedTuple
 
 from dyn_numerics.ode.controllers.controller import Controller, Norm, Verdict
-from dyn_numerics.ode.scalar import Flag, Scalar, clip, power, where
+from dyn_numerics.ode.scalar import Flag, Scalar, clip, negate, power, where
 from dyn_numerics.seminorm import Seminorm
 
 __all__ = ["PIDController"]
@@ -131,8 +131,8 @@ class PIDController(Controller):
             factor = factor * power(memory.error_before, -self.d / k)
         factor = clip(factor, self.factor_min, self.factor_max)
         factor = where(memory.rejected, clip(factor, high=1.0), factor)
-        factor = where(accept, factor, clip(factor, high=self.safety))  # whatever the errors before: retries end
         if self.p == 0 and self.d == 0:  # errors of earlier steps do not matter
-            return Verdict(accept, factor, memory._replace(rejected=error > 1))
+            return Verdict(accept, factor, memory._replace(rejected=negate(accept)))
+        factor = where(accept, factor, clip(factor, high=self.safety))  # whatever the errors before: retries end
         errors = where(accept, (e, memory.error), (memory.error, memory.error_before))
-        return Verdict(accept, factor, Memory(*errors, error > 1))
+        return Verdict(accept, factor, Memory(*errors, negate(accept)))

@@ -15,7 +15,7 @@ from dyn_numerics.dtypes import real_dtype, wide_dtype
 from dyn_numerics.ode.interpolants.hermite import cubic_hermite
 from dyn_numerics.ode.scalar import Scalar, over_state
 from dyn_numerics.ode.stepper import FlatField, Step, Stepper
-from dyn_numerics.ode.steppers.slopes import SlopeList, SlopeMatrix, Slopes
+from dyn_numerics.ode.steppers.slopes import SlopeList, SlopeMatrix, Slopes, Workspaces
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
 from dyn_numerics.ode.tableaus.explicit import BOSH3, DOPRI5, EULER, HEUN, MIDPOINT, RALSTON, RK4, TSIT5
 from dyn_numerics.ode.times import in_forward_mode, state_time, time_dtype
@@ -40,11 +40,13 @@ class Coefficients(NamedTuple):
 
     Attributes:
         rows: `[s + 2, s]`: the rows of `a`, the weights `b`, and the error weights, zero if there are none.
+        packed: The rows of the untrained table one after the other, each as long as what it weighs.
         dense: Coefficients of the continuous weights, `[p, s]`, or None.
         before_end: `1 - c`, `[s]`, in the dtype of times: a stage lies that share of the step before its end.
     """
 
     rows: Tensor
+    packed: Tensor
     dense: Tensor | None
     before_end: Tensor
 
@@ -88,7 +90,9 @@ class ExplicitRungeKutta(Stepper):
         self._rows, self._before_end, self._b_hat = numbers.rows, numbers.before_end, numbers.b_hat
         self._dense = None if trainable else numbers.dense
         self.dense_degree = 3 if self._dense is None else len(self._dense)
+        self._lengths = [len(row) for row in self._rows]
         self._coefficients: dict[tuple[torch.dtype, torch.device], Coefficients] = {}
+        self._workspaces = Workspaces()
         if trainable:
             device = torch.get_default_device()
             entries = [entry for row in self._rows[: tableau.stages] for entry in row]
@@ -128,29 +132,31 @@ class ExplicitRungeKutta(Stepper):
         rounding = torch.where(before_end.abs() < 1e-14, before_end, 0).detach()  # a stage at c = 1 is at t1 exactly
         return Coefficients(
             rows=torch.cat([a, b.unsqueeze(0), error.unsqueeze(0)]).to(x),
+            packed=_float64([entry for row in self._rows for entry in row]).to(x),
             dense=None if dense is None else dense.to(x),
             before_end=(before_end - rounding).to(dtype=time_dtype(x.device), device=x.device),
         )
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_coefficients": {}}
+        return {**self.__dict__, "_coefficients": {}, "_workspaces": Workspaces()}
 
     def init(self, f: FlatField, t: Tensor, x: Tensor, slope: Tensor | None) -> Tensor | None:
         return f(t, x) if slope is None and self.reuses_last_stage else slope
 
     def step(self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor, carry: Tensor | None) -> Step:
         # Steps and slopes of any size meet here: their product may fit into half precision where they do not.
-        wide = x.to(wide_dtype(x.dtype))
-        start = f(state_time(t0, x), x) if carry is None else carry
-        slopes = self._slopes(t0, t1, wide)
-        slopes.append(start.to(wide))
+        narrow = x.dtype
+        wide = wide_dtype(narrow)
+        start = slope = f(state_time(t0, x), x) if carry is None else carry
+        slopes = self._slopes(t0, t1, x.to(wide))
         times, at, count = self._times(t0, t1, x), x, len(self._before_end)
         for i in range(1, count):
-            at = slopes.weighted(i, wide).to(x)
+            slopes.append(slope if wide is narrow else slope.to(wide))
+            at = slopes.after(i) if wide is narrow else slopes.after(i).to(narrow)
             slope = f(times[i], at)
-            slopes.append(slope.to(wide))
-        x1 = at if self.reuses_last_stage else slopes.weighted(count, wide).to(x)
-        error = None if self.error_order is None else slopes.weighted(count + 1, None)
+        slopes.append(slope if wide is narrow else slope.to(wide))
+        x1 = at if self.reuses_last_stage else slopes.after(count).to(narrow)
+        error = None if self.error_order is None else slopes.weighted(count + 1)
         return Step(x1, error, slope if self.reuses_last_stage else None, start, slopes)
 
     def _times(self, t0: Scalar, t1: Scalar, x: Tensor) -> Sequence[Tensor]:
@@ -168,17 +174,17 @@ class ExplicitRungeKutta(Stepper):
     def _slopes(self, t0: Scalar, t1: Scalar, x: Tensor) -> Slopes:
         """Where the slopes of a step are gathered."""
         if self.trainable:
-            return SlopeList(self.coefficients(x).rows, t1 - t0)
+            return SlopeList(self.coefficients(x).rows, t1 - t0, x)
         if torch.is_grad_enabled() or torch.compiler.is_compiling() or under_transform() or in_forward_mode():
-            return SlopeList(self._rows, t1 - t0)
-        return SlopeMatrix(self.coefficients(x).rows, t1 - t0, x)
+            return SlopeList(self._rows, t1 - t0, x)
+        return SlopeMatrix(self.coefficients(x).packed, self._lengths, t1 - t0, x, self._workspaces)
 
-    def stiffness(self, x0: Tensor, step: Step) -> Tensor | None:
+    def stiffness(self, step: Step) -> Tensor | None:
         # Two stages at the end of the step: their slopes differ by the Jacobian times what their states differ by.
         if not (self.reuses_last_stage and self.tableau.numbers.ends_twice):
             return None
         slopes: Slopes = step.stages
-        before = slopes.weighted(len(self._before_end) - 2, x0.to(slopes[0].dtype))
+        before = slopes.after(len(self._before_end) - 2)
         rise = torch.linalg.vector_norm(slopes[-1] - slopes[-2], dim=-1)
         run = torch.linalg.vector_norm(step.x.to(before.dtype) - before, dim=-1)
         stiffness: Tensor = rise / run.clamp_min(torch.finfo(run.dtype).tiny)

@@ -10,17 +10,23 @@ from torch import Tensor
 
 from dyn_numerics.ode.scalar import Scalar, over_state
 
-__all__ = ["SlopeList", "SlopeMatrix", "Slopes"]
+__all__ = ["SlopeList", "SlopeMatrix", "Slopes", "Workspaces"]
 
 
 class Slopes(Protocol):
-    """The slopes of a step, each `[*lead, N]`, in the order of its stages."""
+    """The slopes of a step, each `[*lead, N]`, in the order of its stages.
+
+    They are valid as long as somebody holds this object.
+    """
 
     def append(self, slope: Tensor) -> None:
         """Adds the next slope."""
 
-    def weighted(self, row: int, onto: Tensor | None) -> Tensor:
-        """`onto + dt * sum_j w_j k_j` with a row of the table, over the slopes so far; without `onto` the sum alone."""
+    def after(self, row: int) -> Tensor:
+        """`x + dt * sum_j w_j k_j` with a row of the table; the slopes that the row weighs are there."""
+
+    def weighted(self, row: int) -> Tensor:
+        """`dt * sum_j w_j k_j` with a row of the table over all slopes."""
 
     def weighted_with(self, rows: Any) -> list[Tensor]:
         """`dt * sum_j w_j k_j` over all slopes, for each row of other weights; of the kind that the table is."""
@@ -30,47 +36,91 @@ class Slopes(Protocol):
     def __iter__(self) -> Iterator[Tensor]: ...
 
 
+class Workspace:
+    """Memory for the slopes of one step, and views into it.
+
+    Args:
+        stages: Number of slopes.
+        x: The state, `[*lead, N]`.
+    """
+
+    def __init__(self, stages: int, x: Tensor) -> None:
+        self.matrix = torch.empty(stages, x.numel(), dtype=x.dtype, device=x.device)
+        self.slopes = [row.view(x.shape) for row in self.matrix.unbind()]
+        self.first = [self.matrix[:count].t() for count in range(stages + 1)]  # [N, count]
+
+
+class Workspaces:
+    """Workspaces that were used before, handed out again when nobody holds the slopes in them any more."""
+
+    def __init__(self) -> None:
+        self._key: Any = None
+        self._free: list[Workspace] = []
+
+    def take(self, stages: int, x: Tensor) -> tuple[Any, Workspace]:
+        """One for states like `x`, and the key to give it back with."""
+        key = (stages, x.shape, x.dtype, x.device)
+        if key != self._key:
+            self._key, self._free = key, []  # those of another state are not kept
+        if self._free:
+            return key, self._free.pop()
+        with torch.inference_mode(False), torch.no_grad():
+            return key, Workspace(stages, x)
+
+    def give_back(self, key: Any, workspace: Workspace) -> None:
+        """Takes one back."""
+        if key == self._key:
+            self._free.append(workspace)
+
+
 class SlopeMatrix:
     """Slopes as the rows of one matrix; a sum is one matrix-vector product. For whom nobody differentiates or compiles.
 
     Args:
-        rows: Rows of the table, `[rows, s]`; row i weighs the slopes that it may.
+        rows: The rows of the table in one vector, each as long as what it weighs.
+        lengths: Their lengths.
         dt: Step size, a host number or `[*lead]`.
         x: The state, `[*lead, N]`.
+        workspaces: Where its memory comes from.
     """
 
-    def __init__(self, rows: Tensor, dt: Scalar, x: Tensor) -> None:
-        self._dt = dt
-        self._scale = over_state(dt, x)
+    def __init__(self, rows: Tensor, lengths: Sequence[int], dt: Scalar, x: Tensor, workspaces: Workspaces) -> None:
+        self._dt, self._x = dt, x
+        self._flat = x if x.dim() == 1 else x.reshape(-1)
         # A host number goes into the weights, one step size for each problem into its slopes.
-        self._rows = rows.unbind() if isinstance(dt, Tensor) else (rows * dt).unbind()
-        self._matrix = x.new_empty(rows.shape[1], x.numel())
-        self._columns = self._matrix.t()
-        self._shape = x.shape
+        self._scale = over_state(dt, x) if isinstance(dt, Tensor) else None
+        self._rows = torch.split_with_sizes(rows if self._scale is not None else rows * dt, lengths)
+        self._workspaces = workspaces
+        self._key, self._workspace = workspaces.take(max(lengths), x)
         self._slopes: list[Tensor] = []
 
-    def append(self, slope: Tensor) -> None:
-        into = self._matrix[len(self._slopes)]
-        if isinstance(self._scale, Tensor):
-            torch.mul(slope, self._scale, out=into.view(self._shape))
-            self._slopes.append(slope)
-        else:
-            self._slopes.append(into.copy_(slope))
+    def __del__(self) -> None:
+        self._workspaces.give_back(self._key, self._workspace)
 
-    def weighted(self, row: int, onto: Tensor | None) -> Tensor:
-        count = len(self._slopes)
-        columns, weights = self._columns[:, :count], self._rows[row][:count]
-        if onto is None:
-            return torch.mv(columns, weights).view(self._shape)
-        if onto.dim() == 1:
-            return torch.addmv(onto, columns, weights)
-        return torch.addmv(onto.reshape(-1), columns, weights).view(self._shape)
+    def append(self, slope: Tensor) -> None:
+        into = self._workspace.slopes[len(self._slopes)]
+        if self._scale is None:
+            self._slopes.append(into.copy_(slope))
+        else:
+            torch.mul(slope, self._scale, out=into)
+            self._slopes.append(slope)
+
+    def after(self, row: int) -> Tensor:
+        weights = self._rows[row]
+        found = torch.addmv(self._flat, self._workspace.first[len(weights)], weights)
+        return found if self._flat is self._x else found.view_as(self._x)
+
+    def weighted(self, row: int) -> Tensor:
+        return self._sum(self._rows[row])
 
     def weighted_with(self, rows: Tensor) -> list[Tensor]:
-        if not isinstance(self._dt, Tensor):
-            return list(((rows * self._dt) @ self._matrix).unbind())
+        if self._scale is None:
+            return list(((rows * self._dt) @ self._workspace.matrix).unbind())
         # Not one product of matrices, whose rounding depends on where an element lies.
-        return [torch.mv(self._columns, row).view(self._shape) for row in rows.unbind()]
+        return [self._sum(row) for row in rows.unbind()]
+
+    def _sum(self, weights: Tensor) -> Tensor:
+        return torch.mv(self._workspace.first[-1], weights).view_as(self._x)
 
     def __getitem__(self, stage: int) -> Tensor:
         return self._slopes[stage]
@@ -85,10 +135,11 @@ class SlopeList:
     Args:
         rows: Rows of the table: host numbers, or a tensor `[rows, s]`.
         dt: Step size, a host number or `[*lead]`.
+        x: The state, `[*lead, N]`.
     """
 
-    def __init__(self, rows: Sequence[Sequence[float]] | Tensor, dt: Scalar) -> None:
-        self._rows, self._dt = rows, dt
+    def __init__(self, rows: Sequence[Sequence[float]] | Tensor, dt: Scalar, x: Tensor) -> None:
+        self._rows, self._dt, self._x = rows, dt, x
         self._slopes: list[Tensor] = []
         self._rises: list[Tensor] = []
 
@@ -97,8 +148,11 @@ class SlopeList:
         # A host number goes into the weights below and costs no pass over the state.
         self._rises.append(slope * over_state(self._dt, slope) if isinstance(self._dt, Tensor) else slope)
 
-    def weighted(self, row: int, onto: Tensor | None) -> Tensor:
-        return self._sum(self._rows[row], onto)
+    def after(self, row: int) -> Tensor:
+        return self._sum(self._rows[row], self._x)
+
+    def weighted(self, row: int) -> Tensor:
+        return self._sum(self._rows[row], None)
 
     def weighted_with(self, rows: Sequence[Sequence[float]]) -> list[Tensor]:
         return [self._sum(row, None) for row in rows]
