@@ -38,6 +38,31 @@ def test_outputs_and_gradients(sensitivity):
         torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
 
 
+@pytest.mark.parametrize("sensitivity", ["autograd", "adjoint"])
+def test_an_integral_loss(sensitivity):
+    x, t = torch.randn(6, 2).double(), torch.linspace(0, 1, 2).double()
+    results = []
+    for compiled in (True, False):
+        system = model(sensitivity=sensitivity, integral_loss=lambda t, x: x.pow(2).sum(-1), rtol=1e-6, atol=1e-6)
+        solve = torch.compile(system, fullgraph=True, backend="aot_eager") if compiled else system
+        solution = solve(x, t)
+        (solution.integral[-1].sum() + solution.x[-1].sum()).backward()
+        results.append([solution.integral.detach(), *(p.grad for p in system.parameters())])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
+
+
+def test_under_autocast():
+    system, x, t = model(rtol=1e-3).float(), torch.randn(6, 2).float(), torch.linspace(0, 1, 2)
+    solve = torch.compile(system, fullgraph=True, backend="aot_eager")
+    with torch.autocast("cpu", torch.bfloat16):
+        found, expected = solve(x, t).x, system(x, t).x
+    torch.testing.assert_close(found, expected, rtol=1e-2, atol=1e-2)
+    assert found.dtype == torch.float32
+    found.sum().backward()
+    assert all(p.grad.isfinite().all() for p in system.parameters())
+
+
 def test_evaluation_without_gradient():
     system, x, t = model(), torch.randn(6, 2).double(), torch.linspace(0, 1, 3).double()
     with torch.no_grad():

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_map
 from dyn_models.fields.signature import takes_time
 from dyn_numerics import Controller, Solution, Stepper
 from dyn_numerics.autocast import autocast_of_caller
+from dyn_numerics.dtypes import real_dtype
 from dyn_numerics.ode.arguments import (
     check_initial_state,
     check_tolerance,
@@ -130,23 +131,14 @@ class NeuralODE(nn.Module):
             ValueError: As in `dyn_sensitivity.odeint`.
         """
         times = self.t_span if t_span is None else t_span
-        loss = self.integral_loss
-        if loss is None:
+        if self.integral_loss is None:
             return self._solve(self._slope, x, times, args)
-
-        def integrand(t: Tensor, x: Any) -> Tensor:
-            value = loss(t, x) if self._loss_takes_time else loss(x)
-            return value.to(t.dtype) if torch.is_autocast_enabled(t.device.type) else value
-
-        def slope_and_loss(t: Tensor, state: tuple[Any, Tensor], *args: Any) -> tuple[Any, Tensor]:
-            return self._slope(t, state[0], *args), integrand(t, state[0])
 
         layout = check_initial_state(x)
         with torch.no_grad(), autocast_of_caller(layout.device.type)():
-            _, _, (first, *_) = time_span(times, layout)
-            start = torch.full((), first, dtype=layout.dtype.to_real(), device=layout.device)
-            zero = torch.zeros_like(integrand(start, x))
-        solution = self._solve(slope_and_loss, (x, zero), times, args)
+            _, inner, _ = time_span(times, layout, on_host=False)
+            zero = torch.zeros_like(self._integrand(inner[0].to(real_dtype(layout.dtype)), x))
+        solution = self._solve(self._slope_and_loss, (x, zero), times, args)
         kept = {field.name: getattr(solution, field.name) for field in fields(solution)}
         state, integral = kept.pop("x")
         return IntegralSolution(**kept, x=state, integral=integral)
@@ -169,6 +161,14 @@ class NeuralODE(nn.Module):
             controller=self.controller,
             max_steps=self.max_steps,
         )
+
+    def _integrand(self, t: Tensor, x: Any) -> Tensor:
+        loss = self.integral_loss
+        value: Tensor = loss(t, x) if self._loss_takes_time else loss(x)  # type: ignore[misc]
+        return value.to(t.dtype) if torch.is_autocast_enabled(t.device.type) else value
+
+    def _slope_and_loss(self, t: Tensor, state: tuple[Any, Tensor], *args: Any) -> tuple[Any, Tensor]:
+        return self._slope(t, state[0], *args), self._integrand(t, state[0])
 
     def _slope(self, t: Tensor, x: Any, *args: Any) -> Any:
         slope = self.vector_field(t, x, *args) if self._takes_time else self.vector_field(x, *args)

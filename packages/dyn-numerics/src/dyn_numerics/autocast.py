@@ -31,7 +31,7 @@ def autocast_of_caller(device_type: str) -> Callable[[], AbstractContextManager[
         device_type,
         dtype=torch.get_autocast_dtype(device_type),
         enabled=torch.is_autocast_enabled(device_type),
-        cache_enabled=torch.is_autocast_cache_enabled() and _cache_knows_grad_mode(),
+        cache_enabled=torch.is_autocast_cache_enabled() and (torch.compiler.is_compiling() or _cache_knows_grad_mode()),
     )
 
 

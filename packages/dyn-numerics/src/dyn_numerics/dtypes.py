@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
 
-__all__ = ["as_pairs", "from_pairs", "real_dtype", "wide_dtype"]
+__all__ = ["real_dtype", "wide_dtype"]
 
 
 def real_dtype(dtype: torch.dtype) -> torch.dtype:
@@ -19,13 +18,3 @@ def real_dtype(dtype: torch.dtype) -> torch.dtype:
 def wide_dtype(dtype: torch.dtype) -> torch.dtype:
     """The dtype in which states of a dtype are combined: their own, float32 at least."""
     return torch.float32 if dtype in (torch.float16, torch.bfloat16) else dtype
-
-
-def as_pairs(x: Tensor) -> Tensor:
-    """Complex numbers as pairs of real ones in a last dimension, `[..., 2]`; real numbers as they are."""
-    return torch.view_as_real(x) if x.is_complex() else x
-
-
-def from_pairs(x: Tensor, dtype: torch.dtype) -> Tensor:
-    """The numbers of a dtype that `as_pairs` was given."""
-    return torch.view_as_complex(x) if dtype.is_complex else x

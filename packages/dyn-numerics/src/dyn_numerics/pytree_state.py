@@ -68,7 +68,9 @@ class StateLayout:
                     f"stepping='per_sample', expected every one to lead with the same batch"
                 )
             self.lead = leaves[0].shape[:1]
-        self.shapes = [leaf.shape[len(self.lead) :] for leaf in leaves]
+        self.shapes = [
+            tuple(leaf.shape[len(self.lead) :]) for leaf in leaves
+        ]  # a loop in torch.compile takes no torch.Size
         self.dtypes = [leaf.dtype for leaf in leaves]
         self.dtype = reduce(torch.promote_types, self.dtypes)
         self.device: torch.device = leaves[0].device

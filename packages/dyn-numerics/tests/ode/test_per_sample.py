@@ -357,6 +357,22 @@ def test_a_span_of_no_length_per_sample(growth):
     assert sol.status == [Status.SUCCESS] * 2
 
 
+@pytest.mark.parametrize("save", SAVES)
+def test_a_standing_sample_with_differentiable_times_beside_one_without_a_value(save):
+    def field(t, x, p):
+        return p * torch.where(x > 5, torch.nan, -x)
+
+    p = torch.tensor(1.0, dtype=D, requires_grad=True)
+    spans = torch.tensor([[0.0, 0.0, 0.0], [1.0, 0.0, 1.0]], dtype=D, requires_grad=True)
+    sol = solve(field, torch.tensor([[1.0], [2.0], [6.0]], dtype=D), spans, args=(p,), throw=False, save=save)
+    last = sol.x[int(sol.stats.n_accepted[0]) if save == "steps" else -1]
+    of_p, of_times = torch.autograd.grad(last[:2].sum(), [p, spans])
+    assert of_p.item() == pytest.approx(-math.exp(-1), rel=1e-5)
+    moves = 0 if save == "steps" else -2.0
+    expected = torch.tensor([[math.exp(-1), -moves, 0], [-math.exp(-1), moves, 0]], dtype=D)
+    torch.testing.assert_close(of_times, expected, rtol=0, atol=1e-5)
+
+
 def test_gradients_to_times_per_sample(growth):
     spans = SPANS.clone().requires_grad_()
     x = solve(growth, torch.ones(3, 1, dtype=D), spans, rtol=1e-10, atol=1e-10, solver="dopri5").x[..., 0]

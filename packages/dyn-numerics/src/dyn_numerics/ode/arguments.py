@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_map
 
 from dyn_numerics.dtypes import real_dtype, wide_dtype
 from dyn_numerics.ode.controllers.controller import Controller
@@ -29,6 +29,7 @@ __all__ = [
     "check_step_size",
     "check_tolerance",
     "choose_controller",
+    "constant",
     "extra_arguments",
     "flat_tolerance",
     "refuse_compiled",
@@ -67,7 +68,7 @@ def extra_arguments(args: Sequence[Any]) -> tuple[Any, ...]:
     """
     if isinstance(args, (Tensor, str, Mapping)) or not isinstance(args, Iterable):
         raise TypeError(f"args: got a {type(args).__name__}, expected a tuple of arguments; try args=(...,)")
-    return tuple(args)
+    return tuple(tree_map(constant, arg) for arg in args) if torch.compiler.is_compiling() else tuple(args)
 
 
 def check_sampled_arguments(args: Sequence[Any], layout: StateLayout) -> None:
@@ -214,15 +215,23 @@ def flat_tolerance(name: str, tolerance: float | Tensor, layout: StateLayout) ->
                 f"{[[*lead, *shape] for shape in layout.shapes]}"
             ) from None
         return torch.cat(leaves, dim=-1).to(dtype=dtype, device=layout.device).clamp_min(smallest)
-    return max(float(tolerance), smallest)
+    number: float = constant(float(tolerance))
+    return max(number, smallest)
 
 
 def _positive(name: str, number: float, expected: str) -> float:
     if isinstance(number, bool) or not isinstance(number, Real):
         raise TypeError(f"{name}: got a {type(number).__name__}, expected {expected}")
+    number = float(constant(float(number)))
     if not (isfinite(number) and number > 0):
         raise ValueError(f"{name}: got {number}, expected {expected}")
-    return float(number)
+    return number
+
+
+def constant(number: Any) -> Any:
+    """A number that torch.compile takes for a constant; compiled loops take no others, and it compiles again for others."""
+    # It has to know the value of whatever it puts into a set.
+    return next(iter({number})) if torch.compiler.is_compiling() and isinstance(number, float) else number
 
 
 def choose_controller(controller: Controller | None, stepper: Stepper, step_size: float | None) -> Controller:

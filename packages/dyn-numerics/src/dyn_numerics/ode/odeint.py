@@ -28,6 +28,7 @@ from dyn_numerics.ode.saver import Saved, SaveDense, SaveGrid, Saver, SaveSteps,
 from dyn_numerics.ode.solution import Solution
 from dyn_numerics.ode.step_record import RecordSteps, replay
 from dyn_numerics.ode.stepper import Stepper
+from dyn_numerics.ode.substitutes import substituted, substitutes
 from dyn_numerics.ode.times import in_forward_mode, is_differentiable, state_time
 from dyn_numerics.progress import ProgressBar, ShowProgress, progress_bar
 from dyn_numerics.statistics import Statistics
@@ -155,7 +156,7 @@ def odeint(
             state, saved, n_evals = _solve_branching(posed, watchers)
         else:
             state, saved, n_evals = _solve_selecting(posed, watchers, compact)
-        if problem.clock.differentiable is not None:
+        if problem.clock.differentiable is not None and posed.save.states != "steps":
             saved, more = _move_where_standing(posed, saved)
             n_evals += more
         code = status_code(problem, state)
@@ -287,7 +288,10 @@ def _move_where_standing(posed: Posed, saved: Saved) -> tuple[Saved, int]:
     standing = (t[0] == t[-1]).detach()
     if not any_lane(standing):
         return saved, 0
-    slope = posed.problem.f(state_time(t[0].detach(), start), start)
+    # Where a span has a length another's numbers are taken: the field may have no value there.
+    places = substitutes(standing) if standing.dim() else None
+    f = posed.problem.f if places is None else posed.problem.f.take(places)
+    slope = f(*substituted(places, (state_time(t[0].detach(), start), start)))
     slope = torch.where(standing.unsqueeze(-1) & torch.isfinite(slope.detach()), slope, 0)
     moved = start + (t - t[0]).to(real_dtype(start.dtype)).unsqueeze(-1) * slope
     return saved._replace(x=torch.where(standing.unsqueeze(-1), moved, saved.x)), 1

@@ -15,6 +15,7 @@ from dyn_numerics.ode.arguments import (
     check_sampled_arguments,
     check_step_size,
     choose_controller,
+    constant,
     extra_arguments,
     flat_tolerance,
     step_limit,
@@ -103,6 +104,7 @@ def pose(
     check_sampled_arguments(args, layout)
     stepper = stepper_by_name(solver)
     controller = choose_controller(controller, stepper, step_size)
+    step_size = None if step_size is None else constant(float(step_size))
     limit = step_limit(max_steps, controller.adaptive)
     save = Save.of(save)
     learns = controller.differentiable and torch.is_grad_enabled()
@@ -110,6 +112,11 @@ def pose(
         raise ValueError(
             "controller: got one that is trained through the solve, expected that only outside of torch.compile and "
             "torch.func.vmap; try there, or under torch.no_grad()"
+        )
+    if compiling and layout.dtype.is_complex:
+        raise ValueError(
+            f"x0: got {layout.dtype} inside torch.compile, which cannot write complex numbers in a loop; "
+            f"solve outside of it, or for the real and imaginary parts"
         )
     if compiling and not compiled_loop.is_supported():
         oldest = ".".join(map(str, compiled_loop.OLDEST_TORCH))

@@ -8,7 +8,6 @@ from typing import Protocol
 import torch
 from torch import Tensor
 
-from dyn_numerics.dtypes import as_pairs, from_pairs
 from dyn_numerics.ode.scalar import Flag, Scalar, where
 
 __all__ = ["BufferRows", "ListRows", "Rows", "stack"]
@@ -108,11 +107,7 @@ class BufferRows:
         n_outputs, lead, device = len(t), t.shape[1:], t.device
         self._n_outputs, self._lead = n_outputs, lead
         shape = (n_outputs + 1, lead.numel())  # the last row takes what is not to be kept
-        self._dtypes = [dtype for _, dtype in columns]
-        # The compiler of torch 2.13 writes no complex numbers in place.
-        self._buffers = [
-            as_pairs(torch.empty((*shape, *inner), dtype=dtype, device=device)) for inner, dtype in columns
-        ]
+        self._buffers = [torch.empty((*shape, *inner), dtype=dtype, device=device) for inner, dtype in columns]
         self._written = torch.zeros(shape, dtype=torch.bool, device=device)
         self._all = torch.arange(lead.numel(), device=device)
 
@@ -120,7 +115,7 @@ class BufferRows:
         at = self._all if samples is None else samples
         row = torch.where(torch.as_tensor(keep), torch.as_tensor(output), self._n_outputs).reshape(-1)
         for buffer, value in zip(self._buffers, values, strict=True):
-            buffer.index_put_((row, at), as_pairs(torch.as_tensor(value)).reshape(len(at), *buffer.shape[2:]))
+            buffer.index_put_((row, at), torch.as_tensor(value).reshape(len(at), *buffer.shape[2:]))
         self._written.index_put_((row, at), torch.ones_like(row, dtype=torch.bool))
 
     def _read(self, buffer: Tensor, after: Tensor | None) -> Tensor:
@@ -133,10 +128,7 @@ class BufferRows:
         return values.index_select(0, torch.arange(self._n_outputs, device=buffer.device) + after.clamp(max=0))
 
     def columns(self, after: Tensor | None = None) -> list[Tensor]:
-        return [
-            from_pairs(self._read(buffer, after), dtype)
-            for buffer, dtype in zip(self._buffers, self._dtypes, strict=True)
-        ]
+        return [self._read(buffer, after) for buffer in self._buffers]
 
     def locate(self, ahead: Tensor, ahead_ends: Tensor, after: Tensor | None = None) -> Tensor:
         # An output without a row of its own is in the step of the one before.

@@ -14,7 +14,6 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from dyn_numerics.dtypes import as_pairs
 from dyn_numerics.ode.attempt import Problem, State
 from dyn_numerics.ode.flat_field import Counter
 from dyn_numerics.ode.observer import AttemptedStep, Observer
@@ -109,7 +108,7 @@ class RecordStates(Observer):
     def __init__(self, capacity: int, start: Tensor, t: Tensor) -> None:
         n, self._size = start.shape[:-1].numel(), start.shape[-1]
         self._t0, self._t1 = (torch.empty(capacity + 1, n, dtype=t.dtype, device=t.device) for _ in range(2))
-        self._x = as_pairs(torch.empty(capacity + 1, n, self._size, dtype=start.dtype, device=start.device))
+        self._x = torch.empty(capacity + 1, n, self._size, dtype=start.dtype, device=start.device)
         self._reached = torch.empty(capacity + 1, n, dtype=torch.int64, device=t.device)
         self._all = torch.arange(n, device=start.device)
 
@@ -119,10 +118,10 @@ class RecordStates(Observer):
         self._t0.index_put_(at, attempted.t0.reshape(-1))  # type: ignore[union-attr]
         self._t1.index_put_(at, attempted.t1.reshape(-1))  # type: ignore[union-attr]
         self._reached.index_put_(at, attempted.reached.reshape(-1))
-        self._x.index_put_(at, as_pairs(attempted.x0.reshape(-1, self._size)))
+        self._x.index_put_(at, attempted.x0.reshape(-1, self._size))
 
     def result(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Starts, ends and targets reached before, `[capacity + 1, n]`, and states `[capacity + 1, n, N]`, as pairs if complex.
+        """Starts, ends and targets reached before, `[capacity + 1, n]`, and states, `[capacity + 1, n, N]`.
 
         There are as many as accepted steps of each problem; what follows means nothing.
         """

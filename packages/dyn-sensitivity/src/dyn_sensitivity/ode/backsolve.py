@@ -23,6 +23,7 @@ from dyn_numerics.ode.arguments import (
 from dyn_numerics.ode.per_sample import bare_arguments
 from dyn_numerics.ode.scalar import where
 from dyn_numerics.ode.steppers.by_name import stepper
+from dyn_numerics.ode.substitutes import substituted, substitutes
 from dyn_numerics.ode.times import is_differentiable, time_dtype
 from dyn_sensitivity.ode import compiled_backsolve
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
@@ -117,13 +118,9 @@ class Backsolve(SensitivityAlgorithm):
         args = bare_arguments(args)
         if torch.compiler.is_compiling():
             refuse_compiled(**{name: options[name] for name in ("save", "compact", "progress", "callbacks")})
-            own = {"solver": self.solver, "rtol": self.rtol, "atol": self.atol, "norm": self.norm}
-            return compiled_backsolve.solve(f, x0, t_span, args, options, own)
-        self._refuse_unsupported(options)
-        if isinstance(t_span, Tensor) and t_span.dim() > 1:
-            raise ValueError(
-                "t_span: got times for each sample with sensitivity='adjoint', expected [T]; use sensitivity='autograd'"
-            )
+            self._refuse_unsupported(t_span, options)
+            return compiled_backsolve.solve(f, x0, t_span, args, options, self.backward(options))
+        self._refuse_unsupported(t_span, options)
         field, inputs = RecalledField.of(f, x0, args, params)
         problem = _Problem(field, self, options)
         times: Tensor | Sequence[float] = t_span
@@ -134,7 +131,24 @@ class Backsolve(SensitivityAlgorithm):
         x = _BacksolveFunction.apply(problem, times, *inputs)  # type: ignore[no-untyped-call]
         return replace(problem.take_solution(), x=tree_unflatten(list(x), field.state_structure), **kept)
 
-    def _refuse_unsupported(self, options: dict[str, Any]) -> None:
+    def backward(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Options of the backward solve, from those of the forward one; both by the names of `dyn_numerics.odeint`."""
+        solver = stepper(options["solver"] if self.solver is None else self.solver)
+        controller = choose_controller(options["controller"], solver, options["step_size"])
+        return {
+            "solver": solver,
+            "rtol": _least(options["rtol"]) if self.rtol is None else self.rtol,
+            "atol": _least(options["atol"]) if self.atol is None else self.atol,
+            "step_size": options["step_size"],
+            "controller": controller.with_norm(self.norm),
+            "max_steps": options["max_steps"],
+        }
+
+    def _refuse_unsupported(self, t_span: Tensor | Sequence[float], options: dict[str, Any]) -> None:
+        if isinstance(t_span, Tensor) and t_span.dim() > 1:
+            raise ValueError(
+                "t_span: got times for each sample with sensitivity='adjoint', expected [T]; use sensitivity='autograd'"
+            )
         solver = options["solver"]
         if isinstance(solver, Stepper) and any(p.requires_grad for p in solver.parameters()):
             raise ValueError(
@@ -221,7 +235,7 @@ class _Problem:
         Returns:
             The adjoint and the gradients at the first time.
         """
-        algorithm, options, n = self.algorithm, self.options, self.field.n_state
+        n, options = self.field.n_state, self.algorithm.backward(self.options)
 
         def field(t: Tensor, augmented: Any) -> Any:
             x, a, _ = augmented
@@ -230,19 +244,12 @@ class _Problem:
                 slope = [where(alive, k, torch.zeros_like(k)) for k in slope]
             return slope, products[:n], products[n:]
 
-        solver = stepper(options["solver"] if algorithm.solver is None else algorithm.solver)
-        controller = choose_controller(options["controller"], solver, options["step_size"])
         try:
             solution = dyn_numerics.odeint(
                 field,
                 (list(state), list(adjoint), list(quadrature)),
-                times[[-1, 0]] if controller.adaptive else times.flip(0),
-                solver=solver,
-                rtol=_least(options["rtol"]) if algorithm.rtol is None else algorithm.rtol,
-                atol=_least(options["atol"]) if algorithm.atol is None else algorithm.atol,
-                step_size=options["step_size"],
-                controller=controller.with_norm(algorithm.norm),
-                max_steps=options["max_steps"],
+                times[[-1, 0]] if options["controller"].adaptive else times.flip(0),
+                **options,
             )
         except SolverError as error:
             error.add_note("This happened in the backward solve of sensitivity='adjoint'; 'autograd' does without it.")
@@ -308,7 +315,9 @@ def _backward(
     times = t.to(time_dtype(x[0].device))
     reached = _reached(x, problem.samples)  # [T] or [T, batch]
     grad_x = [where(reached, g, torch.zeros_like(g)) for g in grad_x]
-    x = [where(reached, leaf, leaf[0].expand_as(leaf)) for leaf in x]
+    # From an output that it did not reach a sample stands still at its start; if it got nowhere, at another's.
+    places = substitutes(reached[1:].any(0)) if problem.samples and reached.numel() else None
+    x = [where(reached, leaf, substituted(places, leaf[0]).expand_as(leaf)) for leaf in x]
     relevant, finite = _outputs_with_gradient(grad_x)
     if not finite:  # as anywhere in PyTorch; loss scaling in mixed precision counts on it
         return torch.full_like(t, torch.nan) if wants_times else None, [torch.full_like(p, torch.nan) for p in inputs]
@@ -379,6 +388,6 @@ def _is_differentiable(t: Any) -> bool:
     return isinstance(t, Tensor) and is_differentiable(t)
 
 
-def _least(tolerance: float | Tensor) -> float:
+def _least(tolerance: float | Tensor) -> float | Tensor:
     """A tolerance for a state of another structure: the strictest of those that were given."""
-    return float(tolerance.min().item()) if isinstance(tolerance, Tensor) else tolerance
+    return tolerance.min() if isinstance(tolerance, Tensor) else tolerance

@@ -15,7 +15,6 @@ from torch import Tensor
 from torch.func import vjp
 
 from dyn_numerics import Solution, Statistics
-from dyn_numerics.dtypes import from_pairs
 from dyn_numerics.ode.odeint import solve_compiled
 from dyn_numerics.ode.posed import pose
 from dyn_numerics.ode.step_record import RecordStates
@@ -158,7 +157,7 @@ class _Steps(torch.autograd.Function):
 
         def body(i: Tensor, grad: Tensor, *grads: Tensor) -> tuple[Tensor, ...]:
             taken = i < count
-            t0, t1, x = row(t0s, i), row(t1s, i), from_pairs(row(xs, i), start.dtype)
+            t0, t1, x = row(t0s, i), row(t1s, i), row(xs, i)
             if problem.lands_on_times and len(times) > 2:
                 output = (row(reacheds, i) + 1).clamp(0, len(times) - 1)
                 here = grad_x.gather(0, output.reshape(1, *lead, 1).expand(1, *grad_x.shape[1:]))[0]

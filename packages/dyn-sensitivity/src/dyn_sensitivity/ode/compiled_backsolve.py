@@ -10,11 +10,11 @@ import torch
 from torch import Tensor
 from torch.func import vjp
 
-from dyn_numerics import PIDController, Solution
-from dyn_numerics.ode.arguments import choose_controller
+from dyn_numerics import Solution
 from dyn_numerics.ode.odeint import solve_compiled
 from dyn_numerics.ode.posed import pose
 from dyn_numerics.ode.steppers.by_name import stepper
+from dyn_numerics.ode.substitutes import substitutes
 from dyn_numerics.ode.times import state_time
 from dyn_numerics.pytree_state import StateLayout
 from dyn_sensitivity.ode.compiled_autograd import packed, unpacked
@@ -48,7 +48,7 @@ def solve(
         t_span: Output times, `[T]`.
         args: Further arguments of `f`.
         options: Everything else that `dyn_numerics.odeint` takes.
-        backward: Solver, tolerances and norm of the backward solve.
+        backward: Options of the backward solve, by the same names.
 
     Raises:
         ValueError: If a gradient is asked for that it cannot give.
@@ -57,32 +57,16 @@ def solve(
     if isinstance(t_span, Tensor) and t_span.requires_grad:
         raise ValueError("t_span: got a tensor that requires a gradient, which a compiled solve has not; detach it")
     field, inputs = CompiledField.of(f, layout, args)
-    names = ("rtol", "atol", "step_size", "stepping", "controller", "max_steps")
-    forward = {"solver": stepper(options["solver"]), **{name: options[name] for name in names}}
-    method = forward["solver"] if backward["solver"] is None else stepper(backward["solver"])
-    controller = choose_controller(options["controller"], method, options["step_size"])
-    if not controller.adaptive:
+    if not backward["controller"].adaptive:
         raise ValueError(
             "solver: got fixed steps for 'adjoint' inside torch.compile; use 'autograd', or an adaptive one"
         )
-    own = (
-        PIDController(norm=backward["norm"])
-        if options["controller"] is None
-        else controller.with_norm(backward["norm"])
-    )
-    back = {
-        "solver": method,
-        "controller": own,
-        "rtol": forward["rtol"] if backward["rtol"] is None else backward["rtol"],
-        "atol": forward["atol"] if backward["atol"] is None else backward["atol"],
-        "max_steps": options["max_steps"],
-    }
+    names = ("rtol", "atol", "step_size", "stepping", "controller", "max_steps")
+    forward = {"solver": stepper(options["solver"]), **{name: options[name] for name in names}}
     posed = pose(f, x0, t_span, args=args, **forward)
     field.refuse_undeclared(posed.times[0], posed.start, inputs)
-    if isinstance(t_span, Tensor) and t_span.dim() > 1:
-        raise ValueError("t_span: got times for each sample with 'adjoint', expected [T]; use sensitivity='autograd'")
     start = layout.flatten(x0)
-    found = _Adjoint.apply(_Problem(field, forward, back), posed.times, start, *inputs)  # type: ignore[no-untyped-call]
+    found = _Adjoint.apply(_Problem(field, forward, backward), posed.times, start, *inputs)  # type: ignore[no-untyped-call]
     return unpacked(found, posed.t, layout)
 
 
@@ -96,36 +80,44 @@ class _Adjoint(torch.autograd.Function):
         posed = pose(field.f, layout.unflatten(start), times, args=args, **problem.forward)
         outputs = packed(solve_compiled(posed), layout)
         ctx.problem = problem
-        ctx.save_for_backward(times, outputs[0], outputs[6], *inputs)
+        ctx.save_for_backward(times, outputs[0], *inputs)
         ctx.mark_non_differentiable(*outputs[1:])
         return tuple(output.clone() for output in outputs)
 
     @staticmethod
     def backward(ctx: Any, grad_x: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        times, x, code, *inputs = ctx.saved_tensors
+        times, x, *inputs = ctx.saved_tensors
         problem: _Problem = ctx.problem
         lead = x.shape[1:-1]
         t = times[(slice(None), *[0] * len(lead))]  # [T], shared by all samples
-        success = (code == 0).unsqueeze(-1)
-        x = torch.where(success, x, x[0])  # a failed sample stands still at its start, and says nothing
-        grad_x = torch.where(success, grad_x, 0)
-        alive = success.to(x.dtype)
+        reached = torch.isfinite(x).all(-1, keepdim=True)  # [T, *lead, 1]
+        start = x[0]
+        if lead:  # where a sample got nowhere, the field may have no value: it takes the place of another
+            start = start[substitutes(reached[1:].any(0).squeeze(-1))]
+        x = torch.where(reached, x, start)  # from an output that it did not reach a sample stands still at its start
+        grad_x = torch.where(reached, grad_x, 0)
 
-        def augmented(s: Tensor, state: Any) -> Any:
-            (y,), (a,), _ = state
-            now = state_time(s.expand(lead) if lead else s, y)
-            slope, pull = vjp(lambda y, *inputs: problem.field.at(inputs)(now, y), y, *inputs)[:2]
-            grad_y, *shares = pull(-a)
-            return (slope * alive,), (grad_y,), tuple(shares)
+        def back(
+            span: Tensor, y: Tensor, a: Tensor, shares: Sequence[Tensor], reached: Tensor
+        ) -> tuple[Tensor, list[Tensor]]:
+            alive = reached.to(y.dtype)
 
-        def back(span: Tensor, y: Tensor, a: Tensor, shares: Sequence[Tensor]) -> tuple[Tensor, list[Tensor]]:
+            def augmented(s: Tensor, state: Any) -> Any:
+                (y,), (a,), _ = state
+                now = state_time(s.expand(lead) if lead else s, y)
+                slope, pull = vjp(lambda y, *inputs: problem.field.at(inputs)(now, y), y, *inputs)[:2]
+                grad_y, *shares = pull(-a)
+                return (slope * alive,), (grad_y,), tuple(shares)
+
             posed = pose(augmented, ((y,), (a,), tuple(shares)), span, **problem.backward)
-            _, (a,), found = solve_compiled(posed).x
-            return a[-1], [share[-1] for share in found]
+            _, (solved,), found = solve_compiled(posed).x
+            # Where nobody stands there is nothing to solve, and maybe no value of the field.
+            kept = [torch.where(reached.any(), new[-1], old) for new, old in zip(found, shares, strict=True)]
+            return torch.where(reached.any(), solved[-1], a), kept
 
         zeros = [torch.zeros_like(value) for value in inputs]
         if len(times) == 2:
-            grad, grads = back(t.flip(0), x[1], grad_x[1], zeros)
+            grad, grads = back(t.flip(0), x[1], grad_x[1], zeros, reached[1])
             grad = grad + grad_x[0]
         else:
 
@@ -139,7 +131,7 @@ class _Adjoint(torch.autograd.Function):
                 pair = torch.stack([j, j - 1])
                 span, y = t.index_select(0, pair), x.index_select(0, pair[:1])[0]
                 a, *shares = carried.unflatten(vector)
-                a, shares = back(span, y, a, shares)
+                a, shares = back(span, y, a, shares, reached.index_select(0, pair[:1])[0])
                 return j - 1, carried.flatten((a + grad_x.index_select(0, pair[1:])[0], *shares))
 
             last = torch.full((), len(times) - 1, dtype=torch.int64, device=x.device)

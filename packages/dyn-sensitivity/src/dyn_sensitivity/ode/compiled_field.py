@@ -15,10 +15,12 @@ from typing import Any
 import torch
 import torch._functorch.config
 from torch import Tensor, nn
+from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from dyn_numerics.ode.flat_field import UserField
+from dyn_numerics.ode.times import state_time
 from dyn_numerics.pytree_state import StateLayout
 
 __all__ = ["CompiledField"]
@@ -36,7 +38,8 @@ class CompiledField:
         f: The user's field.
         layout: Layout of the state.
         module: The module that the field is or belongs to, or None.
-        names: Names of its parameters that want gradients.
+        names: Names of its parameters that want gradients; one that is used in several places has several.
+        places: Which of the parameters each name is for.
         arg_leaves: Leaves of the args.
         arg_structure: Structure of the args.
         wanted_at: Which of `arg_leaves` want gradients.
@@ -46,6 +49,7 @@ class CompiledField:
     layout: StateLayout
     module: nn.Module | None
     names: tuple[str, ...]
+    places: tuple[int, ...]
     arg_leaves: tuple[Any, ...]
     arg_structure: TreeSpec
     wanted_at: tuple[int, ...]
@@ -58,14 +62,30 @@ class CompiledField:
 
         Returns:
             The field, and what its gradient goes to beside the state: tensors in args, then parameters.
+
+        Raises:
+            ValueError: If the field is random, since its steps are computed again on the way back.
         """
         module = _module_of(f)
-        named = [] if module is None else [(name, p) for name, p in module.named_parameters() if p.requires_grad]
+        for part in () if module is None else module.modules():
+            if isinstance(part, _DropoutNd) and part.training and part.p > 0:
+                raise ValueError(
+                    f"f: holds a {type(part).__name__} in training mode, which would draw other numbers in the backward pass of a compiled "
+                    f"solve; call its eval(), or solve outside of torch.compile with sensitivity='autograd'"
+                )
+        named = [] if module is None else [(n, p) for n, p in _named_parameters(module) if p.requires_grad]
+        parameters: list[Tensor] = []
+        places = []
+        for _, parameter in named:
+            at = next((i for i, known in enumerate(parameters) if known is parameter), len(parameters))
+            places.append(at)
+            if at == len(parameters):
+                parameters.append(parameter)
         leaves, structure = tree_flatten(args)
         wanted_at = tuple(i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad)
         names = tuple(name for name, _ in named)
-        field = cls(f, layout, module, names, tuple(leaves), structure, wanted_at)
-        return field, [*(leaves[i] for i in wanted_at), *(p for _, p in named)]
+        field = cls(f, layout, module, names, tuple(places), tuple(leaves), structure, wanted_at)
+        return field, [*(leaves[i] for i in wanted_at), *parameters]
 
     def args_with(self, inputs: Sequence[Tensor]) -> tuple[Any, ...]:
         """The args of `f`, with some tensors in the places of those that want gradients."""
@@ -81,7 +101,8 @@ class CompiledField:
         """The field on flat states with some tensors in the places of those that its gradient goes to."""
         args = self.args_with(inputs)
         module, names = self.module, self.names
-        parameters = dict(zip(names, inputs[len(self.wanted_at) :], strict=True))
+        given = inputs[len(self.wanted_at) :]
+        parameters = {name: given[at] for name, at in zip(names, self.places, strict=True)}
 
         def call(t: Tensor, x: Any, *args: Any) -> Any:
             if module is None or not names:
@@ -103,13 +124,23 @@ class CompiledField:
             ValueError: If it does.
         """
         with torch.enable_grad():
-            slope = self.at([value.detach() for value in inputs])(t.to(start.dtype), start.detach())
+            slope = self.at([value.detach() for value in inputs])(state_time(t, start), start.detach())
         if slope.requires_grad:
             raise ValueError(
                 "f: captures something that requires a gradient, which inside torch.compile reaches only args and the "
                 "parameters of the module that f is or is a method of; pass a module as f, such as dyn_models.NeuralODE "
                 "does, or what f captures as args=(...)"
             )
+
+
+def _named_parameters(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """The parameters of a module under all of their names."""
+    found = []
+    for prefix, part in module.named_modules():
+        for name, parameter in part._parameters.items():
+            if parameter is not None:
+                found.append((f"{prefix}.{name}" if prefix else name, parameter))
+    return found
 
 
 def _module_of(f: Callable[..., Any]) -> nn.Module | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from math import inf
@@ -70,7 +69,8 @@ class Controller(nn.Module, ABC):
 
     def with_norm(self, norm: Norm | Seminorm | None) -> Self:
         """Returns a copy that controls another problem: with a norm that suits it, and its first step estimated."""
-        twin = copy.copy(self)
+        twin = type(self).__new__(type(self))  # copy.copy, as far as torch.compile can trace it
+        twin.__dict__.update(self.__dict__)
         twin._modules = dict(self._modules)
         twin._modules.pop("norm", None)  # one that is a module does not give way to a function
         twin.norm, twin.first_step = norm, None

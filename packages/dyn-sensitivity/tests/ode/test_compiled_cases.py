@@ -1,0 +1,162 @@
+"""Compiled solves with gradient in less ordinary circumstances, against the eager ones."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+from torch._dynamo.testing import CompileCounterWithBackend
+
+from dyn_numerics import PIDController, Tsit5
+from dyn_numerics.ode.compiled_loop import is_supported
+from dyn_sensitivity import odeint
+
+pytestmark = [
+    pytest.mark.skipif(not is_supported(), reason="this torch cannot compile a solve"),
+    pytest.mark.timeout(400),
+]
+
+D = torch.float64
+T = torch.tensor([0.0, 0.4, 1.0], dtype=D)
+OPTIONS = {"solver": "dopri5", "rtol": 1e-6, "atol": 1e-6}
+SENSITIVITIES = ["autograd", "adjoint"]
+
+
+@pytest.fixture(autouse=True)
+def fresh_cache():
+    torch._dynamo.reset()
+
+
+class Tied(nn.Module):
+    """One weight under two names, and one module in two places."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second = nn.Linear(2, 2).double(), nn.Linear(2, 2).double()
+        self.second.weight = self.first.weight
+        self.again = self.second
+
+    def forward(self, t, x):
+        return torch.tanh(self.again(torch.tanh(self.second(torch.tanh(self.first(x)))))) * torch.cos(t)
+
+
+def solve(field, x0, t=T, **options):
+    return odeint(field, x0, t, **{**OPTIONS, **options})
+
+
+def compiled(field, backend="aot_eager", **options):
+    return torch.compile(lambda x0, t: solve(field, x0, t, **options).x, fullgraph=True, backend=backend)
+
+
+def gradients(x, x0, field):
+    loss = torch.where(x.isnan(), 0, x).pow(2).sum()
+    return torch.autograd.grad(loss, [x0, *field.parameters()])
+
+
+def compare(field, x0, within=1e-9, **options):
+    """Values and gradients, the latter two-sided and not zero."""
+    x0 = x0.clone().requires_grad_()
+    found, expected = compiled(field, **options)(x0, T), solve(field, x0, **options).x
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-10, equal_nan=True)
+    for one, other in zip(gradients(found, x0, field), gradients(expected, x0, field), strict=True):
+        torch.testing.assert_close(one, other, rtol=within, atol=1e-10)
+        assert other.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("sensitivity", SENSITIVITIES)
+def test_tied_weights(sensitivity):
+    compare(Tied(), torch.randn(3, 2, dtype=D), sensitivity=sensitivity)
+
+
+@pytest.mark.parametrize("sensitivity", SENSITIVITIES)
+def test_another_size_of_the_batch(sensitivity):
+    """The last batch of an epoch, say: at most one more program."""
+    counter, field = CompileCounterWithBackend("aot_eager"), Tied()
+    run = compiled(field, counter, sensitivity=sensitivity)
+    for batch in (4, 7, 9, 3):
+        x0 = torch.randn(batch, 2, dtype=D, requires_grad=True)
+        for one, other in zip(
+            gradients(run(x0, T), x0, field),
+            gradients(solve(field, x0, sensitivity=sensitivity).x, x0, field),
+            strict=True,
+        ):
+            torch.testing.assert_close(one, other, rtol=1e-9, atol=1e-10)
+    assert counter.frame_count <= 2
+
+
+def test_numbers_that_change_compile_again():
+    counter, field = CompileCounterWithBackend("aot_eager"), Tied()
+    x0 = torch.randn(3, 2, dtype=D, requires_grad=True)
+
+    def run(x0, rtol):
+        return odeint(field, x0, T, rtol=rtol, atol=1e-9, solver="dopri5").x
+
+    program = torch.compile(run, fullgraph=True, backend=counter)
+    for rtol in (1e-3, 1e-5, 1e-7):
+        torch.testing.assert_close(program(x0, rtol), run(x0, rtol), rtol=1e-9, atol=1e-10)
+    assert 3 <= counter.frame_count <= 5
+
+
+def test_an_adjoint_with_its_own_control_and_tolerances_for_each_element():
+    tolerances = torch.tensor([[1e-6, 1e-7]], dtype=D).expand(3, 2)
+    controller = PIDController(p=0.4, i=0.3)
+    compare(
+        Tied(), torch.randn(3, 2, dtype=D), 1e-5, sensitivity="adjoint", controller=controller, rtol=tolerances, atol=1e-8
+    )  # fmt: skip
+
+
+class Ending(nn.Module):
+    """Has no value beyond 5, which only the second sample reaches."""
+
+    def __init__(self):
+        super().__init__()
+        self.rate = nn.Parameter(torch.tensor(1.0, dtype=D))
+
+    def forward(self, t, x):
+        return self.rate * torch.where(x > 5, torch.nan, x)
+
+
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+@pytest.mark.parametrize("sensitivity", SENSITIVITIES)
+def test_outputs_before_a_failure_have_their_gradient(stepping, sensitivity):
+    x0 = torch.tensor([[1.0], [3.0], [1.5]], dtype=D)
+    x = solve(Ending(), x0, stepping=stepping, throw=False).x.detach()
+    assert x[1].isfinite().all()
+    assert x[2, 1].isnan().all()
+    compare(
+        Ending(),
+        x0,
+        1e-5 if sensitivity == "adjoint" else 1e-9,
+        stepping=stepping,
+        throw=False,
+        sensitivity=sensitivity,
+    )
+
+
+@pytest.mark.parametrize("sensitivity", SENSITIVITIES)
+def test_a_sample_that_fails_at_its_start(sensitivity):
+    x0 = torch.tensor([[1.0], [6.0], [1.5]], dtype=D)
+    rtol = 1e-5 if sensitivity == "adjoint" else 1e-9
+    compare(Ending(), x0, rtol, stepping="per_sample", throw=False, sensitivity=sensitivity)
+
+
+def test_what_a_compiled_gradient_would_get_wrong_is_refused():
+    x0 = torch.ones(3, 2, dtype=D, requires_grad=True)
+    random = nn.Sequential(nn.Linear(2, 2).double(), nn.Dropout(0.5))
+
+    class Random(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.net = random
+
+        def forward(self, t, x):
+            return self.net(x)
+
+    with pytest.raises(Exception, match="f: holds a Dropout in training mode"):
+        compiled(Random())(x0, T)
+    assert compiled(Random().eval())(x0, T).isfinite().all()
+    with pytest.raises(Exception, match="sensitivity: got 'adjoint' with the trainable solver"):
+        compiled(Tied(), sensitivity="adjoint", solver=Tsit5(trainable=True))(x0, T)
+    with pytest.raises(Exception, match=r"x0: got torch\.complex128 inside torch\.compile"):
+        compiled(Tied())(x0.to(torch.complex128), T)
