@@ -121,6 +121,50 @@ def test_pytrees_modules_and_arguments():
     assert found.x["b"].dtype == torch.float32
 
 
+@pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reversed"])
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+def test_the_field_is_not_evaluated_outside_the_span(stepping, reverse, x0):
+    """Where it has no value there, every attempt is finite all the same."""
+    span = torch.tensor([0.5, 2.0], dtype=D)
+
+    def field(t, x):
+        outside = (t < span[0]) | (t > span[1])
+        return torch.where(outside, torch.nan, torch.cos(30 * t) * 30 - x)
+
+    t = span.flip(0) if reverse else span
+    options = {"rtol": 1e-6, "atol": 1e-6, "stepping": stepping}
+    with torch.no_grad():
+        found, eager = compiled(field, "aot_eager", **options)(x0, t), odeint(field, x0, t, **options)
+    check_alike(found, eager, 1e-10)
+    assert found.status_code.max() == 0
+
+
+def test_one_host_read_for_every_attempt(x0, monkeypatch):
+    """The program reads whether the loop goes on, and nothing else."""
+    reads = []
+    for name in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "nonzero"):
+        original = getattr(torch.Tensor, name)
+
+        def counted(self, *args, original=original):
+            reads.append(original)
+            return original(self, *args)
+
+        monkeypatch.setattr(torch.Tensor, name, counted)
+
+    program, besides = compiled(van_der_pol, rtol=1e-6), []
+    with torch.no_grad():
+        program(x0, torch.tensor([0.0, 0.5, 1.0], dtype=D))
+        for end in (1.0, 6.0):
+            t = torch.tensor([0.0, 0.5, end], dtype=D)
+            reads.clear()
+            solution = program(x0, t)
+            count = len(reads)
+            besides.append(count - solution.stats.n_steps.item())
+            assert count > 5
+    assert besides[0] == besides[1]
+    assert 0 <= besides[0] <= 2  # before the first attempt, and where the loop ends
+
+
 def test_a_failed_sample_has_a_status_and_its_neighbours_their_values():
     def field(t, x):
         return torch.where((x > 2.5) & (x < 50), torch.nan, x)

@@ -106,6 +106,41 @@ def test_bits_whatever_the_size_of_the_batch(dtype, batch):
     assert torch.equal(whole[:, :batch], part)
 
 
+@pytest.mark.parametrize("grad", [False, True], ids=["no grad", "grad"])
+def test_a_sample_alone_and_in_a_batch_of_a_thousand(grad):
+    """Also where the field multiplies matrices, whose rounding depends on the batch."""
+    x0 = torch.randn(1024, 3, dtype=D, generator=torch.Generator().manual_seed(4)).requires_grad_(grad)
+    weight = torch.randn(3, 3, dtype=D, generator=torch.Generator().manual_seed(5))
+
+    def field(t, x):
+        return torch.tanh(x @ weight) * torch.cos(t)
+
+    whole = solve(field, x0, rtol=1e-8, atol=1e-8)
+    for i in (0, 1, 511, 1023):
+        part = solve(field, x0[i : i + 1], rtol=1e-8, atol=1e-8)
+        assert part.stats.n_steps[0] == whole.stats.n_steps[i]
+        torch.testing.assert_close(part.x[:, 0], whole.x[:, i], rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1e30])
+@pytest.mark.parametrize("time_scale", [1e-9, 1e9])
+def test_huge_and_tiny_scales_side_by_side(scale, time_scale, x0):
+    """Every sample in units of its own: the same numbers of steps, and the same digits."""
+    units = torch.tensor([1.0, scale, 1 / scale], dtype=D).unsqueeze(1)
+    times = torch.tensor([1.0, time_scale, 1 / time_scale], dtype=D)
+    start = x0[:1].expand(3, 2)
+
+    def field(t, x):
+        y, tau = x / units, t / times.unsqueeze(1)
+        return torch.stack([y[:, 1], -torch.sin(y[:, 0]) + torch.cos(tau[:, 0])], -1) * units / times.unsqueeze(1)
+
+    sol = solve(field, start * units, T_SPAN.unsqueeze(1) * times, atol=1e-8 * units)
+    # The first step is estimated by a rule that is not one of units: it may have to grow, ten times in each step.
+    assert sol.stats.n_steps.max() <= sol.stats.n_steps.min() + 9
+    scaled = sol.x / units
+    torch.testing.assert_close(scaled[:, 1:], scaled[:, :1].expand(-1, 2, -1), rtol=1e-4, atol=1e-4)
+
+
 def failing(t, x, p=1.0):
     """x' = -p x, but not a number for a sample that starts above 5, late for one above 8."""
     bad = (x.detach() > 5) & ((x.detach() < 8) | (t > 0.02))

@@ -199,3 +199,57 @@ def test_the_error_order_is_that_of_the_lower_solution():
     lower = ButcherTableau(**pair, order=1, b=[1, 0], b_hat=half, embedded_order=2)
     higher = ButcherTableau(**pair, order=2, b=half, b_hat=[1, 0], embedded_order=1)
     assert ExplicitRungeKutta(lower).error_order == ExplicitRungeKutta(higher).error_order == 1
+
+
+def run_step(method, t0, t1, x, k):
+    """One step on prepared slopes: what the field was asked, and what came out."""
+    f = MockField(k)
+    step = method.step(f, t0, t1, x, None)
+    return f.times, f.states, step.x, step.error
+
+
+@pytest.mark.parametrize("mode", ["no_grad", "grad", "compiled"])
+@each_stepper
+def test_every_problem_has_its_own_nodes_stage_inputs_and_weights(stepper, mode):
+    """Steps of another length and direction for every problem, in each of the ways to add slopes up."""
+    method = stepper()
+    generator = torch.Generator().manual_seed(3)
+    x = torch.randn(3, 2, dtype=torch.float64, generator=generator)
+    t0 = torch.tensor([0.0, 1.0, -0.5], dtype=torch.float64)
+    dt = torch.tensor([0.5, -0.25, 2.0], dtype=torch.float64)
+    k = torch.randn(method.tableau.stages, 3, 2, dtype=torch.float64, generator=generator)
+    run = torch.compile(run_step, backend="eager", fullgraph=True) if mode == "compiled" else run_step
+    torch._dynamo.reset()
+    with torch.set_grad_enabled(mode == "grad"):
+        times, states, new, error = run(method, t0, t0 + dt, x, k)
+
+    def summed(weights):
+        return dt.unsqueeze(1) * torch.einsum("j,jbn->bn", vector(weights), k[: len(weights)])
+
+    assert len(times) == method.tableau.stages
+    for at, state, c, row in zip(times, states, method.tableau.c, method.tableau.a, strict=True):
+        torch.testing.assert_close(at, t0 + float(c) * dt, rtol=0, atol=4e-15)
+        torch.testing.assert_close(state, x + summed(row) if len(row) else x, rtol=0, atol=1e-13)
+    torch.testing.assert_close(new, x + summed(method.tableau.b), rtol=0, atol=1e-13)
+    if method.tableau.b_hat is not None:
+        torch.testing.assert_close(error, summed(method.tableau.error_weights), rtol=0, atol=1e-13)
+
+
+def test_slopes_are_kept_as_long_as_somebody_has_them(x):
+    """Workspaces are used again, but not those of a step that is still there."""
+    method, k = Dopri5(), slopes(7)
+    with torch.no_grad():
+        first = method.step(MockField(k), 0.0, 0.5, x, None)
+        before = method.interpolant(0.0, 0.5, x, first)
+        for _ in range(3):
+            method.step(MockField(-k), 0.0, 0.25, x, None)
+        assert torch.equal(method.interpolant(0.0, 0.5, x, first), before)
+
+        def inside(t, y):
+            method.step(MockField(-k), 0.0, 0.25, x, None)  # a solve within the field, with the same method
+            return answers(t, y)
+
+        answers = MockField(k)
+        nested = method.step(inside, 0.0, 0.5, x, None)
+    assert torch.equal(nested.x, first.x)
+    assert torch.equal(nested.error, first.error)
