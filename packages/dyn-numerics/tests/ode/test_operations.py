@@ -13,6 +13,7 @@ FREE = {
     "permute", "as_strided", "_unsafe_view", "split", "unfold", "lift_fresh", "is_same_size",
     "empty", "new_empty", "empty_like", "empty_strided",
 }  # fmt: skip
+LARGE = 1000  # what has fewer elements is no state, where traffic counts
 READS = {"_local_scalar_dense"}
 
 
@@ -30,7 +31,8 @@ class Counts(TorchDispatchMode):
         elif name not in FREE:
             self.computes += 1
             read = args[1:] if name == "copy_" else args  # what is only written to is not read
-            self.bytes += sum(x.nbytes for x in (*read, result) if isinstance(x, torch.Tensor))
+            tensors = [x for x in (*read, result) if isinstance(x, torch.Tensor)]
+            self.bytes += sum(x.nbytes for x in tensors if x.numel() >= LARGE)
         return result
 
 
