@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import torch
@@ -102,7 +103,7 @@ def pose(
     per_sample = _is_per_sample(stepping)
     layout = check_initial_state(x0, per_sample)
     check_sampled_arguments(args, layout)
-    stepper = stepper_by_name(solver)
+    stepper = _named(solver) if isinstance(solver, str) and not compiling else stepper_by_name(solver)
     controller = choose_controller(controller, stepper, step_size)
     step_size = None if step_size is None else constant(float(step_size))
     limit = step_limit(max_steps, controller.adaptive)
@@ -159,6 +160,12 @@ def pose(
             start
         )  # a field may ask for gradients of its argument, which the user's tensor must not get
     return Posed(problem, layout, start, inner, t, save, not unreadable)
+
+
+@cache
+def _named(name: str) -> Stepper:
+    """The method of a name: nobody else has it, so it is made once."""
+    return stepper_by_name(name)
 
 
 def _is_per_sample(stepping: str) -> bool:

@@ -13,6 +13,10 @@ from dyn_numerics.ode.scalar import Scalar, over_state
 __all__ = ["SlopeList", "SlopeMatrix", "Slopes", "Workspaces"]
 
 
+MOST_KEPT = 2**18
+"""The most numbers in a workspace that is kept."""
+
+
 class Slopes(Protocol):
     """The slopes of a step, each `[*lead, N]`, in the order of its stages.
 
@@ -54,23 +58,24 @@ class Workspaces:
     """Workspaces that were used before, handed out again when nobody holds the slopes in them any more."""
 
     def __init__(self) -> None:
-        self._key: Any = None
-        self._free: list[Workspace] = []
+        self._free: tuple[Any, list[Workspace]] = (None, [])  # a kind of state, and those for it
 
     def take(self, stages: int, x: Tensor) -> tuple[Any, Workspace]:
         """One for states like `x`, and the key to give it back with."""
         key = (stages, x.shape, x.dtype, x.device)
-        if key != self._key:
-            self._key, self._free = key, []  # those of another state are not kept
-        if self._free:
-            return key, self._free.pop()
+        if self._free[0] != key:
+            self._free = key, []  # those for other states are not kept
+        of, free = self._free
+        if of == key and free:
+            return key, free.pop()
         with torch.inference_mode(False), torch.no_grad():
             return key, Workspace(stages, x)
 
     def give_back(self, key: Any, workspace: Workspace) -> None:
-        """Takes one back."""
-        if key == self._key:
-            self._free.append(workspace)
+        """Takes one back, unless making a new one is nothing beside the work on its state."""
+        of, free = self._free
+        if of == key and workspace.matrix.numel() <= MOST_KEPT:
+            free.append(workspace)
 
 
 class SlopeMatrix:
