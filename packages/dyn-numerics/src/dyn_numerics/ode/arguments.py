@@ -222,10 +222,10 @@ def flat_tolerance(name: str, tolerance: float | Tensor, layout: StateLayout) ->
 def _positive(name: str, number: float, expected: str) -> float:
     if isinstance(number, bool) or not isinstance(number, Real):
         raise TypeError(f"{name}: got a {type(number).__name__}, expected {expected}")
-    number = float(constant(float(number)))
-    if not (isfinite(number) and number > 0):
+    value: float = constant(float(number))
+    if not (isfinite(value) and value > 0):
         raise ValueError(f"{name}: got {number}, expected {expected}")
-    return number
+    return value
 
 
 def constant(number: Any) -> Any:
