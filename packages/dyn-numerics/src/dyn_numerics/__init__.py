@@ -24,18 +24,18 @@ from dyn_numerics.ode.per_sample import PerSample
 from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.solution import Solution
 from dyn_numerics.ode.stepper import Step, Stepper
-from dyn_numerics.ode.steppers.explicit_runge_kutta import (
+from dyn_numerics.ode.steppers.explicit_methods import (
     Bosh3,
     Dopri5,
     Euler,
-    ExplicitRungeKutta,
     Heun,
     Midpoint,
     Ralston,
-    RungeKutta2,
     RungeKutta4,
     Tsit5,
 )
+from dyn_numerics.ode.steppers.explicit_runge_kutta import ExplicitRungeKutta
+from dyn_numerics.ode.steppers.runge_kutta2 import RungeKutta2
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
 from dyn_numerics.seminorm import Seminorm
 from dyn_numerics.statistics import Statistics

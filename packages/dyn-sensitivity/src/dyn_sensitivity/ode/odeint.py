@@ -68,7 +68,8 @@ def odeint(
     nothing under `"autograd"`.
 
     Inside `torch.compile(fullgraph=True)` (torch 2.13 or newer) both algorithms have first-order gradients, to `x0`, `args`
-    and the parameters of the module that `f` is or is a method of; whatever else `f` depends on is refused.
+    and the parameters of the module that `f` is or is a method of; whatever else `f` depends on is refused, `params` or
+    not. Steps are computed again for the gradient, so a field must not draw random numbers.
 
     Args:
         f: Vector field, as in `dyn_numerics.odeint`.

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from difflib import get_close_matches
 
 from dyn_numerics.ode.stepper import Stepper
-from dyn_numerics.ode.steppers.explicit_runge_kutta import (
+from dyn_numerics.ode.steppers.explicit_methods import (
     Bosh3,
     Dopri5,
     Euler,

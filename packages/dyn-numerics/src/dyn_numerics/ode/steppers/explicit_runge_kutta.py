@@ -1,12 +1,9 @@
-"""The engine that steps every explicit Runge-Kutta table, and the named methods."""
+"""The engine that steps every explicit Runge-Kutta table."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
-from fractions import Fraction
-from numbers import Real
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -17,22 +14,10 @@ from dyn_numerics.ode.scalar import Scalar, over_state
 from dyn_numerics.ode.stepper import FlatField, Step, Stepper
 from dyn_numerics.ode.steppers.slopes import SlopeList, SlopeMatrix, Slopes, Workspaces
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
-from dyn_numerics.ode.tableaus.explicit import BOSH3, DOPRI5, EULER, HEUN, MIDPOINT, RALSTON, RK4, TSIT5
 from dyn_numerics.ode.times import in_forward_mode, state_time, time_dtype
 from dyn_numerics.transforms import under_transform
 
-__all__ = [
-    "Bosh3",
-    "Dopri5",
-    "Euler",
-    "ExplicitRungeKutta",
-    "Heun",
-    "Midpoint",
-    "Ralston",
-    "RungeKutta2",
-    "RungeKutta4",
-    "Tsit5",
-]
+__all__ = ["ExplicitRungeKutta"]
 
 
 class Coefficients(NamedTuple):
@@ -69,8 +54,7 @@ class ExplicitRungeKutta(Stepper):
     Example:
         >>> import torch
         >>> from dyn_numerics import ExplicitRungeKutta, odeint
-        >>> from dyn_numerics.ode.tableaus.explicit import RK4
-        >>> t, x = odeint(lambda t, x: -x, torch.ones(1), [0.0, 1.0], solver=ExplicitRungeKutta(RK4), step_size=0.1)
+        >>>         >>> t, x = odeint(lambda t, x: -x, torch.ones(1), [0.0, 1.0], solver=ExplicitRungeKutta(RK4), step_size=0.1)
         >>> round(x[-1].item(), 4)
         0.3679
 
@@ -206,175 +190,3 @@ class ExplicitRungeKutta(Stepper):
 
 def _float64(weights: Sequence[float]) -> Tensor:
     return torch.tensor(weights, dtype=torch.float64, device="cpu")
-
-
-class RungeKutta2(ExplicitRungeKutta):
-    """The family of explicit two-stage methods of order 2: midpoint at alpha = 1/2, Ralston at 2/3, Heun at 1.
-
-    Its table is `c = (0, alpha)`, `a_21 = alpha`, `b = (1 - 1 / (2 alpha), 1 / (2 alpha))`, of order 2 whatever alpha is.
-
-    Args:
-        alpha: Position of the second stage within the step, not zero; in [1/2, 1] for sensible weights. Beyond [0, 1] it
-            evaluates the field outside the step.
-        trainable: Whether `alpha` becomes a parameter, trained through the solve.
-
-    Attributes:
-        alpha: `[]`, float64; a parameter if trainable, otherwise for information.
-
-    Raises:
-        TypeError: If `alpha` is not a number.
-        ValueError: If `alpha` is zero or not finite.
-
-    Example:
-        >>> from dyn_numerics import RungeKutta2
-        >>> [name for name, _ in RungeKutta2(alpha=0.5, trainable=True).named_parameters()]
-        ['alpha']
-
-    References:
-        - J. C. Butcher: Numerical Methods for Ordinary Differential Equations, 3rd ed. (2016), section 232.
-        - M. Poli et al.: TorchDyn: Implicit Models and Neural Numerical Methods in PyTorch (2021), section 4.
-    """
-
-    alpha: Tensor
-
-    def __init__(self, alpha: float, trainable: bool = False) -> None:
-        if isinstance(alpha, bool) or not isinstance(alpha, Real):
-            raise TypeError(f"alpha: got a {type(alpha).__name__}, expected a number; try 0.5")
-        if not math.isfinite(alpha) or alpha == 0:
-            raise ValueError(
-                f"alpha: got {alpha}, expected a finite number other than 0; try 0.5 (midpoint) or 1 (Heun)"
-            )
-        alpha = float(alpha)
-        exact = Fraction(alpha)
-        last = 1 / (2 * exact)
-        source = "J. C. Butcher: Numerical Methods for Ordinary Differential Equations (2016), section 232"
-        super().__init__(
-            ButcherTableau(name=f"rk2({alpha:g})", order=2, a=[[], [exact]], b=[1 - last, last], source=source)
-        )
-        self.trainable = trainable
-        value = torch.tensor(alpha, dtype=torch.float64)
-        self.alpha = nn.Parameter(value) if trainable else value
-
-    def extra_repr(self) -> str:
-        return f"alpha={self.weights()[0][1, 0].item():g}" + (", trainable=True" if self.trainable else "")
-
-    def weights(self) -> tuple[Tensor, Tensor]:
-        if not self.trainable:
-            return super().weights()
-        alpha = self.alpha.double()
-        last = 1 / (2 * alpha)
-        zero = torch.zeros_like(alpha)
-        return torch.stack([zero, zero, alpha, zero]).reshape(2, 2), torch.stack([1 - last, last])
-
-
-class _Named(ExplicitRungeKutta):
-    """A method with a table of its own."""
-
-    table: ClassVar[ButcherTableau]
-
-    def __init__(self, trainable: bool = False) -> None:
-        super().__init__(self.table, trainable)
-
-
-class Euler(_Named):
-    """Euler's method: order 1, one stage, fixed steps.
-
-    Args:
-        trainable: As in `ExplicitRungeKutta`.
-
-    References:
-        L. Euler: Institutionum calculi integralis I (1768), section 650.
-    """
-
-    table = EULER
-
-
-class Midpoint(_Named):
-    """The explicit midpoint method: order 2, two stages, fixed steps.
-
-    Args:
-        trainable: As in `ExplicitRungeKutta`.
-
-    References:
-        C. Runge: Über die numerische Auflösung von Differentialgleichungen (1895).
-    """
-
-    table = MIDPOINT
-
-
-class Heun(_Named):
-    """Heun's method, the explicit trapezoidal rule: order 2, two stages, fixed steps.
-
-    Args:
-        trainable: As in `ExplicitRungeKutta`.
-
-    References:
-        K. Heun: Neue Methoden zur approximativen Integration der Differentialgleichungen (1900).
-    """
-
-    table = HEUN
-
-
-class Ralston(_Named):
-    """Ralston's method, of least error bound among two-stage ones: order 2, fixed steps.
-
-    Args:
-        trainable: As in `ExplicitRungeKutta`.
-
-    References:
-        A. Ralston: Runge-Kutta methods with minimum error bounds (1962).
-    """
-
-    table = RALSTON
-
-
-class RungeKutta4(_Named):
-    """The classical Runge-Kutta method: order 4, four stages, fixed steps.
-
-    Args:
-        trainable: As in `ExplicitRungeKutta`.
-
-    References:
-        W. Kutta: Beitrag zur näherungsweisen Integration totaler Differentialgleichungen (1901).
-    """
-
-    table = RK4
-
-
-class Bosh3(_Named):
-    """Bogacki and Shampine's 3(2) pair: adaptive, order 3, three evaluations a step, dense output of order 3.
-
-    Args:
-        trainable: As in `ExplicitRungeKutta`.
-
-    References:
-        P. Bogacki, L. F. Shampine: A 3(2) pair of Runge-Kutta formulas (1989).
-    """
-
-    table = BOSH3
-
-
-class Dopri5(_Named):
-    """Dormand and Prince's 5(4) pair: adaptive, order 5, six evaluations a step, dense output of order 4.
-
-    Args:
-        trainable: As in `ExplicitRungeKutta`.
-
-    References:
-        J. R. Dormand, P. J. Prince: A family of embedded Runge-Kutta formulae (1980).
-    """
-
-    table = DOPRI5
-
-
-class Tsit5(_Named):
-    """Tsitouras' 5(4) pair: adaptive, order 5, six evaluations a step, dense output of order 4.
-
-    Args:
-        trainable: As in `ExplicitRungeKutta`.
-
-    References:
-        Ch. Tsitouras: Runge-Kutta pairs of order 5(4) satisfying only the first column simplifying assumption (2011).
-    """
-
-    table = TSIT5
