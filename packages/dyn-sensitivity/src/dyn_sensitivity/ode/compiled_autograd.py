@@ -15,15 +15,15 @@ from torch import Tensor
 from torch.func import vjp
 
 from dyn_numerics import Solution, Statistics
+from dyn_numerics.ode.arguments import choose_controller
 from dyn_numerics.ode.odeint import solve_compiled
 from dyn_numerics.ode.posed import pose
 from dyn_numerics.ode.step_record import RecordStates
-from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_numerics.ode.substitutes import substitutes
 from dyn_numerics.ode.times import state_time
 from dyn_numerics.pytree_state import StateLayout
-from dyn_sensitivity.ode.compiled_field import CompiledField
+from dyn_sensitivity.ode.compiled_field import CompiledField, refuse_differentiable
 
 __all__ = ["MOST_RECORDED_STEPS", "packed", "solve", "unpacked"]
 
@@ -33,25 +33,17 @@ MOST_RECORDED_STEPS = 4096
 
 @dataclass(frozen=True)
 class _Problem:
-    """What the forward and the backward solve share."""
+    """What the forward and the backward solve share.
+
+    Attributes:
+        field: The field.
+        options: Arguments of `pose`.
+        interpolates: Whether outputs lie within steps; otherwise every one is the end of a step.
+    """
 
     field: CompiledField
-    stepper: Stepper
     options: dict[str, Any]
-
-    @property
-    def lands_on_times(self) -> bool:
-        """Whether every output is the end of a step."""
-        return not self.interpolates
-
-    @property
-    def interpolates(self) -> bool:
-        """Whether outputs lie within steps."""
-        controller, size = self.options["controller"], self.options["step_size"]
-        adaptive = (
-            controller.adaptive if controller is not None else size is None and self.stepper.error_order is not None
-        )
-        return adaptive or size is not None
+    interpolates: bool
 
 
 def solve(
@@ -74,8 +66,7 @@ def solve(
         ValueError: If a gradient is asked for that it cannot give.
     """
     layout = StateLayout(x0, "x0", options["stepping"] == "per_sample")
-    if isinstance(t_span, Tensor) and t_span.requires_grad:
-        raise ValueError("t_span: got a tensor that requires a gradient, which a compiled solve has not; detach it")
+    refuse_differentiable(t_span)
     method = stepper(options["solver"])
     if any(p.requires_grad for p in method.parameters()):
         raise ValueError(
@@ -83,22 +74,15 @@ def solve(
         )
     limit = MOST_RECORDED_STEPS if options["max_steps"] is None else options["max_steps"]
     field, inputs = CompiledField.of(f, layout, args)
-    problem = _Problem(field, method, {**options, "solver": method, "max_steps": limit})
-    start = layout.flatten(x0)
-    t, times = _times(problem, x0, t_span)
-    field.refuse_undeclared(times[0], start, inputs)
-    return unpacked(_Steps.apply(problem, times, start, *inputs), t, layout)  # type: ignore[no-untyped-call]
-
-
-def _times(problem: _Problem, x0: Any, t_span: Tensor | Sequence[float]) -> tuple[Tensor, Tensor]:
-    """Output times as the user gets them back, and `[T, *lead]` in the dtype of times."""
-    posed = pose(problem.field.f, x0, t_span, **_posing(problem.options))
-    return posed.t, posed.times
-
-
-def _posing(options: dict[str, Any]) -> dict[str, Any]:
-    names = ("solver", "rtol", "atol", "step_size", "stepping", "controller", "max_steps")
-    return {name: options[name] for name in names}
+    controller = choose_controller(options["controller"], method, options["step_size"])
+    names = ("rtol", "atol", "step_size", "stepping")
+    posing = {name: options[name] for name in names}
+    posing.update(solver=method, controller=controller, max_steps=limit)
+    problem = _Problem(field, posing, controller.adaptive or options["step_size"] is not None)
+    posed = pose(f, x0, t_span, **posing)
+    start = posed.start
+    field.refuse_undeclared(posed.times[0], start, inputs)
+    return unpacked(_Steps.apply(problem, posed.times, start, *inputs), posed.t, layout)  # type: ignore[no-untyped-call]
 
 
 def packed(solution: Solution, layout: StateLayout) -> tuple[Tensor, ...]:
@@ -121,7 +105,7 @@ class _Steps(torch.autograd.Function):
     def forward(ctx: Any, problem: _Problem, times: Tensor, start: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
         field, layout = problem.field, problem.field.layout
         x0 = layout.unflatten(start)
-        posed = pose(field.f, x0, times, args=field.args_with(inputs), **_posing(problem.options))
+        posed = pose(field.f, x0, times, args=field.args_with(inputs), **problem.options)
         record = RecordStates(problem.options["max_steps"], posed.start, posed.times)
         solution = solve_compiled(posed, [record])
         outputs = packed(solution, layout)
@@ -134,7 +118,8 @@ class _Steps(torch.autograd.Function):
     def backward(ctx: Any, grad_x: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         times, start, count, code, t0s, t1s, reacheds, xs, *inputs = ctx.saved_tensors
         problem: _Problem = ctx.problem
-        field, method, interpolates = problem.field, problem.stepper, problem.interpolates and len(times) > 2
+        field, method = problem.field, problem.options["solver"]
+        interpolates = problem.interpolates and len(times) > 2
         lead = start.shape[:-1]
         at_start, success = times == times[0], code == 0
         at_end = (times == times[-1]) & success & ~at_start
@@ -158,7 +143,7 @@ class _Steps(torch.autograd.Function):
         def body(i: Tensor, grad: Tensor, *grads: Tensor) -> tuple[Tensor, ...]:
             taken = i < count
             t0, t1, x = row(t0s, i), row(t1s, i), row(xs, i)
-            if problem.lands_on_times and len(times) > 2:
+            if not problem.interpolates and len(times) > 2:
                 output = (row(reacheds, i) + 1).clamp(0, len(times) - 1)
                 here = grad_x.gather(0, output.reshape(1, *lead, 1).expand(1, *grad_x.shape[1:]))[0]
                 last = times.gather(0, output.unsqueeze(0))[0] == times[-1]

@@ -18,7 +18,7 @@ from dyn_numerics.ode.substitutes import substitutes
 from dyn_numerics.ode.times import state_time
 from dyn_numerics.pytree_state import StateLayout
 from dyn_sensitivity.ode.compiled_autograd import packed, unpacked
-from dyn_sensitivity.ode.compiled_field import CompiledField
+from dyn_sensitivity.ode.compiled_field import CompiledField, refuse_differentiable
 
 __all__ = ["solve"]
 
@@ -54,8 +54,7 @@ def solve(
         ValueError: If a gradient is asked for that it cannot give.
     """
     layout = StateLayout(x0, "x0", options["stepping"] == "per_sample")
-    if isinstance(t_span, Tensor) and t_span.requires_grad:
-        raise ValueError("t_span: got a tensor that requires a gradient, which a compiled solve has not; detach it")
+    refuse_differentiable(t_span)
     field, inputs = CompiledField.of(f, layout, args)
     if not backward["controller"].adaptive:
         raise ValueError(

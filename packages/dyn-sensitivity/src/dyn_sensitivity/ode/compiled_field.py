@@ -23,7 +23,7 @@ from dyn_numerics.ode.flat_field import UserField
 from dyn_numerics.ode.times import state_time
 from dyn_numerics.pytree_state import StateLayout
 
-__all__ = ["CompiledField"]
+__all__ = ["CompiledField", "refuse_differentiable"]
 
 # A compiled backward pass may reuse the memory of what it was handed and nobody else has. torch 2.13 takes its list of
 # these for one of the inputs of a loop's body as well, and overwrites whatever stands there, the user's times among them.
@@ -131,6 +131,16 @@ class CompiledField:
                 "parameters of the module that f is or is a method of; pass a module as f, such as dyn_models.NeuralODE "
                 "does, or what f captures as args=(...)"
             )
+
+
+def refuse_differentiable(t_span: Tensor | Sequence[float]) -> None:
+    """Refuses times whose gradient is wanted.
+
+    Raises:
+        ValueError: If it is.
+    """
+    if isinstance(t_span, Tensor) and t_span.requires_grad:
+        raise ValueError("t_span: got a tensor that requires a gradient, which a compiled solve has not; detach it")
 
 
 def _named_parameters(module: nn.Module) -> list[tuple[str, Tensor]]:
