@@ -41,7 +41,7 @@ def _cache_knows_grad_mode() -> bool:
 
     In older versions of torch it is not, and has no gradient from then on: a solve evaluates in both modes.
     """
-    weight = torch.ones(1, 1, device="cpu", requires_grad=True)
+    weight = torch.ones(1, 1, dtype=torch.float32, device="cpu", requires_grad=True)  # autocast casts no float64
     with torch.enable_grad(), torch.autocast("cpu", torch.bfloat16):
         with torch.no_grad():
             torch.mm(weight, weight)

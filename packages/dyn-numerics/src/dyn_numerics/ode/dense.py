@@ -82,8 +82,9 @@ class DenseSolution:
             direction = torch.where(self.t[-1] >= self.t[0], 1, -1)
             ends = (self.t[1:] * direction).movedim(0, -1).contiguous()  # [*lead, n]
             ahead = (times * direction).reshape(-1, *lead).movedim(0, -1).contiguous()  # [*lead, m]
-            at = torch.searchsorted(ends, ahead).movedim(-1, 0).clamp(max=len(self.t) - 2).reshape(times.shape)
-        start, end = (t.gather(0, at.reshape(-1, *lead)).reshape(times.shape) for t in (self.t[:-1], self.t[1:]))
+            at = torch.searchsorted(ends, ahead).movedim(-1, 0).clamp(max=len(self.t) - 2)  # [m, *lead]
+        start, end = (t.gather(0, at).reshape(times.shape) for t in (self.t[:-1], self.t[1:]))
         piece = self._coefficients[(at, *(torch.arange(n, device=at.device) for n in lead))]
+        piece = piece.reshape(*times.shape, *piece.shape[-2:])
         dt = torch.where(end == start, 1, end - start)
         return piece, (times - start) / dt, dt
