@@ -79,6 +79,10 @@ def test_unknown_parts_are_refused_by_name():
         odeint(lambda t, x: x, (torch.ones(2),), [0.0, 1.0], controller=PIDController(norm=Seminorm(5)))
     with pytest.raises(ValueError, match="parts: got none"):
         Seminorm()
+    with pytest.raises(
+        TypeError, match=r"parts: got \['a', 'b'\], expected keys.* name several as Seminorm\('a', 'b'\)"
+    ):
+        Seminorm(["a", "b"])
 
 
 def test_equal_parts_make_equal_norms():

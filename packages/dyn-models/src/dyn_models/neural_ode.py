@@ -56,7 +56,8 @@ class NeuralODE(nn.Module):
             returned as `integral`, with gradients to `l`'s own parameters; it shares the error control.
         step_size: Magnitude of fixed steps, in time units; None for the method's own way.
         controller: Step-size control; None for the method's own.
-        max_steps: Greatest number of attempted steps.
+        max_steps: Greatest number of attempted steps. Inside `torch.compile`, `"autograd"` reserves memory for a state at
+            each of them, by default 4096.
 
     Raises:
         TypeError: If `vector_field` or `integral_loss` cannot be called as said, or another argument is of a wrong type.

@@ -22,6 +22,7 @@ class Seminorm:
             further in; a part that is a structure stands for all of its leaves.
 
     Raises:
+        TypeError: If a part is a list, a set or a dictionary.
         ValueError: If there is no part.
 
     Example:
@@ -41,6 +42,11 @@ class Seminorm:
     def __init__(self, *parts: Any) -> None:
         if not parts:
             raise ValueError("parts: got none, expected at least one key, index or name of a part of the state")
+        for part in parts:
+            if isinstance(part, (list, set, dict)):
+                raise TypeError(
+                    f"parts: got {part!r}, expected keys, indices or names; name several as Seminorm('a', 'b')"
+                )
         self.parts = parts
 
     def __repr__(self) -> str:

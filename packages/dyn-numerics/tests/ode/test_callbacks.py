@@ -63,6 +63,13 @@ def test_an_exception_in_a_callback_ends_the_solve():
         odeint(jumpy, torch.ones(1), [0.0, 1.0], callbacks=Callbacks(on_accept=stop))
 
 
+def test_callbacks_come_as_callbacks():
+    calls = []
+    with pytest.raises(TypeError, match=r"callbacks: got a function, expected Callbacks\(on_step=\.\.\."):
+        odeint(lambda t, x: calls.append(t) or -x, torch.ones(1), [0.0, 1.0], callbacks=lambda t, x, dt: None)
+    assert not calls
+
+
 def test_callbacks_must_be_callable():
     with pytest.raises(TypeError, match=r"on_step: got a int, expected a function of \(t, x, dt\), or None"):
         Callbacks(on_step=3)

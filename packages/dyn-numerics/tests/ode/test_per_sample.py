@@ -547,6 +547,14 @@ def test_bad_input(options, error, message, growth):
         solve(growth, **options)
 
 
+def test_a_compact_batch_hints_at_arguments_that_did_not_shrink():
+    spans = torch.tensor([[0.0] * 4, [0.1, 0.1, 0.1, 40.0]], dtype=D)
+    rate = torch.ones(4, 1, dtype=D)
+    with torch.no_grad(), pytest.raises(ValueError, match="f: returned shape") as caught:
+        solve(lambda t, x: -rate * x, torch.ones(4, 1, dtype=D), spans, compact=True)
+    assert "pass what belongs to samples as PerSample in args" in caught.value.__notes__[0]
+
+
 def test_per_sample_arguments_fit_the_batch():
     arg = PerSample(torch.ones(3))
     with pytest.raises(ValueError, match=r"args: got a PerSample of shape \[3\], expected the state's batch 2"):

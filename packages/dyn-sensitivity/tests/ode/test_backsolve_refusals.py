@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, jvp
 
-from dyn_numerics import RungeKutta2
+from dyn_numerics import Controller, RungeKutta2, Verdict
 from dyn_sensitivity import Backsolve, odeint
 
 
@@ -281,3 +281,20 @@ def test_a_graph_of_the_gradient_changes_no_value():
     again = torch.autograd.grad(x.sum(), [x0, t_span], create_graph=True)
     assert all(torch.equal(a, b) for a, b in zip(plain, again, strict=True))
     assert all(not a.requires_grad and b.requires_grad for a, b in zip(plain, again, strict=True))
+
+
+def test_a_controller_that_would_not_be_trained():
+    class Learned(Controller):
+        differentiable = True
+
+        def __init__(self):
+            super().__init__()
+            self.gain = nn.Parameter(torch.tensor(0.9))
+
+        def judge(self, error, error_order, memory):
+            return Verdict(error < float("inf"), self.gain, memory)
+
+    with pytest.raises(ValueError, match=r"controller: got Learned.* use sensitivity='autograd', or freeze it"):
+        odeint(
+            lambda t, x: -x, torch.ones(1, requires_grad=True), [0.0, 1.0], sensitivity="adjoint", controller=Learned()
+        )

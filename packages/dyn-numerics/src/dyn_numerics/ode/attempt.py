@@ -250,6 +250,8 @@ def _step(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Sca
         error = where(torch.isfinite(step.x.detach()).all(dim=-1), state.taken * 0, inf)
     if step.failed is not False:
         error = where(step.failed, inf, error)
+    if problem.learns and problem.branches and isinstance(error, Tensor) and not bool(torch.isfinite(error)):
+        error = torch.full_like(error, inf)  # what is not finite has no gradient
     return step, error, end
 
 

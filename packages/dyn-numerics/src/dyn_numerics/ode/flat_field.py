@@ -135,7 +135,14 @@ class UserField:
         ):
             flat = slope if len(shape) == 1 else slope.reshape_as(x)
         else:
-            layout.check("f", slope, lead)
+            try:
+                layout.check("f", slope, lead)
+            except ValueError as error:
+                if lead != layout.lead:
+                    error.add_note(
+                        "With compact=True the batch shrinks: pass what belongs to samples as PerSample in args."
+                    )
+                raise
             flat = layout.flatten(slope)
         if writes is not None and writes != (t._version, x._version):
             written = "time t" if t._version != writes[0] else "state x"

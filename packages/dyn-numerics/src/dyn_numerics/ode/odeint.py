@@ -66,7 +66,8 @@ def odeint(
 
     Inside `torch.compile(fullgraph=True)` (torch 2.13 or newer) the whole solve becomes one program, without gradient:
     `dyn_sensitivity.odeint` has one. Times and tolerances given as tensors do not recompile when their values change,
-    Python numbers do. Such a program cannot raise: look at `Solution.status`, or call `raise_if_failed()` outside.
+    Python numbers do. Such a program cannot raise, and checks no values: look at `Solution.status`, or call
+    `raise_if_failed()`, outside of it.
     Under `torch.func` (`vmap`, `jvp`, `vjp`, `jacrev`, `jacfwd`) a failed solve has NaN outputs as well.
 
     Args:
@@ -85,7 +86,7 @@ def odeint(
         atol: Absolute tolerance of the local error, in state units; as `rtol`.
         args: Further arguments of `f`, of any type.
         step_size: Magnitude of fixed steps, in time units: the solve steps on `t0 + i * step_size` and interpolates
-            the outputs. By default fixed-step methods step on `t_span` itself.
+            the outputs, with an adaptive method as well, whose error estimate is then ignored. By default fixed-step methods step on `t_span` itself.
         stepping: `"joint"`: one step size for the whole state, and `t` reaches `f` as `[]`. `"per_sample"`: every leaf
             leads with a batch, and each sample is a problem of its own, with its own steps, status and statistics, whose
             result does not depend on its neighbours. `t` then reaches `f` as `[batch, 1, ...]`, broadcasting against a
@@ -97,7 +98,8 @@ def odeint(
         max_steps: Greatest number of attempted steps over the whole solve; by default 10^5 for adaptive steps and none
             for fixed ones.
         compact: With `"per_sample"`, whether samples that have ended leave the batch whenever they are half of it; what
-            belongs to samples in `args` then has to be a `PerSample`. Not with gradients, whose second pass is whole.
+            belongs to samples in `args` then has to be a `PerSample`. With gradients the second pass, which repeats the
+            accepted steps, is whole.
         progress: True for a tqdm bar, or an object with `update(n)`, told which share of the span was solved.
         callbacks: Functions that are called after attempts.
         throw: Whether a solve that does not reach its end raises. If not, `Solution.status` tells, and the outputs that
@@ -144,6 +146,10 @@ def odeint(
         return _solve_without_gradient(posed)
     if under_transform():
         _refuse_transformed(progress=progress, callbacks=callbacks, compact=compact)
+    if not (callbacks is None or isinstance(callbacks, Callbacks)):
+        raise TypeError(
+            f"callbacks: got a {type(callbacks).__name__}, expected Callbacks(on_step=..., on_accept=..., on_reject=...)"
+        )
     bar = progress_bar(progress)
     watchers: list[Observer] = [] if callbacks is None else [TellCallbacks(callbacks, posed.layout)]
     shown = None if bar is None else ShowProgress(bar, posed.layout.lead.numel())

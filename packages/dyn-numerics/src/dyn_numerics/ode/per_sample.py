@@ -18,7 +18,7 @@ class PerSample:
 
     With `compact=True` finished samples leave the batch, and the field sees fewer of them. What belongs to the samples
     has to leave with them: wrap it, and `f` receives the bare values, cut to its batch. Without `compact` it changes
-    nothing.
+    nothing. Only with `stepping="per_sample"`.
 
     Args:
         values: A tensor or a pytree of tensors that lead with the batch.

@@ -109,6 +109,11 @@ def pose(
     limit = step_limit(max_steps, controller.adaptive)
     save = Save.of(save)
     learns = controller.differentiable and torch.is_grad_enabled()
+    if torch.is_grad_enabled() and not learns and any(p.requires_grad for p in controller.parameters()):
+        raise ValueError(
+            f"controller: got {controller} with parameters that require gradients, which it does not train; set its "
+            f"attribute differentiable to True, or freeze it"
+        )
     if learns and unreadable:
         raise ValueError(
             "controller: got one that is trained through the solve, expected that only outside of torch.compile and "
@@ -131,7 +136,7 @@ def pose(
         check_step_size(
             zip(times[0], times[-1], strict=True) if inner.dim() > 1 else [(times[0], times[-1])], step_size, limit
         )
-    on_host = not (per_sample or unreadable or learns)
+    on_host = not (per_sample or unreadable or controller.differentiable)
     if inner.dim() == 1 and per_sample:
         inner = inner.unsqueeze(-1).expand(-1, *layout.lead)
     marks = inner if under_transform() or is_differentiable(inner) else None
@@ -151,7 +156,7 @@ def pose(
         ),
         max_steps=limit,
         completes=controller.adaptive or save.states == "dense" or not (lands_on_times or len(inner) <= 2),
-        branches=on_host or (learns and not per_sample),
+        branches=not (per_sample or unreadable),
         learns=learns,
     )
     start = layout.flatten(x0)

@@ -198,6 +198,35 @@ def test_a_learned_controller_without_gradients_takes_the_same_steps(stepping):
     )
 
 
+@pytest.mark.parametrize("stepping", MODES)
+def test_gradients_across_an_attempt_that_is_not_finite(stepping):
+    """The first step ends where the field is infinite; the same numbers and gradients, whichever way the solve steps."""
+
+    def solve(controller):
+        controller.first_step = 0.9
+        field = lambda t, x: torch.where(x < 0.36, torch.inf, -2 * x)  # noqa: E731
+        x0 = torch.ones(1, 1, dtype=D)
+        return odeint(
+            field, x0, [0.0, 0.5], solver="bosh3", rtol=1e-2, atol=1e-2, controller=controller, stepping=stepping
+        )
+
+    controller = Learned()
+    assert solve(controller).stats.n_rejected.max() > 0
+    gradients = [g.item() for g in learned_gradients(controller, solve)]
+    torch.testing.assert_close(gradients, differences(controller, solve), rtol=1e-4, atol=0)
+
+
+def test_parameters_that_would_not_be_trained_are_refused():
+    class Forgotten(Learned):
+        differentiable = False
+
+    with pytest.raises(ValueError, match=r"controller: got Forgotten.* set its attribute differentiable to True"):
+        final(Forgotten())
+    with torch.no_grad():
+        assert final(Forgotten()).x.isfinite().all()
+    assert final(Forgotten().requires_grad_(False)).x.isfinite().all()
+
+
 def test_other_controllers_have_no_gradient_through_step_sizes():
     x0 = torch.tensor([1.0], dtype=D, requires_grad=True)
     x = odeint(lambda t, x: x * torch.cos(t), x0, [0.0, 1.5], solver="bosh3").x[-1]

@@ -155,6 +155,12 @@ class Backsolve(SensitivityAlgorithm):
                 f"sensitivity: got 'adjoint' with the trainable solver {solver}, to whose parameters the continuous "
                 f"adjoint has no gradient; use sensitivity='autograd', or freeze the solver"
             )
+        learned = options["controller"]
+        if learned is not None and any(p.requires_grad for p in learned.parameters()):
+            raise ValueError(
+                f"controller: got {learned} with parameters that are trained, with sensitivity='adjoint', which has no "
+                f"gradient to them; use sensitivity='autograd', or freeze it"
+            )
         if not Save.of(options["save"]).only_outputs:
             raise ValueError(
                 f"save: got {options['save']!r} with sensitivity='adjoint', which differentiates the states at t_span "

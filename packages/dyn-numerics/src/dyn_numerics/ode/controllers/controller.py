@@ -39,6 +39,28 @@ class Controller(nn.Module, ABC):
     Python calls it with numbers, stepping per sample and a compiled solve with tensors, one element for each problem. Its
     memory is a number, a truth value, a tensor, or a tuple of such, of the same structure after every attempt.
 
+    One that is `differentiable` receives tensors wherever it is used, with gradients or without. What it makes of an
+    infinite error must be finite, derivatives included: clip it first.
+
+    Example:
+        >>> import torch
+        >>> from dyn_numerics import Controller, Verdict, odeint
+        >>> class Learned(Controller):
+        ...     differentiable = True
+        ...
+        ...     def __init__(self):
+        ...         super().__init__()
+        ...         self.net = torch.nn.Linear(1, 1)
+        ...
+        ...     def judge(self, error, error_order, memory):
+        ...         size = error.clamp(1e-10, 1e10).log().float()  # errors are float64
+        ...         factor = torch.exp(self.net(size.unsqueeze(-1)).squeeze(-1) - 0.2 * size)
+        ...         return Verdict(error <= 1, factor.clamp(0.2, 5.0).where(error <= 1, factor.clamp(0.2, 0.9)), memory)
+        >>> controller = Learned()
+        >>> odeint(lambda t, x: -x, torch.ones(3), [0.0, 1.0], controller=controller).x[-1].sum().backward()
+        >>> controller.net.weight.grad is not None
+        True
+
     Attributes:
         adaptive: Whether steps follow the error estimate; False for a fixed grid.
         differentiable: Whether its parameters are trained through the solve. Step sizes then carry gradients, through
