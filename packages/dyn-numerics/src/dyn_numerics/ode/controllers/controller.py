@@ -54,7 +54,8 @@ class Controller(nn.Module, ABC):
         ...
         ...     def judge(self, error, error_order, memory):
         ...         size = error.clamp(1e-10, 1e10).log().float()  # errors are float64
-        ...         factor = torch.exp(self.net(size.unsqueeze(-1)).squeeze(-1) - 0.2 * size)
+        ...         learned = 0.1 * torch.tanh(self.net(size.unsqueeze(-1)).squeeze(-1))
+        ...         factor = torch.exp(learned - 0.1 - 0.2 * size)
         ...         return Verdict(error <= 1, factor.clamp(0.2, 5.0).where(error <= 1, factor.clamp(0.2, 0.9)), memory)
         >>> controller = Learned()
         >>> odeint(lambda t, x: -x, torch.ones(3), [0.0, 1.0], controller=controller).x[-1].sum().backward()

@@ -54,7 +54,8 @@ class ExplicitRungeKutta(Stepper):
     Example:
         >>> import torch
         >>> from dyn_numerics import ExplicitRungeKutta, odeint
-        >>>         >>> t, x = odeint(lambda t, x: -x, torch.ones(1), [0.0, 1.0], solver=ExplicitRungeKutta(RK4), step_size=0.1)
+        >>> from dyn_numerics.ode.tableaus.explicit import RK4
+        >>> t, x = odeint(lambda t, x: -x, torch.ones(1), [0.0, 1.0], solver=ExplicitRungeKutta(RK4), step_size=0.1)
         >>> round(x[-1].item(), 4)
         0.3679
 
