@@ -181,6 +181,41 @@ def test_a_failed_sample_has_a_status_and_its_neighbours_their_values():
         found.raise_if_failed()
 
 
+def stiff(t, x):
+    return -1e5 * (x - torch.cos(t))
+
+
+def jumping(t, x):
+    return torch.where(t > 0.3, 1e15, 0.0) + 0 * x
+
+
+def singular(t, x):
+    return x * x
+
+
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+@pytest.mark.parametrize(
+    ("field", "rtol", "max_steps", "cause"),
+    [
+        (stiff, 1e-6, 300, Status.STIFFNESS_SUSPECTED),
+        (jumping, 1e-12, 1000, Status.DISCONTINUITY_SUSPECTED),
+        (singular, 1e-3, 1000, Status.STEP_UNDERFLOW),
+    ],
+    ids=["stiff", "jumping", "singular"],
+)
+def test_the_cause_of_a_failure_is_looked_for(field, rtol, max_steps, cause, stepping):
+    """In the same program, by the three steps that an eager solve takes for it, and only after a failure."""
+    options = {"stepping": stepping, "solver": "dopri5", "rtol": rtol, "max_steps": max_steps}
+    solve = compiled(field, "aot_eager", **options)
+    x0 = torch.ones(1, 1, dtype=D)
+    with torch.no_grad():
+        for end, code, evals in ((2.0, cause.code, 18), (1e-4, 0, 0)):
+            t = torch.tensor([0.0, end], dtype=D)
+            for found in (solve(x0, t), odeint(field, x0, t, throw=False, **options)):
+                assert found.status_code.item() == code
+                assert found.stats.n_evals.item() - found.stats.n_active_evals.item() == evals
+
+
 def test_max_steps(x0):
     t = torch.tensor([0.0, 100.0], dtype=D)
     with torch.no_grad():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from dyn_numerics import PIDController
+from dyn_numerics import PIDController, Status
 from dyn_numerics.ode.compiled_loop import is_supported
 from dyn_sensitivity import odeint
 
@@ -119,6 +119,23 @@ def test_a_failed_sample_does_not_enter_the_gradient():
 
     found = gradient(torch.compile(solve, fullgraph=True, backend="aot_eager"), x0, [0, 2])
     torch.testing.assert_close(found, gradient(solve, x0[[0, 2]], [0, 1]), rtol=1e-10, atol=0)
+
+
+@pytest.mark.parametrize("sensitivity", ["autograd", "adjoint"])
+def test_the_cause_of_a_failure_is_looked_for(sensitivity, x0):
+    class Stiff(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.rate = nn.Parameter(torch.tensor(1e5, dtype=D))
+
+        def forward(self, t, x):
+            return -self.rate * (x - torch.cos(t))
+
+    stiff, t = Stiff(), torch.tensor([0.0, 1.0], dtype=D)
+    solve = torch.compile(
+        lambda x0: odeint(stiff, x0, t, sensitivity=sensitivity, max_steps=300), fullgraph=True, backend="aot_eager"
+    )
+    assert solve(x0).status is Status.STIFFNESS_SUSPECTED
 
 
 def test_training_steps_compile_once(field, x0):

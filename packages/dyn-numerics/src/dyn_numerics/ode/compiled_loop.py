@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
@@ -10,9 +10,12 @@ from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from dyn_numerics.ode.attempt import Problem, State, attempt, commit
+from dyn_numerics.ode.diagnosis import Probe, is_doubtful, probe, probe_lengths, suspect
+from dyn_numerics.ode.flat_field import Counter
 from dyn_numerics.ode.observer import AttemptedStep, Observer
+from dyn_numerics.ode.scalar import where
 
-__all__ = ["OLDEST_TORCH", "is_supported", "solve"]
+__all__ = ["OLDEST_TORCH", "diagnose", "is_supported", "solve"]
 
 OLDEST_TORCH = (2, 13)
 """The oldest torch whose compiler the tests of compiled solves pass on."""
@@ -34,30 +37,65 @@ def solve(problem: Problem, state: State, observers: Sequence[Observer]) -> tupl
     Returns:
         The last state, and the calls of `f`, `[]`.
     """
-    leaves, structure = tree_flatten(state)
-    is_tensor = [isinstance(leaf, Tensor) for leaf in leaves]
 
-    def state_of(carried: Sequence[Tensor]) -> State:
-        rest = iter(carried)
-        whole = [next(rest) if varies else leaf for varies, leaf in zip(is_tensor, leaves, strict=True)]
-        found: State = tree_unflatten(whole, structure)
-        return found
+    def going(n_attempts: Tensor, n_evals: Tensor, now: State) -> Tensor:
+        return now.running.any() & (n_attempts < limit)  # type: ignore[union-attr]
 
-    def tensors_of(state: State) -> list[Tensor]:
-        return [leaf.clone() for leaf in tree_flatten(state)[0] if isinstance(leaf, Tensor)]
-
-    def going(n_attempts: Tensor, n_evals: Tensor, *carried: Tensor) -> Tensor:
-        return state_of(carried).running.any() & (n_attempts < limit)  # type: ignore[union-attr]
-
-    def body(n_attempts: Tensor, n_evals: Tensor, *carried: Tensor) -> tuple[Tensor, ...]:
-        before = state_of(carried)
-        tried = attempt(problem, before)
-        attempted = AttemptedStep.of(problem, before, tried)
+    def body(n_attempts: Tensor, n_evals: Tensor, now: State) -> tuple[Tensor, Tensor, State]:
+        tried = attempt(problem, now)
+        attempted = AttemptedStep.of(problem, now, tried)
         for observer in observers:
             observer.observe(attempted)
-        return n_attempts + 1, n_evals + tried.n_evals, *tensors_of(commit(problem, before, tried))
+        return n_attempts + 1, n_evals + tried.n_evals, commit(problem, now, tried)
 
     limit = int(min(problem.max_steps, torch.iinfo(torch.int64).max))
-    none: Any = torch.zeros((), dtype=torch.int64, device=state.x.device)
-    _, n_evals, *carried = torch.while_loop(going, body, (none, none.clone(), *tensors_of(state)))  # type: ignore[no-untyped-call]
-    return state_of(carried), n_evals
+    none = torch.zeros((), dtype=torch.int64, device=state.x.device)
+    _, n_evals, state = _while_loop(going, body, (none, none, state))
+    return state, n_evals
+
+
+def diagnose(problem: Problem, state: State, code: Tensor) -> tuple[Tensor, Tensor]:
+    """Looks for the cause where a solve ran out of step size or of steps, in the same program; else takes no step.
+
+    Args:
+        problem: The problem.
+        state: The state in which it ended.
+        code: Code of how it ended, `[*lead]`.
+
+    Returns:
+        The code, where there is a suspicion that of the suspicion, and the calls of `f` it took, `[]`.
+    """
+    lengths = probe_lengths(problem, state)
+
+    def going(i: Tensor, n_evals: Tensor, *probes: Probe) -> Tensor:
+        return (i < len(lengths)) & is_doubtful(problem, code).any()  # type: ignore[union-attr]
+
+    def body(i: Tensor, n_evals: Tensor, *probes: Probe) -> tuple[Any, ...]:
+        f, (short, tried, long) = Counter(problem.f), lengths
+        found = probe(problem, f, state, where(i == 0, short, where(i == 1, tried, long)))
+        return i + 1, n_evals + f.calls, *probes[1:], found
+
+    none = torch.zeros((), dtype=torch.int64, device=state.x.device)
+    empty = Probe(*[0 * lengths[0]] * len(Probe._fields))
+    _, n_evals, *probes = _while_loop(going, body, (none, none, *[empty] * len(lengths)))
+    return suspect(problem, code, *probes), n_evals
+
+
+def _while_loop(going: Callable[..., Tensor], body: Callable[..., Any], carried: Any) -> Any:
+    """Repeats `carried = body(*carried)` while `going(*carried)`, as one operation; what is no tensor stays as it is."""
+    leaves, structure = tree_flatten(carried)
+    is_tensor = [isinstance(leaf, Tensor) for leaf in leaves]
+
+    def whole(tensors: Sequence[Tensor]) -> Any:
+        rest = iter(tensors)
+        return tree_unflatten(
+            [next(rest) if varies else leaf for varies, leaf in zip(is_tensor, leaves, strict=True)], structure
+        )
+
+    def tensors(carried: Any) -> list[Tensor]:
+        return [leaf.clone() for leaf in tree_flatten(carried)[0] if isinstance(leaf, Tensor)]
+
+    found = torch.while_loop(  # type: ignore[no-untyped-call]
+        lambda *old: going(*whole(old)), lambda *old: tuple(tensors(body(*whole(old)))), tuple(tensors(carried))
+    )
+    return whole(found)

@@ -1,71 +1,107 @@
-"""Why a solve ran out of step size or of steps: asked once, after it has failed."""
+"""Why a solve ran out of step size or of steps: asked once, after it has failed.
+
+Three steps from where it stopped tell: the one that was tried last, a shorter and a longer one. They are written for host
+numbers and for tensors `[*lead]` alike; a driver takes them, one after another.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from dyn_numerics.ode.attempt import Problem, State
-from dyn_numerics.ode.flat_field import Counter
-from dyn_numerics.ode.scalar import Scalar, both, either, magnitude, minimum, negate, where
-from dyn_numerics.ode.stepper import Step
+from dyn_numerics.ode.scalar import Flag, Scalar, both, either, magnitude, minimum, negate, where
+from dyn_numerics.ode.stepper import FlatField
 from dyn_numerics.status import Status
 
-__all__ = ["diagnose"]
+__all__ = ["Probe", "is_doubtful", "probe", "probe_lengths", "suspect"]
 
 # |dt| times the largest eigenvalue at which explicit methods lose their stability: 3.3 for dopri5, about as much for others.
 EDGE_OF_STABILITY = 2.5
 
 
-def diagnose(problem: Problem, state: State, code: Any) -> tuple[Any, int]:
-    """Looks for the cause of failures: steps from where they happened, the last one tried, a shorter and a longer one.
+class Probe(NamedTuple):
+    """What a step from where a solve stopped says.
+
+    Attributes:
+        dt: Its magnitude.
+        change: Norm of the change of the state, in units of the tolerance.
+        error: Norm of the error, in the same units.
+        stiffness: Largest magnitude of an eigenvalue, per time unit; 0 where the method cannot tell.
+    """
+
+    dt: Scalar
+    change: Scalar
+    error: Scalar
+    stiffness: Scalar
+
+
+def is_doubtful(problem: Problem, code: Any) -> Flag:
+    """Where there may be a cause to find.
+
+    Args:
+        problem: The problem.
+        code: Code of how it ended, an integer or `[*lead]`.
+    """
+    ran_out: Flag = either(code == Status.MAX_STEPS.code, code == Status.STEP_UNDERFLOW.code)
+    return both(ran_out, problem.controller.adaptive)
+
+
+def probe_lengths(problem: Problem, state: State) -> tuple[Scalar, Scalar, Scalar]:
+    """Magnitudes of a shorter step, the one that was tried last and a longer one, none of them beyond the end.
 
     Args:
         problem: The problem.
         state: The state in which it ended.
-        code: Code of how it ended, an integer or `[*lead]`.
-
-    Returns:
-        The code, where there is a suspicion that of the suspicion, and the calls of `f` it took.
     """
-    doubtful = either(code == Status.MAX_STEPS.code, code == Status.STEP_UNDERFLOW.code)
-    if not problem.controller.adaptive or not (doubtful.any() if isinstance(doubtful, Tensor) else doubtful):
-        return code, 0
-    f = Counter(problem.f)
+    start = _constant(state.t)
+    tried = minimum(_constant(state.taken), 0.25 * magnitude(_constant(problem.clock.end) - start))
+    advances = start + 0.25 * tried != start
+    return where(advances, 0.25 * tried, tried), tried, 4 * tried
+
+
+def probe(problem: Problem, f: FlatField, state: State, dt: Scalar) -> Probe:
+    """Takes one such step; without gradient.
+
+    Args:
+        problem: The problem.
+        f: Its field.
+        state: The state in which it ended.
+        dt: Magnitude of the step.
+    """
+    stepper, norm, start = problem.stepper, problem.error_norm, _constant(state.t)
     with torch.no_grad():
-        start = _constant(state.t)
-        left = magnitude(_constant(problem.clock.end) - start)
-        tried = minimum(_constant(state.taken), 0.25 * left)
-        advances = start + 0.25 * tried != start
-        quarter = where(advances, 0.25 * tried, tried)
+        step = stepper.step(f, start, start + problem.clock.direction * dt, state.x.detach(), state.carry)
+        error = stepper.measure_error(step, lambda e: norm.of_step(e, state.x, step.x))
+        change, estimate = norm.at(state.x, step.x - state.x), stepper.stiffness(step)
+    stiffness: Scalar = 0 * dt
+    if estimate is not None:
+        stiffness = estimate.to(dt.dtype) if isinstance(dt, Tensor) else estimate.item()
+    return Probe(dt, change, error, stiffness)
 
-        def step(dt: Scalar) -> tuple[Step, Scalar]:
-            end = start + problem.clock.direction * dt
-            found = problem.stepper.step(f, start, end, state.x.detach(), state.carry)
-            error = problem.stepper.measure_error(found, lambda e: problem.error_norm.of_step(e, state.x, found.x))
-            return found, error
 
-        short, _ = step(quarter)
-        _, error = step(tried)
-        _, error_of_longer = step(4 * tried)
-        change = problem.error_norm.at(state.x, short.x - state.x)
-        stiffness = problem.stepper.stiffness(short)
-        if stiffness is not None:
-            edge: Any = (stiffness * tried >= EDGE_OF_STABILITY) & torch.as_tensor(tried > 0)
-            edge = edge if isinstance(start, Tensor) else bool(edge)
-            # Near a singularity the state changes about as fast, and steps shrink to rounding; a stiff one hardly does.
-            slow: Any = change < 0.2 * stiffness * quarter * problem.error_norm.of_half_the_state
-            slow = slow if isinstance(start, Tensor) else bool(slow)
-            stiff = both(both(doubtful, advances), both(edge, slow))
-            code = where(stiff, Status.STIFFNESS_SUSPECTED.code, code)
-        # A step four times as long has 4^(error_order + 1) times the error where f is smooth, about 4 times across a jump.
-        half = problem.error_norm.of_half_the_state  # beyond it errors say nothing of how they grow
-        jump = both(error_of_longer < half, error_of_longer < 4.0**problem.error_order * error)
-        jump = both(code == Status.STEP_UNDERFLOW.code, both(jump, negate(error <= 1)))
-        code = where(jump, Status.DISCONTINUITY_SUSPECTED.code, code)
-    return code, f.calls
+def suspect(problem: Problem, code: Any, short: Probe, tried: Probe, long: Probe) -> Any:
+    """The code of how a solve ended, where there is a suspicion that of the suspicion.
+
+    Args:
+        problem: The problem.
+        code: The code without one.
+        short: What the shorter step says.
+        tried: What the step that was tried last says.
+        long: What the longer one says.
+    """
+    half = problem.error_norm.of_half_the_state  # beyond it errors say nothing of how they grow
+    at_edge = both(short.stiffness * tried.dt >= EDGE_OF_STABILITY, short.dt < tried.dt)
+    # Near a singularity the state changes about as fast, and steps shrink to rounding; a stiff one hardly does.
+    slow = short.change < 0.2 * short.stiffness * short.dt * half
+    stiff = both(is_doubtful(problem, code), both(at_edge, slow))
+    code = where(stiff, Status.STIFFNESS_SUSPECTED.code, code)
+    # A step four times as long has 4^(error_order + 1) times the error where f is smooth, about 4 times across a jump.
+    jump = both(long.error < half, long.error < 4.0**problem.error_order * tried.error)
+    jump = both(code == Status.STEP_UNDERFLOW.code, both(jump, negate(tried.error <= 1)))
+    return where(jump, Status.DISCONTINUITY_SUSPECTED.code, code)
 
 
 def _constant(value: Scalar) -> Scalar:

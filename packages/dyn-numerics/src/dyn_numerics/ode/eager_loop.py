@@ -10,10 +10,12 @@ from torch import Tensor
 from torch.utils._pytree import tree_map
 
 from dyn_numerics.ode.attempt import Problem, State, attempt, commit
+from dyn_numerics.ode.diagnosis import is_doubtful, probe, probe_lengths, suspect
+from dyn_numerics.ode.flat_field import Counter
 from dyn_numerics.ode.observer import AttemptedStep, Observer
 from dyn_numerics.transforms import any_lane, under_transform
 
-__all__ = ["solve"]
+__all__ = ["diagnose", "solve"]
 
 
 def solve(problem: Problem, state: State, observers: Sequence[Observer], compact: bool = False) -> tuple[State, int]:
@@ -45,6 +47,25 @@ def solve(problem: Problem, state: State, observers: Sequence[Observer], compact
         state = commit(problem, state, tried, careful)
         running, careful = _look(state, compact)
     return _put(whole, samples, state), n_evals
+
+
+def diagnose(problem: Problem, state: State, code: Any) -> tuple[Any, int]:
+    """Looks for the cause where a solve ran out of step size or of steps.
+
+    Args:
+        problem: The problem.
+        state: The state in which it ended.
+        code: Code of how it ended, an integer or `[*lead]`.
+
+    Returns:
+        The code, where there is a suspicion that of the suspicion, and the calls of `f` it took.
+    """
+    doubtful = is_doubtful(problem, code)
+    if not (doubtful.any() if isinstance(doubtful, Tensor) else doubtful):
+        return code, 0
+    f = Counter(problem.f)
+    short, tried, long = (probe(problem, f, state, dt) for dt in probe_lengths(problem, state))
+    return suspect(problem, code, short, tried, long), f.calls
 
 
 def _look(state: State, exactly: bool) -> tuple[int, bool]:

@@ -17,7 +17,6 @@ from dyn_numerics.ode.arguments import refuse_compiled
 from dyn_numerics.ode.attempt import Problem, State, initial_state, status_code
 from dyn_numerics.ode.callbacks import Callbacks, TellCallbacks
 from dyn_numerics.ode.controllers.controller import Controller
-from dyn_numerics.ode.diagnosis import diagnose
 from dyn_numerics.ode.flat_field import WatchedField
 from dyn_numerics.ode.internals import SaveInternals
 from dyn_numerics.ode.observer import Observer
@@ -167,7 +166,7 @@ def odeint(
             n_evals += more
         code = status_code(problem, state)
         if posed.is_readable:
-            code, more = diagnose(problem, state, code)
+            code, more = eager_loop.diagnose(problem, state, code)
             n_evals += more
         solution = pack(posed, state, saved, code, n_evals)
     if shown is not None:
@@ -246,12 +245,13 @@ def _solve_without_gradient(posed: Posed) -> Solution:
         return solve_compiled(posed)
 
 
-def solve_compiled(posed: Posed, observers: Sequence[Observer] = ()) -> Solution:
+def solve_compiled(posed: Posed, observers: Sequence[Observer] = (), diagnose: bool = True) -> Solution:
     """Solves inside of torch.compile, without gradient.
 
     Args:
         posed: The problem.
         observers: Told of every attempt, besides what keeps the outputs.
+        diagnose: Whether to look for the cause where it ran out of step size or of steps.
     """
     start = posed.start.detach()
     values = replace(posed.problem, clock=posed.problem.clock.without_gradient())
@@ -260,7 +260,11 @@ def solve_compiled(posed: Posed, observers: Sequence[Observer] = ()) -> Solution
         state, first_evals = initial_state(values, start)
         state, n_evals = compiled_loop.solve(values, state, [saver, *observers])
         saved = saver.result(state.x, _succeeded(values, state), n_evals)
-        return pack(posed, state, saved, status_code(values, state), n_evals + first_evals)
+        code = status_code(values, state)
+        if diagnose and values.controller.adaptive:
+            code, more = compiled_loop.diagnose(values, state, code)
+            n_evals += more
+        return pack(posed, state, saved, code, n_evals + first_evals)
 
 
 def _saver(posed: Posed, problem: Problem, start: Tensor, rows: Rows) -> Saver:

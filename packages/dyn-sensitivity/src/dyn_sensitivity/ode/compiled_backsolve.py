@@ -109,7 +109,7 @@ class _Adjoint(torch.autograd.Function):
                 return (slope * alive,), (grad_y,), tuple(shares)
 
             posed = pose(augmented, ((y,), (a,), tuple(shares)), span, **problem.backward)
-            _, (solved,), found = solve_compiled(posed).x
+            _, (solved,), found = solve_compiled(posed, diagnose=False).x
             # Where nobody stands there is nothing to solve, and maybe no value of the field.
             kept = [torch.where(reached.any(), new[-1], old) for new, old in zip(found, shares, strict=True)]
             return torch.where(reached.any(), solved[-1], a), kept
