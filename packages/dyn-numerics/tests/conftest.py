@@ -73,3 +73,18 @@ def least_squares_slope(points: Sequence[tuple[float, float]]) -> float:
 @pytest.fixture(name="fitted_order", scope="session")
 def fitted_order_fixture() -> Callable[..., float]:
     return fitted_order
+
+
+@pytest.fixture
+def host_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The reads of tensors by the host, by the name of the method, as they happen."""
+    reads: list[str] = []
+    for name in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "nonzero"):
+        original = getattr(Tensor, name)
+
+        def counted(self: Tensor, *args: Any, name: str = name, original: Callable[..., Any] = original) -> Any:
+            reads.append(name)
+            return original(self, *args)
+
+        monkeypatch.setattr(Tensor, name, counted)
+    return reads

@@ -114,7 +114,7 @@ def test_compiled_times_first_calls(this_for_every_peer, monkeypatch):
         "perceptron gradient: first call, compiled autograd, s",
         "perceptron gradient: first call, compiled adjoint, s",
     ]
-    assert all(0 < m.value < 30 for m in first)
+    assert all(m.value > 0 for m in first)
     assert all(m.high == 30 for m in first)
 
 
@@ -123,7 +123,7 @@ def test_one_program_for_all_ends_and_the_same_states(monkeypatch):
     traced = partial(torch.compile, fullgraph=True, backend="eager")
     monkeypatch.setattr(agreement_module, "compile_whole", traced)
     difference, compilations = run(agreement, SMALL).measurements
-    assert difference.value <= 1e-10
+    assert 0 < difference.value <= 1e-10
     assert compilations.value == 1
 
 

@@ -139,30 +139,20 @@ def test_the_field_is_not_evaluated_outside_the_span(stepping, reverse, x0):
     assert found.status_code.max() == 0
 
 
-def test_one_host_read_for_every_attempt(x0, monkeypatch):
+def test_one_host_read_for_every_attempt(x0, host_reads):
     """The program reads whether the loop goes on, and nothing else."""
-    reads = []
-    for name in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "nonzero"):
-        original = getattr(torch.Tensor, name)
-
-        def counted(self, *args, original=original):
-            reads.append(original)
-            return original(self, *args)
-
-        monkeypatch.setattr(torch.Tensor, name, counted)
-
     program, besides = compiled(van_der_pol, rtol=1e-6), []
     with torch.no_grad():
         program(x0, torch.tensor([0.0, 0.5, 1.0], dtype=D))
         for end in (1.0, 6.0):
             t = torch.tensor([0.0, 0.5, end], dtype=D)
-            reads.clear()
+            host_reads.clear()
             solution = program(x0, t)
-            count = len(reads)
+            count = len(host_reads)
             besides.append(count - solution.stats.n_steps.item())
             assert count > 5
     assert besides[0] == besides[1]
-    assert 0 <= besides[0] <= 2  # before the first attempt, and where the loop ends
+    assert 0 <= besides[0] <= 4  # around the loop of attempts and that which looks for causes
 
 
 def test_a_failed_sample_has_a_status_and_its_neighbours_their_values():

@@ -8,7 +8,7 @@ import torch
 from rich.progress import Progress
 
 from dyn_bench.benchmarks.setup import Setup
-from dyn_bench.experiment import Outcome, track
+from dyn_bench.experiment import Outcome
 from dyn_bench.peers.torchdiffeq import torchdiffeq_solve
 from dyn_bench.problems.lotka_volterra import LotkaVolterra
 from dyn_bench.protocols.comparison import Comparison, Goal
@@ -28,16 +28,12 @@ def lotka_volterra_times(progress: Progress, setup: Setup) -> Outcome:
         The ratio of times; what is known of each solve.
     """
     torch.compiler.reset()
-    field, name = LotkaVolterra(), "Lotka-Volterra"
+    field = LotkaVolterra()
     x0, t, tolerance = torch.ones(setup.batch, 2), setup.times(2), setup.tolerance
     exact = dyn_solve(field, x0.double(), t, tolerance=1e-11)
-    comparison = Comparison(name, values_of(exact))
     entries = {
         "torchdiffeq": partial(torchdiffeq_solve, field, x0, t, tolerance=tolerance),
         "compiled": partial(dyn_solve, field, x0, t, tolerance=tolerance, compiled=True),
     }
-    for entry, prepare in track(progress, entries.items(), len(entries), f"{name}, first calls"):
-        comparison.enter(entry, prepare)
     goals = [Goal("compiled", "torchdiffeq", 1 / 130)]
-    measurements = comparison.measure(goals, track(progress, range(setup.repeats), setup.repeats, name))
-    return Outcome(measurements, {}, {name: comparison.records})
+    return Comparison("Lotka-Volterra", values_of(exact)).run(progress, entries, goals, setup.repeats)

@@ -10,7 +10,7 @@ from rich.progress import Progress
 from torch import Tensor
 
 from dyn_bench.benchmarks.setup import Setup
-from dyn_bench.experiment import Outcome, track
+from dyn_bench.experiment import Outcome
 from dyn_bench.peers.torchdiffeq import torchdiffeq_gradient
 from dyn_bench.problems.perceptron import Perceptron
 from dyn_bench.protocols.comparison import Comparison, Goal
@@ -29,10 +29,9 @@ def perceptron_forward_times(progress: Progress, setup: Setup) -> Outcome:
     Returns:
         The ratio of times; what is known of each solve.
     """
-    name, field = "perceptron forward", Perceptron(seed=setup.seed)
+    field = Perceptron(seed=setup.seed)
     x0, t = setup.initial_states(torch.float32), setup.times(2)
     exact = dyn_solve(deepcopy(field).double(), x0.double(), t, tolerance=1e-11)
-    comparison = Comparison(name, values_of(exact))
     solve = dyn_solve(field, x0, t, tolerance=setup.tolerance)
     evaluations = int(solve.run().stats.n_evals)
 
@@ -41,11 +40,9 @@ def perceptron_forward_times(progress: Progress, setup: Setup) -> Outcome:
             for _ in range(evaluations):
                 field(t, x0)
 
-    comparison.enter("eager", lambda: solve)
-    comparison.enter("its evaluations", lambda: Solve(evaluate))
+    entries = {"eager": lambda: solve, "its evaluations": lambda: Solve(evaluate)}
     goals = [Goal("eager", "its evaluations", 1.3)]
-    measurements = comparison.measure(goals, track(progress, range(setup.repeats), setup.repeats, name))
-    return Outcome(measurements, {}, {name: comparison.records})
+    return Comparison("perceptron forward", values_of(exact)).run(progress, entries, goals, setup.repeats)
 
 
 def perceptron_gradient_times(progress: Progress, setup: Setup, *, first_calls: bool = False) -> Outcome:
@@ -60,23 +57,18 @@ def perceptron_gradient_times(progress: Progress, setup: Setup, *, first_calls: 
         The ratios of times, and the seconds if they were wanted; what is known of each gradient.
     """
     torch.compiler.reset()
-    name, field = "perceptron gradient", Perceptron(seed=setup.seed)
+    field = Perceptron(seed=setup.seed)
     x0, t = setup.initial_states(torch.float32), setup.times(2)
     exact = dyn_gradient(deepcopy(field).double(), x0.double(), t, tolerance=1e-11, loss=_loss)
-    comparison = Comparison(name, values_of(exact))
     gradient = partial(dyn_gradient, field, x0, t, tolerance=setup.tolerance, loss=_loss, compiled=True)
     entries = {
         "torchdiffeq": partial(torchdiffeq_gradient, field, x0, t, tolerance=setup.tolerance, loss=_loss),
         "compiled autograd": gradient,
         "compiled adjoint": partial(gradient, sensitivity="adjoint"),
     }
-    for entry, prepare in track(progress, entries.items(), len(entries), f"{name}, first calls"):
-        comparison.enter(entry, prepare)
     goals = [Goal(f"compiled {way}", "torchdiffeq", 1 / 4) for way in ("autograd", "adjoint")]
-    measurements = comparison.measure(goals, track(progress, range(setup.repeats), setup.repeats, name))
-    if first_calls:
-        measurements += [comparison.first_call(goal.solve) for goal in goals]
-    return Outcome(measurements, {}, {name: comparison.records})
+    timed_first = [goal.solve for goal in goals] if first_calls else []
+    return Comparison("perceptron gradient", values_of(exact)).run(progress, entries, goals, setup.repeats, timed_first)
 
 
 def _loss(x: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from rich.progress import Progress
 
 from dyn_bench.benchmarks.setup import Setup
-from dyn_bench.experiment import Outcome, track
+from dyn_bench.experiment import Outcome
 from dyn_bench.peers.diffrax import diffrax_solve
 from dyn_bench.peers.torchdiffeq import torchdiffeq_solve
 from dyn_bench.peers.torchode import torchode_solve
@@ -47,8 +47,6 @@ def van_der_pol_times(
     field = VanDerPol(mu=2.0)
     x0, t, tolerance = setup.initial_states(torch.float32), setup.times(outputs), setup.tolerance
     exact = dyn_solve(field, x0.double(), t, tolerance=1e-11)
-    name = f"Van der Pol, {outputs} outputs"
-    comparison = Comparison(name, values_of(exact))
     solve = partial(dyn_solve, field, x0, t, tolerance=tolerance)
     diffrax = partial(diffrax_solve, field.components, x0, t, tolerance=tolerance)
     entries = {
@@ -61,8 +59,6 @@ def van_der_pol_times(
     }
     if eager:
         entries |= {"eager joint": solve, "eager per sample": partial(solve, stepping="per_sample")}
-    for entry, prepare in track(progress, entries.items(), len(entries), f"{name}, first calls"):
-        comparison.enter(entry, prepare)
     goals = EAGER if eager else []
     for way in ("joint", "per sample"):
         goals = [
@@ -71,7 +67,6 @@ def van_der_pol_times(
             Goal(f"compiled {way}", "torchode", share),
             Goal(f"compiled {way}", f"diffrax {way}", 1.2),
         ]
-    measurements = comparison.measure(goals, track(progress, range(setup.repeats), setup.repeats, name))
-    if first_calls:
-        measurements += [comparison.first_call(f"compiled {way}") for way in ("joint", "per sample")]
-    return Outcome(measurements, {}, {name: comparison.records})
+    timed_first = ["compiled joint", "compiled per sample"] if first_calls else []
+    comparison = Comparison(f"Van der Pol, {outputs} outputs", values_of(exact))
+    return comparison.run(progress, entries, goals, setup.repeats, timed_first)

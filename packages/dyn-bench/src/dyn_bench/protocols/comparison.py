@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from time import perf_counter
 from typing import Any
 
+from rich.progress import Progress
 from torch import Tensor
 
-from dyn_bench.experiment import Measurement
+from dyn_bench.experiment import Measurement, Outcome, track
 from dyn_bench.protocols.solve import Solve
 from dyn_bench.protocols.timing import measure, one_thread
 from dyn_bench.protocols.unavailable import UnavailableError
@@ -56,6 +57,32 @@ class Comparison:
         self._reference = reference.double()
         self._solves: dict[str, Solve] = {}
         self._missing: dict[str, str] = {}
+
+    def run(
+        self,
+        progress: Progress,
+        entries: Mapping[str, Callable[[], Solve]],
+        goals: Sequence[Goal],
+        rounds: int,
+        first_calls: Sequence[str] = (),
+    ) -> Outcome:
+        """Enters solves, measures them in turn, and shows how far it is.
+
+        Args:
+            progress: Where to show it.
+            entries: What prepares each solve, by its name.
+            goals: Which pairs are compared.
+            rounds: How often each is timed.
+            first_calls: The solves whose first call is held against its goal too.
+
+        Returns:
+            The ratios of times, then the seconds of first calls; and the records.
+        """
+        for name, prepare in track(progress, entries.items(), len(entries), f"{self.problem}, first calls"):
+            self.enter(name, prepare)
+        measurements = self.measure(goals, track(progress, range(rounds), rounds, self.problem))
+        measurements += [self.first_call(name) for name in first_calls]
+        return Outcome(measurements, {}, {self.problem: self.records})
 
     def enter(self, name: str, prepare: Callable[[], Solve]) -> None:
         """Prepares a solve and solves for the first time, which is when it is compiled if it is to be."""

@@ -15,9 +15,13 @@ from dyn_numerics.ode.compiled_loop import OLDEST_TORCH, is_supported
 
 __all__ = ["compile_whole", "count_compilations", "nothing_compiled"]
 
+WITHOUT_PYTHON: dict[str, Any] = {"cpp_wrapper": True, "cpp_wrapper_build_separate": True}
+
 
 def compile_whole(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compiles a function that solves, as a program without Python; it is compiled when it is first called.
+
+    Its kernels and what calls them are compiled apart, which takes less time and gives programs as fast.
 
     Raises:
         UnavailableError: If this torch cannot.
@@ -25,7 +29,7 @@ def compile_whole(function: Callable[..., Any]) -> Callable[..., Any]:
     if not is_supported():
         oldest = ".".join(map(str, OLDEST_TORCH))
         raise UnavailableError(f"torch {torch.__version__} cannot compile a solve: pip install 'torch>={oldest}'")
-    return torch.compile(function, fullgraph=True, options={"cpp_wrapper": True})
+    return torch.compile(function, fullgraph=True, options=WITHOUT_PYTHON)
 
 
 @contextmanager
