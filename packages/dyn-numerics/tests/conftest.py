@@ -77,14 +77,17 @@ def fitted_order_fixture() -> Callable[..., float]:
 
 @pytest.fixture
 def host_reads(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The reads of tensors by the host, by the name of the method, as they happen."""
+    """Reads of tensors by the host as they happen: the names of those methods of tensors that make a host number."""
     reads: list[str] = []
-    for name in ("item", "tolist", "__bool__", "__float__", "__int__", "cpu", "nonzero"):
+    numbers = ("__bool__", "__float__", "__int__", "__index__", "__complex__")
+    for name in ("item", "tolist", "numpy", "cpu", "nonzero", *numbers):
         original = getattr(Tensor, name)
 
-        def counted(self: Tensor, *args: Any, name: str = name, original: Callable[..., Any] = original) -> Any:
+        def counted(
+            self: Tensor, *args: Any, name: str = name, original: Callable[..., Any] = original, **options: Any
+        ) -> Any:
             reads.append(name)
-            return original(self, *args)
+            return original(self, *args, **options)
 
         monkeypatch.setattr(Tensor, name, counted)
     return reads

@@ -44,7 +44,7 @@ class MaxStepsError(SolverError):
 
 
 class StepUnderflowError(SolverError):
-    """The step size became too small for time to advance."""
+    """The step size became too small for time to advance, or smaller than `min_step`."""
 
 
 class NonFiniteError(SolverError):

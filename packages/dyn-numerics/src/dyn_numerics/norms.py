@@ -1,4 +1,4 @@
-"""Norms of scaled errors."""
+"""Norms of vectors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-__all__ = ["rms_norm"]
+__all__ = ["norm_at_any_scale", "rms_norm"]
 
 
 def rms_norm(x: Tensor, dim: int | None = None) -> Tensor:
@@ -23,3 +23,20 @@ def rms_norm(x: Tensor, dim: int | None = None) -> Tensor:
     half = x.dtype in (torch.float16, torch.bfloat16)
     norm: Tensor = torch.linalg.vector_norm(x, dim=dim, dtype=torch.float32 if half else None)
     return norm / sqrt(max(x.numel() if dim is None else x.shape[dim], 1))
+
+
+def norm_at_any_scale(x: Tensor) -> Tensor:
+    """Euclidean norm over the last dimension, of elements whose squares may not fit into their dtype.
+
+    Args:
+        x: Real or complex, `[..., N]`.
+
+    Returns:
+        Real, non-negative, `[...]`.
+    """
+    if not x.shape[-1]:
+        return torch.linalg.vector_norm(x, dim=-1)
+    largest = x.detach().abs().amax(dim=-1, keepdim=True)
+    unit = torch.where((largest > 0) & torch.isfinite(largest), largest, 1)
+    norm: Tensor = torch.linalg.vector_norm(x / unit, dim=-1) * unit.squeeze(-1)
+    return norm

@@ -14,8 +14,9 @@ class Statistics:
     """Counts of one solve, int64 tensors `[]`; under `stepping="per_sample"` all but the first are `[batch]`.
 
     Attributes:
-        n_evals: Calls of `f`, those that choose the first step included; equals a counter inside `f`. Where gradients are
-            taken per sample or under `torch.func.vmap`, the accepted steps are computed twice, and both times count.
+        n_evals: Calls of `f`, those that choose the first step included; equals a counter inside `f`. Per sample
+            and under `torch.func.vmap` the accepted steps are computed twice where gradients are taken or more is kept
+            than the states at the output times, and both times count.
         n_steps: Attempted steps.
         n_accepted: Accepted steps.
         n_rejected: Rejected attempts; `n_steps = n_accepted + n_rejected`.

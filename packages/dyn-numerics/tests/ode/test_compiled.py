@@ -152,7 +152,7 @@ def test_one_host_read_for_every_attempt(x0, host_reads):
             besides.append(count - solution.stats.n_steps.item())
             assert count > 5
     assert besides[0] == besides[1]
-    assert 0 <= besides[0] <= 4  # around the loop of attempts and that which looks for causes
+    assert 1 <= besides[0] <= 4  # around the loop of attempts and that which looks for causes
 
 
 def test_a_failed_sample_has_a_status_and_its_neighbours_their_values():
@@ -204,6 +204,18 @@ def test_the_cause_of_a_failure_is_looked_for(field, rtol, max_steps, cause, ste
             for found in (solve(x0, t), odeint(field, x0, t, throw=False, **options)):
                 assert found.status_code.item() == code
                 assert found.stats.n_evals.item() - found.stats.n_active_evals.item() == evals
+
+
+def test_only_the_sample_concerned_is_blamed():
+    rate = torch.tensor([[1.0], [1e5], [1.0]], dtype=D)
+
+    def field(t, x):
+        return -rate * (x - torch.cos(t))
+
+    with torch.no_grad():
+        solve = compiled(field, "aot_eager", stepping="per_sample", max_steps=300)
+        found = solve(torch.ones(3, 1, dtype=D), torch.tensor([0.0, 1.0], dtype=D))
+    assert [s.name for s in found.status] == ["SUCCESS", "STIFFNESS_SUSPECTED", "SUCCESS"]
 
 
 def test_max_steps(x0):

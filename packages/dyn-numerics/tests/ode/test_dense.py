@@ -123,3 +123,13 @@ def test_takes_any_sequence_of_times(t, growth):
     dense = odeint(growth, torch.ones(3).double(), [0.0, 1.0], save="dense").dense
     assert torch.equal(dense(t), dense(torch.tensor([0.25, 0.5], dtype=torch.float64)))
     assert dense.derivative(t).shape == (2, 3)
+
+
+def test_outside_the_span_is_nan_where_nobody_can_read_it(growth):
+    def at(x0, t):
+        return odeint(growth, x0, [0.0, 1.0], rtol=1e-6, save="dense").dense(t)
+
+    x0, t = torch.ones(2, 1, dtype=torch.float64), torch.tensor([0.5, 5.0], dtype=torch.float64)
+    found = torch.func.vmap(at)(x0, t)
+    assert found[0].item() == pytest.approx(math.exp(math.sin(0.5)), rel=1e-5)
+    assert found[1].isnan().all()

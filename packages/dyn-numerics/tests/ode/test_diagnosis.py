@@ -88,6 +88,49 @@ def test_a_jump_with_a_least_step(stepping):
     assert found is Status.DISCONTINUITY_SUSPECTED
 
 
+@pytest.mark.parametrize("stepping", MODES)
+def test_too_few_steps_for_the_accuracy_of_a_field_that_is_a_little_stiff(stepping):
+    """Stability would allow steps some twenty times as long."""
+
+    def field(t, x):
+        return -100 * (x - torch.cos(5 * t))
+
+    found = status(field, 1.0, [0.0, 100.0], stepping, rtol=1e-9, atol=1e-12, max_steps=41)
+    assert found is Status.MAX_STEPS
+
+
+@pytest.mark.parametrize("stepping", MODES)
+def test_too_few_steps_to_get_across_a_jump(stepping):
+    """Further ones may, so there is no cause to name."""
+    found = status(
+        lambda t, x: torch.where(t > 0.3, 1e6, 0.0) + 0 * x, 1.0, [0.0, 1.0], stepping, rtol=1e-9, max_steps=8
+    )
+    assert found is Status.MAX_STEPS
+
+
+@pytest.mark.parametrize("stepping", MODES)
+def test_a_bump_that_the_diagnosis_does_not_see(stepping):
+    """Of the steps that it takes none is rejected, so that nothing is known; their errors are rounding alone."""
+    control = PIDController(min_step=0.4, first_step=0.4375)
+
+    def field(t, x):
+        return 1 + 1e3 * torch.exp(-(((t - 0.4375) / 5e-3) ** 2)) + 0 * x
+
+    found = status(field, 1.0, [0.0, 1.0], stepping, solver="bosh3", rtol=1e-9, atol=1e-15, controller=control)
+    assert found is Status.STEP_UNDERFLOW
+
+
+@pytest.mark.parametrize("stepping", MODES)
+@pytest.mark.parametrize("sign", [1, -1], ids=["forward", "reversed"])
+def test_the_diagnosis_stays_within_the_span(stepping, sign, counted):
+    """Where four quarters of what is left round to more."""
+    span = [-0.05822491510128258 * sign, 0.8970165815131764 * sign]
+    f = counted(lambda t, x: -x)
+    control = PIDController(first_step=0.45 * abs(span[1] - span[0]))
+    assert status(f, 1.0, span, stepping, controller=control, max_steps=1) is Status.MAX_STEPS
+    assert max(sign * t.item() for t in f.times) == sign * span[1]
+
+
 def test_a_step_function_is_solved_where_the_tolerance_allows(counted):
     f = counted(lambda t, x: torch.where(t > 0.3, 10.0, 0.0) + 0 * x)
     for stepping in MODES:

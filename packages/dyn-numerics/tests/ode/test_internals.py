@@ -112,6 +112,21 @@ def test_dtypes(dtype):
         assert values[-1] > 0  # the first step is so short that slopes differ by less than half precision shows
 
 
+@pytest.mark.parametrize("scale", [1e-22, 1e22])
+@pytest.mark.parametrize("solver", ["dopri5", "tsit5"])
+def test_scales_whose_squares_do_not_fit_into_float32(scale, solver):
+    def solve(scale):
+        rate = torch.tensor(3.0, requires_grad=True)
+        x0 = torch.full((2,), scale)
+        sol = odeint(lambda t, x: -rate * x, x0, [0.0, 1.0], solver=solver, step_size=0.25, save=Save(internals=True))
+        (sol.internals.error.sum() / scale + sol.internals.stiffness.sum()).backward()
+        return sol.internals.error.detach() / scale, sol.internals.stiffness.detach(), rate.grad
+
+    for found, expected in zip(solve(scale), solve(1.0), strict=True):
+        assert expected.abs().min() > 0
+        torch.testing.assert_close(found, expected, rtol=1e-2, atol=0)  # small differences of slopes
+
+
 def test_bad_input():
     with pytest.raises(ValueError, match=r"save: got 'all', expected 't_span', 'steps', 'dense' or a Save"):
         Save("all")

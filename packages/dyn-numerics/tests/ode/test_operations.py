@@ -14,7 +14,7 @@ FREE = {
     "empty", "new_empty", "empty_like", "empty_strided",
 }  # fmt: skip
 LARGE = 1000  # what has fewer elements is no state, where traffic counts
-READS = {"_local_scalar_dense"}
+READS = {"_local_scalar_dense", "equal", "nonzero", "masked_select", "is_nonzero"}
 
 
 class Counts(TorchDispatchMode):
@@ -26,7 +26,8 @@ class Counts(TorchDispatchMode):
     def __torch_dispatch__(self, func, types, args=(), kwargs=None):
         result = func(*args, **(kwargs or {}))
         name = func.overloadpacket.__name__
-        if name in READS:
+        by_mask = name == "index" and any(i is not None and i.dtype == torch.bool for i in args[1])
+        if name in READS or by_mask:
             self.reads += 1
         elif name not in FREE:
             self.computes += 1

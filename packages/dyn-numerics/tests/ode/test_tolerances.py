@@ -31,6 +31,11 @@ def test_norm_of_a_vector_by_hand():
     assert measure.at(vector(10, -10), vector(2, 6)) == pytest.approx(math.sqrt((1 + 9) / 2), rel=1e-14)
 
 
+def test_half_the_state_is_that_of_the_loosest_tolerance():
+    assert norm(vector(0, 0), rtol=1e-3, atol=1e-6).of_half_the_state == 500
+    assert norm(vector(0, 0), rtol=vector(1e-3, 1e-6), atol=1e-6).of_half_the_state == 500
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf, -math.inf])
 @pytest.mark.parametrize("where", ["error", "x1"])
 @pytest.mark.parametrize("custom", [None, lambda error: error[:1].abs().max()], ids=["rms", "seminorm"])

@@ -47,7 +47,8 @@ class DenseSolution:
             The state, with the shape of `t` in front of that of `x0`; per sample, `t`'s dimension of samples is `x0`'s.
 
         Raises:
-            ValueError: If a time is outside the solved span.
+            ValueError: If a time is outside the solved span; under `torch.func.vmap`, where nobody can read it, the state
+                is NaN there.
         """
         with without_autocast(self.t.device.type):
             piece, theta, _ = self._locate(t)
@@ -87,4 +88,4 @@ class DenseSolution:
         piece = self._coefficients[(at, *(torch.arange(n, device=at.device) for n in lead))]
         piece = piece.reshape(*times.shape, *piece.shape[-2:])
         dt = torch.where(end == start, 1, end - start)
-        return piece, (times - start) / dt, dt
+        return piece, torch.where(inside, (times - start) / dt, torch.nan), dt

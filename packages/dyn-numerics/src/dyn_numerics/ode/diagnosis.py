@@ -56,10 +56,9 @@ def probe_lengths(problem: Problem, state: State) -> tuple[Scalar, Scalar, Scala
         problem: The problem.
         state: The state in which it ended.
     """
-    start = _constant(state.t)
-    tried = minimum(_constant(state.taken), 0.25 * magnitude(_constant(problem.clock.end) - start))
-    advances = start + 0.25 * tried != start
-    return where(advances, 0.25 * tried, tried), tried, 4 * tried
+    left = magnitude(_constant(problem.clock.end) - _constant(state.t))
+    tried = minimum(_constant(state.taken), 0.25 * left)
+    return 0.25 * tried, tried, 4 * tried
 
 
 def probe(problem: Problem, f: FlatField, state: State, dt: Scalar) -> Probe:
@@ -71,9 +70,11 @@ def probe(problem: Problem, f: FlatField, state: State, dt: Scalar) -> Probe:
         state: The state in which it ended.
         dt: Magnitude of the step.
     """
-    stepper, norm, start = problem.stepper, problem.error_norm, _constant(state.t)
+    stepper, norm, direction = problem.stepper, problem.error_norm, problem.clock.direction
+    start, last = _constant(state.t), _constant(problem.clock.end)
+    end = direction * minimum(direction * start + dt, direction * last)  # which rounding may put beyond the last time
     with torch.no_grad():
-        step = stepper.step(f, start, start + problem.clock.direction * dt, state.x.detach(), state.carry)
+        step = stepper.step(f, start, end, state.x.detach(), state.carry)
         error = stepper.measure_error(step, lambda e: norm.of_step(e, state.x, step.x))
         change, estimate = norm.at(state.x, step.x - state.x), stepper.stiffness(step)
     stiffness: Scalar = 0 * dt
@@ -93,7 +94,7 @@ def suspect(problem: Problem, code: Any, short: Probe, tried: Probe, long: Probe
         long: What the longer one says.
     """
     half = problem.error_norm.of_half_the_state  # beyond it errors say nothing of how they grow
-    at_edge = both(short.stiffness * tried.dt >= EDGE_OF_STABILITY, short.dt < tried.dt)
+    at_edge = short.stiffness * tried.dt >= EDGE_OF_STABILITY
     # Near a singularity the state changes about as fast, and steps shrink to rounding; a stiff one hardly does.
     slow = short.change < 0.2 * short.stiffness * short.dt * half
     stiff = both(is_doubtful(problem, code), both(at_edge, slow))

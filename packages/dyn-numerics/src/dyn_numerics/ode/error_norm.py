@@ -25,7 +25,8 @@ class ErrorNorm:
         rtol: Relative tolerance, a number or flat `[*lead, N]`.
         atol: Absolute tolerance in state units, as `rtol`.
         layout: Layout of the state.
-        norm: A norm of its own, on the structure of the state, or a seminorm over some of its parts; None for the root mean square of all elements.
+        norm: A norm of its own, on the structure of the state, or a seminorm over some of its parts; None for the root
+            mean square of all elements.
         on_host: Whether norms are host numbers, each one host read; otherwise they are tensors `[*lead]`.
         differentiable: Whether norms have gradients, for a controller that learns from them.
     """

@@ -164,10 +164,8 @@ class UserField:
         else:
             overwritten = before.data_ptr() == flat.data_ptr()
         if overwritten:
-            raise ValueError(
-                "f: wrote into the tensor that it returned before, expected a new one from every call; "
-                "return a copy, as in out.clone()"
-            )
+            done = "wrote into the tensor that it returned before" if self._counts else "returned the same memory twice"
+            raise ValueError(f"f: {done}, expected a new tensor from every call; return a copy, as in out.clone()")
         if self._counts:
             self._before, self._writes = (None, 0) if flat.is_inference() else (flat, flat._version)
         else:

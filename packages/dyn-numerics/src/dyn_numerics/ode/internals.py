@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import sqrt
 
 import torch
 from torch import Tensor
 
-from dyn_numerics.norms import rms_norm
+from dyn_numerics.norms import norm_at_any_scale
 from dyn_numerics.ode.observer import AttemptedStep
 from dyn_numerics.ode.rows import stack
 from dyn_numerics.ode.saver import Saved, Saver
@@ -68,7 +69,7 @@ class SaveInternals(Saver):
         if moved is False:
             return
         self._dt.append(where(moved, attempted.end - attempted.start, 0.0))
-        error = None if step.error is None else rms_norm(step.error, dim=-1)
+        error = None if step.error is None else norm_at_any_scale(step.error) / sqrt(max(step.error.shape[-1], 1))
         stiffness = attempted.problem.stepper.stiffness(step)
         for kept, estimate in ((self._errors, error), (self._stiffness, stiffness)):
             if estimate is not None:

@@ -85,11 +85,13 @@ def odeint(
         atol: Absolute tolerance of the local error, in state units; as `rtol`.
         args: Further arguments of `f`, of any type.
         step_size: Magnitude of fixed steps, in time units: the solve steps on `t0 + i * step_size` and interpolates
-            the outputs, with an adaptive method as well, whose error estimate is then ignored. By default fixed-step methods step on `t_span` itself.
+            the outputs, with an adaptive method as well, whose error estimate is then ignored. By default fixed-step
+            methods step on `t_span` itself.
         stepping: `"joint"`: one step size for the whole state, and `t` reaches `f` as `[]`. `"per_sample"`: every leaf
             leads with a batch, and each sample is a problem of its own, with its own steps, status and statistics, whose
             result does not depend on its neighbours. `t` then reaches `f` as `[batch, 1, ...]`, broadcasting against a
-            tensor state, or as `[batch]` with a pytree. With gradients the accepted steps are computed a second time.
+            tensor state, or as `[batch]` with a pytree. With gradients, and with any other `save`, the accepted steps are
+            computed a second time.
         controller: Step-size control; `PIDController()` by default where the method has an error estimate.
         save: What to keep: the states at `t_span`; `"steps"`, those at the ends of the accepted steps; `"dense"`,
             the states at `t_span` and `Solution.dense`, the solution as a function of time; or a `Save`, which can add
@@ -108,8 +110,9 @@ def odeint(
         The solution, which unpacks as `t, x`: the times `[T]` and the states `[T, *x0.shape]`.
 
     Raises:
-        SolverError: If the solve does not reach its end and `throw` is true: `MaxStepsError`, `StepUnderflowError` or
-            `NonFiniteError`, each with the partial solution as `error.solution`.
+        SolverError: If the solve does not reach its end and `throw` is true: `MaxStepsError`, `StepUnderflowError`
+            (`DiscontinuityError` if there is a suspicion), `NonFiniteError`, or, instead of the first two, `StiffnessError`,
+            each with the partial solution as `error.solution`.
         TypeError: If an argument, or what `f` returns, has another type or dtype than expected.
         ValueError: If an argument, or what `f` returns, has another value, shape or device than expected, or `f` writes
             into its arguments.

@@ -5,6 +5,8 @@ import torch
 
 from dyn_numerics import odeint
 
+PRECISIONS = (torch.float32, torch.float64)
+
 SPANS = [(0.0, 1e-9), (0.0, 1.0), (0.0, 1e9), (0.0, -1e-9), (5.0, -1e9), (1e9, 1e9 + 1e-3), (-1.0, 0.0), (-0.13, 1.7)]
 
 
@@ -75,3 +77,17 @@ def test_an_overflow_next_to_the_start_is_survived():
     """The trial step of the estimate may leave the domain of f."""
     sol = odeint(lambda t, x: 100 * torch.sqrt(1 - x), torch.zeros(1).double(), [0.0, 0.01], rtol=1e-6)
     assert sol.x[-1].item() == pytest.approx(0.75, rel=1e-5)  # 1 - (1 - 50 t)^2
+
+
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+def test_a_slope_whose_norm_overflows_in_float32(stepping):
+    """It has no estimate of its own, and is solved all the same, in about as many steps as in float64."""
+    rate = torch.tensor(1e13)
+
+    def field(t, x):
+        return rate.to(x) * torch.stack([x[..., 1], -x[..., 0]], -1)
+
+    options = {"rtol": 1e-6, "atol": 1e-9, "stepping": stepping}
+    single, double = (odeint(field, torch.ones(64, 2, dtype=dtype), [0.0, 1e-12], **options) for dtype in PRECISIONS)
+    assert abs(single.stats.n_steps.max().item() - double.stats.n_steps.max().item()) <= 10
+    torch.testing.assert_close(single.x[-1].double(), double.x[-1], rtol=1e-4, atol=1e-4)

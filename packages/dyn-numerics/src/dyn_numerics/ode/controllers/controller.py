@@ -69,7 +69,7 @@ class Controller(nn.Module, ABC):
         first_step: Magnitude of the first step in time units, or None to have it estimated.
         min_step: Least magnitude of a step that a rejection may ask for, in time units; a solve that would need a
             shorter one fails. A step that ends at a time to land on may be shorter.
-        max_step: Greatest magnitude of a step, in time units.
+        max_step: Greatest magnitude of a step, in time units; one that lands on a time may be 1 % longer.
         norm: Norm of the scaled error, a function from the error in the structure of the state to a tensor `[]`, or
             `[batch]` under `stepping="per_sample"`; a seminorm over parts of the state; None for the root mean square over all elements of all leaves.
     """

@@ -61,5 +61,5 @@ def initial_step(
         maximum(1e-6, 1e-3 * h0),
         power(0.01 / clip(steepest, low=SMALLEST_SLOPE), 1 / (error_order + 1)),
     )
-    chosen = where(d2 < inf, minimum(100 * h0, h1), h0)
+    chosen = where(steepest < inf, minimum(100 * h0, h1), h0)
     return minimum(maximum(chosen, TIME_ROUNDING * maximum(t0, -t0)), length)

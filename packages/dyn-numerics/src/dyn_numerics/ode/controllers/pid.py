@@ -43,7 +43,7 @@ class PIDController(Controller):
         factor_max: Greatest factor between two attempts.
         first_step: Magnitude of the first step in time units; estimated when None.
         min_step: Least step that a rejection may ask for, in time units: a solve that would need a shorter one fails.
-        max_step: Greatest step, in time units.
+        max_step: Greatest step, in time units; one that lands on a time may be 1 % longer.
         norm: Norm of the scaled error: a function from the error, in the structure of the state, to a tensor `[]`, or
             `[batch]` under `stepping="per_sample"`; or a `Seminorm`, which leaves parts of the state out. The default
             is the root mean square over all elements of all leaves.

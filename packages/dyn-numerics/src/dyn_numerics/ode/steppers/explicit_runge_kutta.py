@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from dyn_numerics.dtypes import real_dtype, wide_dtype
+from dyn_numerics.norms import norm_at_any_scale
 from dyn_numerics.ode.interpolants.hermite import cubic_hermite
 from dyn_numerics.ode.scalar import Scalar, over_state
 from dyn_numerics.ode.stepper import FlatField, Step, Stepper
@@ -170,8 +171,8 @@ class ExplicitRungeKutta(Stepper):
             return None
         slopes: Slopes = step.stages
         before = slopes.after(len(self._before_end) - 2)
-        rise = torch.linalg.vector_norm(slopes[-1] - slopes[-2], dim=-1)
-        run = torch.linalg.vector_norm(step.x.to(before.dtype) - before, dim=-1)
+        rise = norm_at_any_scale(slopes[-1] - slopes[-2])
+        run = norm_at_any_scale(step.x.to(before.dtype) - before)
         stiffness: Tensor = rise / run.clamp_min(torch.finfo(run.dtype).tiny)
         return stiffness
 
