@@ -118,6 +118,65 @@ def test_compiled_times_first_calls(this_for_every_peer, monkeypatch):
     assert all(m.high == 30 for m in first)
 
 
+@pytest.fixture
+def asked(this_for_every_peer, monkeypatch):
+    """What each benchmark asks of this library and of diffrax, in order."""
+    calls = []
+
+    def spy(module, name, known):
+        original = getattr(module, name)
+
+        def spied(*args, **options):
+            calls.append((name, *[options.get(option, default) for option, default in known.items()]))
+            return original(*args, **options)
+
+        monkeypatch.setattr(module, name, spied)
+
+    of_solves = {"stepping": "joint", "compiled": False}
+    for module in (van_der_pol_times, lotka_volterra_times):
+        spy(module, "dyn_solve", of_solves)
+    spy(van_der_pol_times, "diffrax_solve", of_solves)
+    spy(perceptron_times, "dyn_gradient", {"sensitivity": "autograd", "compiled": False})
+    return calls
+
+
+def test_every_entry_is_solved_as_it_is_called(asked):
+    run(partial(van_der_pol_times.van_der_pol_times, outputs=5, share=0.1, eager=True), SMALL)
+    assert asked == [
+        ("dyn_solve", "joint", False),  # the reference
+        ("diffrax_solve", "joint", False),
+        ("diffrax_solve", "per_sample", False),
+        ("dyn_solve", "joint", True),
+        ("dyn_solve", "per_sample", True),
+        ("dyn_solve", "joint", False),
+        ("dyn_solve", "per_sample", False),
+    ]
+    asked.clear()
+    run(lotka_volterra_times.lotka_volterra_times, SMALL)
+    assert asked == [("dyn_solve", "joint", False), ("dyn_solve", "joint", True)]
+    asked.clear()
+    run(perceptron_times.perceptron_gradient_times, SMALL)
+    ways = [call[1:] for call in asked if call[2]]
+    assert ways == [("autograd", True), ("adjoint", True)]
+
+
+def test_what_every_figure_is_held_against(this_for_every_peer, monkeypatch):
+    monkeypatch.setattr(compilation, "is_supported", lambda: False)  # for `agreement`
+    found = {m.name: m.expected for m in run(small(Overhead, elements=100, steps=40).run).measurements}
+    many, few = "Van der Pol, 5 outputs: ", "Van der Pol, 2 outputs: "
+    assert found[f"{many}eager joint / torchdiffeq"] == "≤ 0.4"
+    assert found[f"{many}eager per sample / torchode"] == "≤ 0.7"
+    for way in ("joint", "per sample"):
+        for peer in ("torchdiffeq", "torchode"):
+            assert found[f"{many}compiled {way} / {peer}"] == "≤ 0.04"
+            assert found[f"{few}compiled {way} / {peer}"] == "≤ 0.02222"
+        assert found[f"{many}compiled {way} / diffrax {way}"] == "≤ 1.2"
+    assert found["Lotka-Volterra: compiled / torchdiffeq"] == "≤ 0.007692"
+    assert found["perceptron forward: eager / its evaluations"] == "≤ 1.3"
+    for way in ("autograd", "adjoint"):
+        assert found[f"perceptron gradient: compiled {way} / torchdiffeq"] == "≤ 0.25"
+
+
 @pytest.mark.skipif(not is_supported(), reason="this torch compiles no solve")
 def test_one_program_for_all_ends_and_the_same_states(monkeypatch):
     traced = partial(torch.compile, fullgraph=True, backend="eager")
@@ -125,6 +184,18 @@ def test_one_program_for_all_ends_and_the_same_states(monkeypatch):
     difference, compilations = run(agreement, SMALL).measurements
     assert 0 < difference.value <= 1e-10
     assert compilations.value == 1
+
+
+@pytest.mark.skipif(not is_supported(), reason="this torch compiles no solve")
+def test_a_compiled_solve_that_fails_is_no_agreement(monkeypatch):
+    def failing(function):
+        ends = iter(range(100))
+        return lambda *args: function(*args) * (torch.nan if next(ends) == 3 else 1)
+
+    monkeypatch.setattr(agreement_module, "compile_whole", failing)
+    difference, _ = run(agreement, SMALL).measurements
+    assert difference.value != difference.value
+    assert not difference.passed
 
 
 def test_the_ideal_traffic_of_dopri5():

@@ -35,6 +35,13 @@ def test_what_was_not_measured_says_so():
     ]
 
 
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_a_figure_that_is_no_number_is_written_out(value):
+    (axes,) = draw_reach([*FIGURES, Measurement("odd", value, high=1e-10)], "title").axes
+    assert axes.texts[-1].get_text() == str(value)
+    axes.figure.canvas.draw()
+
+
 def test_parts_become_one():
     joined = with_chart("title", Outcome(FIGURES[:1], {}, {"a": 1}), Outcome(FIGURES[1:], {}, {"b": 2}))
     assert joined.measurements == FIGURES

@@ -2,12 +2,21 @@
 
 import pytest
 import torch
+from rich.progress import Progress
 
 from dyn_bench.protocols import comparison as module
 from dyn_bench.protocols.comparison import Comparison, Goal, solves_as_markdown
 from dyn_bench.protocols.solve import Solve
 from dyn_bench.protocols.timing import Timings
 from dyn_bench.protocols.unavailable import UnavailableError
+from dyn_numerics import SolverError, odeint
+
+
+@pytest.fixture
+def solver_error():
+    with pytest.raises(SolverError) as caught:
+        odeint(lambda t, x: x / 0, torch.ones(1), [0.0, 1.0])
+    return caught.value
 
 
 def absent():
@@ -60,6 +69,27 @@ def test_an_error_that_is_none_of_availability_is_raised():
 
     with pytest.raises(ZeroDivisionError):
         Comparison("problem", torch.zeros(1)).enter("broken", broken)
+
+
+def test_a_solve_that_does_not_reach_its_end_is_left_out(solver_error):
+    def values(result):
+        raise solver_error
+
+    comparison = Comparison("problem", torch.zeros(1))
+    comparison.enter("short", lambda: Solve(lambda: 7, values))
+    assert comparison.records == {}
+    assert comparison.first_call("short").verdict == f"not measured ({solver_error})"
+
+
+def test_run_enters_measures_and_adds_first_calls():
+    times = []
+    comparison = Comparison("problem", torch.zeros(1))
+    entries = {"a": lambda: Solve(lambda: times.append("a")), "b": lambda: Solve(lambda: times.append("b"))}
+    with Progress(disable=True) as progress:
+        outcome = comparison.run(progress, entries, [Goal("a", "b", 2.0)], rounds=4, first_calls=["b"])
+    assert [m.name for m in outcome.measurements] == ["problem: a / b", "problem: first call, b, s"]
+    assert outcome.records == {"problem": comparison.records}
+    assert times.count("a") == times.count("b") == 1 + 4 * 2  # the first call, and each round with its warm-up
 
 
 def test_solves_in_markdown(compared):

@@ -34,9 +34,11 @@ def norm_at_any_scale(x: Tensor) -> Tensor:
     Returns:
         Real, non-negative, `[...]`.
     """
+    norm: Tensor
     if not x.shape[-1]:
-        return torch.linalg.vector_norm(x, dim=-1)
+        norm = torch.linalg.vector_norm(x, dim=-1)
+        return norm
     largest = x.detach().abs().amax(dim=-1, keepdim=True)
     unit = torch.where((largest > 0) & torch.isfinite(largest), largest, 1)
-    norm: Tensor = torch.linalg.vector_norm(x / unit, dim=-1) * unit.squeeze(-1)
+    norm = torch.linalg.vector_norm(x / unit, dim=-1) * unit.squeeze(-1)
     return norm

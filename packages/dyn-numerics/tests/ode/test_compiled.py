@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -236,6 +238,14 @@ def test_no_recompilation_for_other_times_and_tolerances(x0):
             tol = torch.tensor(10.0 ** -(3 + i % 5), dtype=D)
             torch.testing.assert_close(solve(x0, t, tol).x, odeint(forced, x0, t, rtol=tol, atol=tol).x)
     assert counter.frame_count == 1
+
+
+def test_a_number_that_a_field_captures_compiles_again(x0):
+    t = torch.tensor([0.0, 1.0], dtype=D)
+    for rate in (1.5, 0.25, 0.75):
+        with torch.no_grad():
+            found = compiled(lambda t, x, rate=rate: -rate * x, "aot_eager", rtol=1e-8, atol=1e-8)(x0, t)
+        torch.testing.assert_close(found.x[-1], x0 * math.exp(-rate), rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize(

@@ -176,6 +176,13 @@ def test_what_is_saved_does_not_depend_on_the_number_of_outputs(field, x0):
     assert many - few <= 100 * 2 * 8 * 2  # the times themselves
 
 
+def test_differentiable_times_one_by_one_are_refused(field, x0):
+    end = torch.tensor(1.0, dtype=D, requires_grad=True)
+    solve = torch.compile(lambda x0, t: odeint(field, x0, [0.0, t], args=(1.0,)).x, fullgraph=True, backend="eager")
+    with pytest.raises(Exception, match="t_span: got a tensor that requires a gradient"):
+        solve(x0, end)
+
+
 def test_what_is_refused(x0):
     weight = torch.ones(2, dtype=D, requires_grad=True)
     t = torch.tensor([0.0, 1.0], dtype=D)

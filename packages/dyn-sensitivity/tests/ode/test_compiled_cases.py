@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from torch import nn
@@ -96,6 +98,31 @@ def test_numbers_that_change_compile_again():
     for rtol in (1e-3, 1e-5, 1e-7):
         torch.testing.assert_close(program(x0, rtol), run(x0, rtol), rtol=1e-9, atol=1e-10)
     assert 3 <= counter.frame_count <= 5
+
+
+@pytest.mark.parametrize("sensitivity", ["autograd", "adjoint"])
+def test_numbers_that_a_field_refers_to_compile_again(sensitivity):
+    class Decay(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.mu = 1.5
+            self.rate = nn.Parameter(torch.tensor(1.0, dtype=D))
+
+        def forward(self, t, x):
+            return -self.mu * self.rate * x
+
+    field, t = Decay(), torch.tensor([0.0, 1.0], dtype=D)
+
+    def solve(x0):
+        return odeint(field, x0, t, sensitivity=sensitivity, rtol=1e-8, atol=1e-8).x[-1].sum()
+
+    compiled = torch.compile(solve, fullgraph=True, backend="aot_eager")
+    before = torch._dynamo.config.specialize_float
+    for mu in (1.5, 0.25, 0.75):
+        field.mu = mu
+        (found,) = torch.autograd.grad(compiled(torch.ones(1, dtype=D)), field.rate)
+        assert found.item() == pytest.approx(-mu * math.exp(-mu), rel=1e-6)
+    assert torch._dynamo.config.specialize_float is before
 
 
 def test_an_adjoint_with_its_own_control_and_tolerances_for_each_element():

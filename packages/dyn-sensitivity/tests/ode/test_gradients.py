@@ -386,3 +386,18 @@ def test_on_a_gpu_as_on_the_cpu(sensitivity: str, mixed: bool, device: str) -> N
     tolerance = 5e-2 if mixed else 1e-6
     for gpu, cpu in zip(gradients(device), gradients("cpu"), strict=True):
         torch.testing.assert_close(gpu, cpu, rtol=0, atol=tolerance * (1 + cpu.abs().max().item()))
+
+
+@pytest.mark.parametrize("sensitivity", ["autograd", "adjoint"])
+@pytest.mark.parametrize("kind", ["tensor", "list"])
+def test_the_times_that_come_back_have_their_gradient(sensitivity, kind):
+    t = torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64, requires_grad=True)
+    span = t if kind == "tensor" else list(t)
+    sol = dyn_sensitivity.odeint(
+        lambda t, x: -x, torch.ones(1, dtype=torch.float64), span, rtol=1e-9, atol=1e-9, sensitivity=sensitivity
+    )
+    (gradient,) = torch.autograd.grad((sol.t[:, None] * sol.x).sum(), t)
+    # d/dt1 sum t_i exp(t0 - t_i); the last is (1 - t) exp(-t) at 1
+    e = torch.exp(-torch.tensor([0.0, 0.5, 1.0], dtype=torch.float64))
+    expected = torch.stack([1 + 0.5 * e[1] + e[2], 0.5 * e[1], 0 * e[2]])
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-7)

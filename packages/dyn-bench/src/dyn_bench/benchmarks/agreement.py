@@ -61,7 +61,7 @@ def agreement(progress: Progress, setup: Setup) -> Outcome:
     with torch.no_grad():
         programs = count_compilations(all_ends)
     measurements = [
-        Measurement(DIFFERENCE, max(differences), high=1e-10),
+        Measurement(DIFFERENCE, torch.tensor(differences).max().item(), high=1e-10),
         Measurement(COMPILATIONS, programs, low=1, high=1),
     ]
     return Outcome(measurements, {}, {"differences": differences})

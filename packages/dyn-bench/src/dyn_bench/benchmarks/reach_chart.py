@@ -32,18 +32,20 @@ def draw_reach(measurements: Sequence[Measurement], title: str) -> Figure:
     shown = [m for m in measurements if isfinite(m.high) and m.high > 0]
     figure = Figure(figsize=(9, 1.2 + 0.27 * len(shown)), layout="constrained")
     axes = figure.subplots()
-    shares = [(m.value or 0) / m.high for m in shown]
+    values = [m.value if m.value is not None and isfinite(m.value) else None for m in shown]
+    shares = [(value or 0) / m.high for value, m in zip(values, shown, strict=True)]
     least = min((share for share in shares if share > 0), default=1.0)
     axes.set_xscale("log")
     axes.set_xlim(min(least, 0.5) / 1.5, max(*shares, 1.0, 2.0) * 2)
-    for row, (m, share) in enumerate(zip(shown, shares, strict=True)):
-        if m.value is None:
-            axes.annotate("not measured", (1, row), xytext=(4, 0), textcoords="offset points", va="center", color="0.4")
+    for row, (m, value, share) in enumerate(zip(shown, values, shares, strict=True)):
+        if value is None:
+            words = "not measured" if m.value is None else f"{m.value}"
+            axes.annotate(words, (1, row), xytext=(4, 0), textcoords="offset points", va="center", color="0.4")
             continue
         colour = REACHED if m.passed else MISSED
         axes.barh(row, share - 1, left=1, color=colour, height=0.65)
         axes.annotate(
-            f"{m.value:.3g}",
+            f"{value:.3g}",
             (max(share, 1), row),
             xytext=(4, 0),
             textcoords="offset points",

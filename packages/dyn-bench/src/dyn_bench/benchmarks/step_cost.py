@@ -41,7 +41,7 @@ def step_cost(progress: Progress, *, elements: int, steps: int) -> Outcome:
     progress.advance(task)
     large = _per_attempt(torch.ones(elements))
     progress.advance(task)
-    states = int(large.moved / (4 * elements))  # whole ones: the coefficients of the method are none
+    states = round(large.moved / (4 * elements))  # whole ones: the coefficients of the method are none
     tensors = [_peak_of_tensors(n) for n in (steps // 4, steps)]
     progress.advance(task)
     python = [_peak_of_python(n) for n in (steps // 4, steps)]

@@ -14,6 +14,7 @@ from dyn_bench.experiment import Measurement, Outcome, track
 from dyn_bench.protocols.solve import Solve
 from dyn_bench.protocols.timing import measure, one_thread
 from dyn_bench.protocols.unavailable import UnavailableError
+from dyn_numerics import SolverError
 
 __all__ = ["Comparison", "Goal", "solves_as_markdown"]
 
@@ -85,22 +86,25 @@ class Comparison:
         return Outcome(measurements, {}, {self.problem: self.records})
 
     def enter(self, name: str, prepare: Callable[[], Solve]) -> None:
-        """Prepares a solve and solves for the first time, which is when it is compiled if it is to be."""
+        """Prepares a solve and solves for the first time, which is when it is compiled if it is to be.
+
+        One that is not available, or does not reach its end, is left out and known to be.
+        """
         try:
             solve = prepare()
-        except UnavailableError as error:
+            with one_thread():
+                start = perf_counter()
+                result = solve.run()
+                seconds = perf_counter() - start
+            record = {
+                "first_call_s": seconds,
+                "evaluations": solve.evaluations and solve.evaluations(result),
+                "largest_error": solve.values and self._largest_error(solve.values(result)),
+            }
+        except (UnavailableError, SolverError) as error:
             self._missing[name] = str(error)
             return
-        with one_thread():
-            start = perf_counter()
-            result = solve.run()
-            seconds = perf_counter() - start
-        self._solves[name] = solve
-        self.records[name] = {
-            "first_call_s": seconds,
-            "evaluations": solve.evaluations and solve.evaluations(result),
-            "largest_error": solve.values and self._largest_error(solve.values(result)),
-        }
+        self._solves[name], self.records[name] = solve, record
 
     def measure(self, goals: Sequence[Goal], rounds: Iterable[object]) -> list[Measurement]:
         """Times all solves in turn, and holds them against the goals.

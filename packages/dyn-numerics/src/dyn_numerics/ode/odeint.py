@@ -16,6 +16,7 @@ from dyn_numerics.ode import compiled_loop, eager_loop
 from dyn_numerics.ode.arguments import refuse_compiled
 from dyn_numerics.ode.attempt import Problem, State, initial_state, status_code
 from dyn_numerics.ode.callbacks import Callbacks, TellCallbacks
+from dyn_numerics.ode.constant_numbers import with_constant_numbers
 from dyn_numerics.ode.controllers.controller import Controller
 from dyn_numerics.ode.flat_field import WatchedField
 from dyn_numerics.ode.internals import SaveInternals
@@ -145,7 +146,7 @@ def odeint(
         raise ValueError("compact: got True with stepping='joint', where the batch is one problem; try 'per_sample'")
     if torch.compiler.is_compiling():
         refuse_compiled(save=save, progress=progress, callbacks=callbacks, compact=compact)
-        return _solve_without_gradient(posed)
+        return with_constant_numbers(lambda: _solve_without_gradient(posed))
     if under_transform():
         _refuse_transformed(progress=progress, callbacks=callbacks, compact=compact)
     if not (callbacks is None or isinstance(callbacks, Callbacks)):

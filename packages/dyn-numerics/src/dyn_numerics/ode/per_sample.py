@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
-__all__ = ["PerSample", "bare_arguments"]
+__all__ = ["PerSample", "bare_arguments", "sampled_leaves"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -17,8 +17,9 @@ class PerSample:
     """An entry of `args` with one value for each sample, of which `f` receives those of the samples that still run.
 
     With `compact=True` finished samples leave the batch, and the field sees fewer of them. What belongs to the samples
-    has to leave with them: wrap it, and `f` receives the bare values, cut to its batch. Without `compact` it changes
-    nothing. Only with `stepping="per_sample"`.
+    has to leave with them: wrap it, and `f` receives the bare values, cut to its batch. Where gradients are taken, a sample
+    for which `f` has no value at its start is computed with the values of another, so that its own meet no gradient of
+    what all share. Only with `stepping="per_sample"`.
 
     Args:
         values: A tensor or a pytree of tensors that lead with the batch.
@@ -57,3 +58,11 @@ class PerSample:
 def bare_arguments(args: Sequence[Any]) -> tuple[Any, ...]:
     """Arguments as a field receives them: the values of those that belong to samples, at any depth of a structure."""
     return tuple(tree_map_only(PerSample, lambda arg: arg.values, arg) for arg in args)
+
+
+def sampled_leaves(args: Sequence[Any]) -> tuple[bool, ...]:
+    """Which leaves of the bare arguments belong to the samples."""
+    marked = tree_map(
+        lambda arg: tree_map(lambda _: True, arg.values) if isinstance(arg, PerSample) else False, tuple(args)
+    )
+    return tuple(tree_leaves(marked))

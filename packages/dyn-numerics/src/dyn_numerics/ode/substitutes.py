@@ -26,5 +26,15 @@ def substitutes(wanted: Tensor) -> Tensor:
 
 
 def substituted(places: Tensor | None, values: Any) -> Any:
-    """Tensors `[batch, ...]` in any structure with the numbers of those who take the places; as they are without."""
-    return values if places is None else tree_map_only(Tensor, lambda value: value[places], values)
+    """Tensors `[batch, ...]` in any structure with the numbers of those who take the places; as they are without.
+
+    What is lent has no gradient: where the borrower's field is not finite it would come back as zero times that.
+    """
+    if places is None:
+        return values
+    own = places == torch.arange(len(places), device=places.device)
+
+    def lent(value: Tensor) -> Tensor:
+        return torch.where(own.reshape(-1, *[1] * (value.dim() - 1)), value, value[places].detach())
+
+    return tree_map_only(Tensor, lent, values)

@@ -11,7 +11,7 @@ from torch import Tensor
 import dyn_numerics
 from dyn_numerics import Solution
 from dyn_numerics.ode.arguments import refuse_compiled
-from dyn_numerics.ode.per_sample import bare_arguments
+from dyn_numerics.ode.constant_numbers import with_constant_numbers
 from dyn_sensitivity.ode import compiled_autograd
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 
@@ -52,5 +52,5 @@ class Autograd(SensitivityAlgorithm):
     ) -> Solution:
         if torch.compiler.is_compiling() and torch.is_grad_enabled():
             refuse_compiled(**{name: options[name] for name in ("save", "compact", "progress", "callbacks")})
-            return compiled_autograd.solve(f, x0, t_span, bare_arguments(args), options)
+            return with_constant_numbers(lambda: compiled_autograd.solve(f, x0, t_span, args, options))
         return dyn_numerics.odeint(f, x0, t_span, args=args, **options)

@@ -19,7 +19,7 @@ from dyn_numerics.ode.arguments import (
     refuse_compiled,
     time_span,
 )
-from dyn_numerics.ode.per_sample import bare_arguments
+from dyn_numerics.ode.constant_numbers import with_constant_numbers
 from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_numerics.ode.times import is_differentiable
 from dyn_sensitivity.ode import compiled_backsolve
@@ -107,25 +107,28 @@ class Backsolve(SensitivityAlgorithm):
         """As `SensitivityAlgorithm.solve`.
 
         Raises:
-            ValueError: If gradients are wanted and the solver is trainable, something else than the states at `t_span`
-                is to be saved, the backward solver cannot choose its steps, or `f` captures a differentiable tensor
-                that it does not know.
+            ValueError: If gradients are wanted and the solver or the controller is trainable, every sample has times of
+                its own, something else than the states at `t_span` is to be saved, the backward solver cannot choose
+                its steps, or `f` captures a differentiable tensor that it does not know.
         """
         if not torch.is_grad_enabled():
             return dyn_numerics.odeint(f, x0, t_span, args=args, **options)
-        args = bare_arguments(args)
         if torch.compiler.is_compiling():
             refuse_compiled(**{name: options[name] for name in ("save", "compact", "progress", "callbacks")})
             self._refuse_unsupported(t_span, options)
-            return compiled_backsolve.solve(f, x0, t_span, args, options, self.backward(options))
+            backward = self.backward(options)
+            return with_constant_numbers(
+                lambda: compiled_backsolve.solve(f, x0, t_span, args, options, backward),
+            )
         self._refuse_unsupported(t_span, options)
         field, inputs = RecalledField.of(f, x0, args, params)
         problem = BacksolveProblem(field, options, self.backward(options))
         times: Tensor | Sequence[float] = t_span
         kept: dict[str, Any] = {}
-        if not isinstance(t_span, Tensor) and any(_is_differentiable(t) for t in tree_leaves(t_span)):
-            # As one tensor, which can be differentiated; the user gets the times back as always.
-            kept["t"], times, _ = time_span(t_span, check_initial_state(x0))
+        if any(_is_differentiable(t) for t in tree_leaves(t_span)):
+            # The user gets the times back as always, with their gradient; several as one tensor, which has one.
+            kept["t"], inner, _ = time_span(t_span, check_initial_state(x0))
+            times = t_span if isinstance(t_span, Tensor) else inner
         x = BacksolveFunction.apply(problem, times, *inputs)  # type: ignore[no-untyped-call]
         return replace(problem.take_solution(), x=tree_unflatten(list(x), field.state_structure), **kept)
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -56,12 +56,19 @@ class BacksolveProblem:
         """Number of leading dimensions of the state that count samples, each a problem of its own."""
         return 1 if self.forward["stepping"] == "per_sample" else 0
 
-    def field_time(self, t: Tensor, state: Sequence[Tensor]) -> Tensor:
-        """One time `[]` as the field gets it; where samples are problems of their own, shaped against their leaves."""
+    def field_time(self, t: Tensor, start: Tensor, alive: Tensor, state: Sequence[Tensor]) -> Tensor:
+        """One time `[]` as the field gets it; where samples are problems of their own, shaped against their leaves.
+
+        Args:
+            t: The time.
+            start: The first time, at which those stand that did not get there.
+            alive: Which samples did, `[]` or `[batch]`.
+            state: Leaves of the state.
+        """
         if not self.samples:
             return t
-        leaf = state[0]
-        return t.expand(len(leaf)).reshape(-1, *[1] * (leaf.dim() - 1 if self.field.state_structure.is_leaf() else 0))
+        dims = state[0].dim() - 1 if self.field.state_structure.is_leaf() else 0
+        return torch.where(alive, t, start.to(t.dtype)).reshape(-1, *[1] * dims)
 
     def solve_back(
         self,
@@ -72,6 +79,7 @@ class BacksolveProblem:
         wanted: Sequence[Tensor],
         extra: Sequence[Tensor],
         alive: Tensor,
+        start: Tensor,
     ) -> tuple[list[Tensor], list[Tensor]]:
         """Carries the adjoint and the gradients of args and parameters from the last of `times` to the first.
 
@@ -83,6 +91,7 @@ class BacksolveProblem:
             wanted: Tensors in args that want gradients.
             extra: Parameters that want gradients.
             alive: Which samples got there, `[]` or `[batch]`. The others stand still.
+            start: The first time of all, `[]`, at which these stand.
 
         Returns:
             The adjoint and the gradients at the first time.
@@ -91,7 +100,9 @@ class BacksolveProblem:
 
         def field(t: Tensor, augmented: Any) -> Any:
             x, a, _ = augmented
-            slope, products = self.field.pull_back(self.field_time(t, x), x, [-leaf for leaf in a], wanted, extra)
+            slope, products = self.field.pull_back(
+                self.field_time(t, start, alive, x), x, [-leaf for leaf in a], wanted, extra
+            )
             if self.samples:
                 slope = [where(alive, k, torch.zeros_like(k)) for k in slope]
             return slope, products[:n], products[n:]
@@ -105,6 +116,10 @@ class BacksolveProblem:
             )
         except SolverError as error:
             error.add_note("This happened in the backward solve of sensitivity='adjoint'; 'autograd' does without it.")
+            if self.samples and not bool(alive.all()):
+                error.add_note(
+                    "Some samples failed before: what belongs to samples in args has to be a PerSample then."
+                )
             raise
         _, adjoint, quadrature = solution.x
         return [leaf[-1] for leaf in adjoint], [leaf[-1] for leaf in quadrature]
@@ -175,6 +190,8 @@ def _backward(
         return torch.full_like(t, torch.nan) if wants_times else None, [torch.full_like(p, torch.nan) for p in inputs]
     if relevant or wants_times:
         field.refuse_changed(wanted, extra)
+    field = replace(field, places=places)
+    problem = replace(problem, field=field)
     adjoint = [torch.zeros_like(g[0]) for g in grad_x]
     quadrature = [torch.zeros_like(p) for p in (*wanted, *extra)]
     grad_t = torch.zeros_like(t)
@@ -182,7 +199,8 @@ def _backward(
     def along_slope(i: int, cotangent: Sequence[Tensor]) -> Tensor:
         """Derivative of the state at output `i` with respect to its time, contracted with a cotangent."""
         state = [leaf[i] for leaf in x]
-        slope, _ = field.pull_back(problem.field_time(t[i], state), state, cotangent, wanted, extra)
+        now = problem.field_time(t[i], t[0], reached[i], state)
+        slope, _ = field.pull_back(now, state, cotangent, wanted, extra)
         products = [(a.conj() * k).sum().real for a, k in zip(cotangent, slope, strict=True)]
         return torch.stack(products).sum()
 
@@ -191,7 +209,7 @@ def _backward(
         if later is not None and times[i] != times[later]:
             state = [leaf[later] for leaf in x]
             adjoint, quadrature = problem.solve_back(
-                times[i : later + 1], state, adjoint, quadrature, wanted, extra, reached[later]
+                times[i : later + 1], state, adjoint, quadrature, wanted, extra, reached[later], times[0]
             )
         gradient = [g[i] for g in grad_x]
         if wants_times:

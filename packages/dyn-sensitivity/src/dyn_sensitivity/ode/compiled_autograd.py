@@ -150,7 +150,7 @@ class _Steps(torch.autograd.Function):
                 grad = grad + torch.where((taken & ~(last & success)).unsqueeze(-1), here, 0)
 
             def step(x: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-                f = field.at(inputs)
+                f = field.at(inputs, place if lead else None)
                 found = method.step(f, t0, t1, x, f(state_time(t0, x), x))
                 if not interpolates:
                     return (found.x,)

@@ -90,9 +90,10 @@ class _Adjoint(torch.autograd.Function):
         lead = x.shape[1:-1]
         t = times[(slice(None), *[0] * len(lead))]  # [T], shared by all samples
         reached = torch.isfinite(x).all(-1, keepdim=True)  # [T, *lead, 1]
-        start = x[0]
+        start, places = x[0], None
         if lead:  # where a sample got nowhere, the field may have no value: it takes the place of another
-            start = start[substitutes(reached[1:].any(0).squeeze(-1))]
+            places = substitutes(reached[1:].any(0).squeeze(-1))
+            start = start[places]
         x = torch.where(reached, x, start)  # from an output that it did not reach a sample stands still at its start
         grad_x = torch.where(reached, grad_x, 0)
 
@@ -103,8 +104,8 @@ class _Adjoint(torch.autograd.Function):
 
             def augmented(s: Tensor, state: Any) -> Any:
                 (y,), (a,), _ = state
-                now = state_time(s.expand(lead) if lead else s, y)
-                slope, pull = vjp(lambda y, *inputs: problem.field.at(inputs)(now, y), y, *inputs)[:2]
+                now = state_time(torch.where(reached.squeeze(-1), s, t[0]), y)
+                slope, pull = vjp(lambda y, *inputs: problem.field.at(inputs, places)(now, y), y, *inputs)[:2]
                 grad_y, *shares = pull(-a)
                 return (slope * alive,), (grad_y,), tuple(shares)
 

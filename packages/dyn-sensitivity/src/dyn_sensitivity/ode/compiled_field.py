@@ -17,9 +17,10 @@ import torch._functorch.config
 from torch import Tensor, nn
 from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils.stateless import _reparametrize_module
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from dyn_numerics.ode.flat_field import UserField
+from dyn_numerics.ode.per_sample import bare_arguments, sampled_leaves
 from dyn_numerics.ode.times import state_time
 from dyn_numerics.pytree_state import StateLayout
 
@@ -43,6 +44,7 @@ class CompiledField:
         arg_leaves: Leaves of the args.
         arg_structure: Structure of the args.
         wanted_at: Which of `arg_leaves` want gradients.
+        sampled: Which of them belong to the samples.
     """
 
     f: Callable[..., Any]
@@ -53,6 +55,7 @@ class CompiledField:
     arg_leaves: tuple[Any, ...]
     arg_structure: TreeSpec
     wanted_at: tuple[int, ...]
+    sampled: tuple[bool, ...]
 
     @classmethod
     def of(
@@ -81,25 +84,32 @@ class CompiledField:
             places.append(at)
             if at == len(parameters):
                 parameters.append(parameter)
-        leaves, structure = tree_flatten(args)
+        leaves, structure = tree_flatten(bare_arguments(args))
         wanted_at = tuple(i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad)
         names = tuple(name for name, _ in named)
-        field = cls(f, layout, module, names, tuple(places), tuple(leaves), structure, wanted_at)
+        field = cls(f, layout, module, names, tuple(places), tuple(leaves), structure, wanted_at, sampled_leaves(args))
         return field, [*(leaves[i] for i in wanted_at), *parameters]
 
-    def args_with(self, inputs: Sequence[Tensor]) -> tuple[Any, ...]:
-        """The args of `f`, with some tensors in the places of those that want gradients."""
+    def args_with(self, inputs: Sequence[Tensor], places: Tensor | None = None) -> tuple[Any, ...]:
+        """The args of `f`, with some tensors in the places of those that want gradients.
+
+        Args:
+            inputs: These tensors.
+            places: Whose values each sample takes of what belongs to samples, `[batch]`; its own if None.
+        """
         given = dict(zip(self.wanted_at, inputs, strict=False))
         leaves = [
             given[i] if i in given else leaf.detach() if isinstance(leaf, Tensor) else leaf
             for i, leaf in enumerate(self.arg_leaves)
         ]
+        if places is not None:
+            leaves = [leaf[places] if sampled else leaf for leaf, sampled in zip(leaves, self.sampled, strict=True)]
         args: tuple[Any, ...] = tree_unflatten(leaves, self.arg_structure)
         return args
 
-    def at(self, inputs: Sequence[Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
-        """The field on flat states with some tensors in the places of those that its gradient goes to."""
-        args = self.args_with(inputs)
+    def at(self, inputs: Sequence[Tensor], places: Tensor | None = None) -> Callable[[Tensor, Tensor], Tensor]:
+        """The field on flat states with some tensors in the places of those that its gradient goes to; as `args_with`."""
+        args = self.args_with(inputs, places)
         module, names = self.module, self.names
         given = inputs[len(self.wanted_at) :]
         parameters = {name: given[at] for name, at in zip(names, self.places, strict=True)}
@@ -139,7 +149,7 @@ def refuse_differentiable(t_span: Tensor | Sequence[float]) -> None:
     Raises:
         ValueError: If it is.
     """
-    if isinstance(t_span, Tensor) and t_span.requires_grad:
+    if any(isinstance(t, Tensor) and t.requires_grad for t in tree_leaves(t_span)):
         raise ValueError("t_span: got a tensor that requires a gradient, which a compiled solve has not; detach it")
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
 from dyn_numerics.ode.flat_field import check_signature
+from dyn_numerics.ode.per_sample import bare_arguments, sampled_leaves
 from dyn_sensitivity.captured_tensors import (
     captured_parameters,
     refuse_entangled,
@@ -44,6 +45,8 @@ class RecalledField:
         arg_leaves: Leaves of the args, None for those that want gradients.
         arg_structure: Structure of the args.
         wanted_at: Which of `arg_leaves` want gradients.
+        sampled: Which of them belong to the samples.
+        places: Whose values each sample takes of these, `[batch]`; its own if None.
     """
 
     f: Callable[..., Any]
@@ -52,6 +55,8 @@ class RecalledField:
     arg_leaves: list[Any]
     arg_structure: TreeSpec
     wanted_at: list[int]
+    sampled: tuple[bool, ...]
+    places: Tensor | None = None
     _first: tuple[Tensor, Any, list[Tensor]] | None = None  # time, state and slope of the first evaluation
 
     @classmethod
@@ -63,7 +68,7 @@ class RecalledField:
         Args:
             f: Vector field `f(t, x, *args)`.
             x0: Initial state.
-            args: Further arguments of `f`.
+            args: Further arguments of `f`, those of the samples as `PerSample`.
             params: Tensors that `f` captures, beyond the parameters of modules it holds.
 
         Returns:
@@ -77,14 +82,15 @@ class RecalledField:
         """
         check_signature(f, len(args))
         state, state_structure = tree_flatten(x0)
-        arg_leaves, arg_structure = tree_flatten(args)
+        arg_leaves, arg_structure = tree_flatten(bare_arguments(args))
         refuse_tangents(f, arg_leaves)
         wanted_at = [i for i, leaf in enumerate(arg_leaves) if _wants_gradient(leaf)]
         extra = list({id(p): p for p in (*captured_parameters(f), *params) if _wants_gradient(p)}.values())
         refuse_entangled([p for p in params if _wants_gradient(p)], extra)
         wanted = [arg_leaves[i] for i in wanted_at]
         rest = [None if _wants_gradient(leaf) else leaf for leaf in arg_leaves]
-        return cls(f, state_structure, len(state), rest, arg_structure, wanted_at), [*state, *wanted, *extra]
+        field = cls(f, state_structure, len(state), rest, arg_structure, wanted_at, sampled_leaves(args))
+        return field, [*state, *wanted, *extra]
 
     @property
     def constants(self) -> list[Tensor]:
@@ -101,6 +107,9 @@ class RecalledField:
         leaves = list(self.arg_leaves)
         for i, leaf in zip(self.wanted_at, wanted, strict=True):
             leaves[i] = leaf
+        if self.places is not None:
+            pairs = zip(leaves, self.sampled, strict=True)
+            leaves = [leaf[self.places] if sampled else leaf for leaf, sampled in pairs]
         args: tuple[Any, ...] = tree_unflatten(leaves, self.arg_structure)
         return args
 
