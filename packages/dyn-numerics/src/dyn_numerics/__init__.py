@@ -27,12 +27,14 @@ from dyn_numerics.ode.stepper import Step, Stepper
 from dyn_numerics.ode.steppers.explicit_methods import (
     Bosh3,
     Dopri5,
+    Dopri8,
     Euler,
     Heun,
     Midpoint,
     Ralston,
     RungeKutta4,
     Tsit5,
+    Vern7,
 )
 from dyn_numerics.ode.steppers.explicit_runge_kutta import ExplicitRungeKutta
 from dyn_numerics.ode.steppers.runge_kutta2 import RungeKutta2
@@ -49,6 +51,7 @@ __all__ = [
     "DenseSolution",
     "DiscontinuityError",
     "Dopri5",
+    "Dopri8",
     "Euler",
     "ExplicitRungeKutta",
     "FixedStep",
@@ -74,6 +77,7 @@ __all__ = [
     "StiffnessError",
     "Tsit5",
     "Verdict",
+    "Vern7",
     "__version__",
     "odeint",
 ]

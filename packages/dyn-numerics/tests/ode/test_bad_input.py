@@ -98,9 +98,9 @@ def test_x0(x0, error, message):
     ("options", "error", "message"),
     [
         (
-            {"solver": "dopri"},
+            {"solver": "dorpi5"},
             ValueError,
-            "solver: got 'dopri', expected one of euler, .*, tsit5; did you mean 'dopri5'",
+            "solver: got 'dorpi5', expected one of euler, .*, tsit5, vern7, dopri8; did you mean 'dopri5'",
         ),
         ({"solver": "nonsense"}, ValueError, "solver: got 'nonsense', expected one of euler, midpoint, heun, ralston"),
         ({"solver": Tsit5}, TypeError, r"solver: got a .*, expected a name or a dyn_numerics\.Stepper"),
@@ -301,7 +301,7 @@ def test_a_field_that_writes_into_a_leaf_of_the_state():
         odeint(lambda t, x: (x[0].mul_(2), x[1]), (torch.ones(1), torch.ones(2)), [0.0, 1.0])
 
 
-@pytest.mark.parametrize("solver", ["rk4", "dopri5", "tsit5"])
+@pytest.mark.parametrize("solver", ["rk4", "dopri5", "tsit5", "vern7", "dopri8"])
 @pytest.mark.parametrize("grad", [False, True])
 def test_a_field_that_returns_the_same_memory_again(solver, grad):
     """Its stages would all be the last one."""

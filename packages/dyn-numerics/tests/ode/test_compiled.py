@@ -11,6 +11,7 @@ from torch._dynamo.testing import CompileCounter
 
 from dyn_numerics import Callbacks, PIDController, SolverError, Status, odeint
 from dyn_numerics.ode.compiled_loop import is_supported
+from dyn_numerics.ode.steppers.by_name import stepper
 
 pytestmark = [
     pytest.mark.skipif(not is_supported(), reason="this torch cannot compile a solve"),
@@ -64,6 +65,21 @@ def test_adaptive_steps(problem, stepping, x0):
     t = torch.linspace(0, 3, 31, dtype=D)
     with torch.no_grad():
         check_alike(compiled(problem, **options)(x0, t), odeint(problem, x0, t, **options), 1e-10)
+
+
+@pytest.mark.parametrize("solver", ["vern7", "dopri8"])
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+def test_methods_of_high_order(solver, stepping, x0):
+    """Their interpolants have stages of their own, which a loop that cannot branch evaluates at every step."""
+    options = {"solver": solver, "rtol": 1e-10, "atol": 1e-10, "stepping": stepping}
+    t = torch.linspace(0, 3, 31, dtype=D)
+    with torch.no_grad():
+        found, expected = compiled(van_der_pol, **options)(x0, t), odeint(van_der_pol, x0, t, **options)
+    torch.testing.assert_close(found.x, expected.x, rtol=0, atol=1e-11)
+    assert torch.equal(found.stats.n_steps, expected.stats.n_steps)
+    assert torch.equal(found.stats.n_accepted, expected.stats.n_accepted)
+    method = stepper(solver)
+    assert found.stats.n_evals == 2 + found.stats.n_steps.max() * (method.tableau.stages + method.dense_evals)
 
 
 @pytest.mark.parametrize("stepping", ["joint", "per_sample"])

@@ -9,7 +9,7 @@ import torch
 
 from dyn_numerics import odeint
 
-ADAPTIVE = ["bosh3", "dopri5", "tsit5"]
+ADAPTIVE = ["bosh3", "dopri5", "tsit5", "vern7", "dopri8"]
 SOLVERS = ["rk4", *ADAPTIVE]
 
 each_solver = pytest.mark.parametrize("solver", SOLVERS)

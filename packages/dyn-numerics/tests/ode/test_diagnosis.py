@@ -15,7 +15,7 @@ def status(f, x0, span, stepping, **options):
 
 
 @pytest.mark.parametrize("stepping", MODES)
-@pytest.mark.parametrize("solver", ["dopri5", "tsit5"])
+@pytest.mark.parametrize("solver", ["dopri5", "tsit5", "vern7", "dopri8"])
 def test_stiffness_with_a_least_step(stepping, solver):
     """x' = -1e6 (x - cos t): after the transient the steps stay at 3.3e-6 whatever the tolerance."""
     found = status(
@@ -30,7 +30,7 @@ def test_stiffness_with_a_least_step(stepping, solver):
 
 
 @pytest.mark.parametrize("stepping", MODES)
-@pytest.mark.parametrize("solver", ["dopri5", "tsit5"])
+@pytest.mark.parametrize("solver", ["dopri5", "tsit5", "vern7", "dopri8"])
 @pytest.mark.parametrize("rtol", [1e-3, 1e-6])
 def test_stiffness_with_too_few_steps(stepping, solver, rtol):
     def field(t, x):
@@ -59,14 +59,14 @@ def test_accuracy_is_not_stiffness(stepping):
 
 
 @pytest.mark.parametrize("stepping", MODES)
-@pytest.mark.parametrize("solver", ["bosh3", "dopri5", "tsit5"])
+@pytest.mark.parametrize("solver", ["bosh3", "dopri5", "tsit5", "vern7", "dopri8"])
 @pytest.mark.parametrize("rtol", [1e-3, 1e-8])
 def test_a_singularity_is_neither(stepping, solver, rtol):
     assert status(lambda t, x: x**2, 1.0, [0.0, 2.0], stepping, solver=solver, rtol=rtol) is Status.STEP_UNDERFLOW
 
 
 @pytest.mark.parametrize("stepping", MODES)
-@pytest.mark.parametrize("solver", ["bosh3", "dopri5", "tsit5"])
+@pytest.mark.parametrize("solver", ["bosh3", "dopri5", "tsit5", "vern7", "dopri8"])
 def test_a_jump_too_high_for_the_tolerance(stepping, solver):
     found = status(
         lambda t, x: torch.where(t > 0.3, 1e15, 0.0) + 0 * x, 1.0, [0.0, 1.0], stepping, solver=solver, rtol=1e-12

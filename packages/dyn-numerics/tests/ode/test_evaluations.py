@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from dyn_numerics import Bosh3, Dopri5, FixedStep, Heun, RungeKutta2, RungeKutta4, Tsit5, odeint
+from dyn_numerics import Bosh3, Dopri5, FixedStep, Heun, RungeKutta2, RungeKutta4, Save, Tsit5, odeint
 
 FIXED = ["euler", "midpoint", "heun", "ralston", "rk4"]
-ADAPTIVE = ["bosh3", "dopri5", "tsit5"]
+ADAPTIVE = ["bosh3", "dopri5", "tsit5", "vern7", "dopri8"]
 MODES = {
     **{f"{name} on t_span": {"solver": name} for name in FIXED},
     **{f"{name} adaptive": {"solver": name} for name in ADAPTIVE},
@@ -51,9 +51,10 @@ def test_counts_of_an_adaptive_solve(solver, counted):
     """Two evaluations choose the first step; then the first stage of an attempt is known, rejected or not."""
     f = counted(jumpy)
     stats = odeint(f, torch.ones(2).double(), [0.0, 3.0], solver=solver).stats
-    stages = {"bosh3": 3, "dopri5": 6, "tsit5": 6}[solver]
+    stages = {"bosh3": 3, "dopri5": 6, "tsit5": 6, "vern7": 9, "dopri8": 11}[solver]
+    completed = stats.n_accepted.item() if solver in ("vern7", "dopri8") else 0  # the field at the new state
     assert stats.n_rejected > 0
-    assert f.calls == 2 + stages * stats.n_steps.item()
+    assert f.calls == 2 + stages * stats.n_steps.item() + completed
 
 
 @pytest.mark.parametrize(
@@ -67,7 +68,7 @@ def test_counts_of_fixed_steps(solver, per_step, start, counted):
 
 @pytest.mark.parametrize(
     "solver",
-    [*ADAPTIVE, *(kind(trainable=True) for kind in (Bosh3, Dopri5, Tsit5))],
+    ["bosh3", "dopri5", "tsit5", *(kind(trainable=True) for kind in (Bosh3, Dopri5, Tsit5))],
     ids=lambda s: str(s).split("(")[0],
 )
 @pytest.mark.parametrize("reverse", [False, True], ids=["forward", "reversed"])
@@ -82,6 +83,25 @@ def test_the_number_of_outputs_changes_nothing(solver, reverse, counted):
     assert few[1] == many[1]
     assert few[0] == many[0]
     assert torch.equal(few[2], many[2])
+
+
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+@pytest.mark.parametrize(("solver", "extra"), [("vern7", 5), ("dopri8", 3)])
+def test_methods_of_high_order_pay_for_steps_that_hold_an_output(solver, extra, stepping, counted):
+    def solve(t_span):
+        f = counted(jumpy)
+        x0 = torch.ones(1, 1).double()
+        sol = odeint(f, x0, torch.tensor(t_span).double(), solver=solver, stepping=stepping, save=Save(internals=True))
+        assert sol.stats.n_evals.item() == f.calls
+        assert sol.stats.n_active_evals.item() == f.calls or stepping == "per_sample"
+        return sol
+
+    few, many = solve([0.0, 3.0]), solve([0.0, 0.001, 0.002, 1.5, 2.9, 3.0])
+    ends = few.internals.dt.flatten().cumsum(0)
+    steps = torch.searchsorted(ends, torch.tensor([0.001, 0.002, 1.5, 2.9], dtype=torch.float64)).unique()
+    assert torch.equal(few.x[-1], many.x[-1])
+    assert many.stats.n_evals.item() - few.stats.n_evals.item() == extra * len(steps)
+    assert len(steps) < few.stats.n_accepted.item()
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])

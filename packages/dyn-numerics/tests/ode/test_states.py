@@ -8,7 +8,7 @@ import torch
 
 from dyn_numerics import FixedStep, PIDController, Tsit5, odeint
 
-SOLVERS = ["rk4", "bosh3", "dopri5", "tsit5"]
+SOLVERS = ["rk4", "bosh3", "dopri5", "tsit5", "vern7", "dopri8"]
 TIGHT = {"rtol": 1e-7, "atol": 1e-9}
 T_SPAN = torch.linspace(0.0, 2.0, 9, dtype=torch.float64)
 
@@ -161,7 +161,8 @@ def test_scales_of_the_state(scale, solver, growth):
         for s in (1.0, scale)
     )
     assert unit.stats.n_steps == scaled.stats.n_steps
-    torch.testing.assert_close(scaled.x / scale, unit.x, rtol=1e-12, atol=0)
+    rounding = 1e-11 if solver == "dopri8" else 1e-12  # step sizes are of an error that its estimates nearly cancel
+    torch.testing.assert_close(scaled.x / scale, unit.x, rtol=rounding, atol=0)
     torch.testing.assert_close(scaled.x[:, 0] / scale, growth.exact(T_SPAN), rtol=1e-4, atol=0)
 
 

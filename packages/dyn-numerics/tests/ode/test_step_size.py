@@ -7,7 +7,7 @@ import torch
 
 from dyn_numerics import FixedStep, odeint
 
-SOLVERS = ["euler", "midpoint", "heun", "ralston", "rk4", "bosh3", "dopri5", "tsit5"]
+SOLVERS = ["euler", "midpoint", "heun", "ralston", "rk4", "bosh3", "dopri5", "tsit5", "vern7", "dopri8"]
 
 each_solver = pytest.mark.parametrize("solver", SOLVERS)
 
@@ -68,7 +68,7 @@ def test_an_output_on_the_grid_is_the_state_there(solver, growth):
     x0 = torch.ones(1).double()
     grid = odeint(growth, x0, [0.0, 0.25, 0.5, 0.75, 1.0], solver=solver, step_size=0.25, save="steps").x
     found = odeint(growth, x0, [0.0, 0.1, 0.5, 1.0], solver=solver, step_size=0.25).x
-    torch.testing.assert_close(found[2], grid[2], rtol=1e-15, atol=0)
+    torch.testing.assert_close(found[2], grid[2], rtol=2e-14, atol=0)  # a polynomial of up to 13 slopes at its end
     assert torch.equal(found[3], grid[4])
 
 

@@ -7,7 +7,7 @@ import torch
 
 from dyn_numerics import FixedStep, PIDController, odeint
 
-SOLVERS = ["rk4", "bosh3", "dopri5", "tsit5"]
+SOLVERS = ["rk4", "bosh3", "dopri5", "tsit5", "vern7", "dopri8"]
 GRIDS = {
     "uniform": torch.linspace(0, 3, 13, dtype=torch.float64),
     "non-uniform": torch.tensor([0.0, 1e-3, 0.1, 0.11, 0.5, 1.9, 1.95, 3.0], dtype=torch.float64),
@@ -118,7 +118,7 @@ def test_a_span_of_the_smallest_length():
         assert sol.x[-1].item() == pytest.approx(t1 - t0, rel=1e-14)
 
 
-@pytest.mark.parametrize("solver", ["bosh3", "dopri5", "tsit5"])
+@pytest.mark.parametrize("solver", ["bosh3", "dopri5", "tsit5", "vern7", "dopri8"])
 def test_a_last_step_of_rounding_errors_alone_is_not_taken(solver):
     """A step that leaves less than 1 % of itself is stretched to the end."""
     constant = PIDController(first_step=0.25, factor_max=1 + 1e-12)

@@ -14,7 +14,7 @@ def oscillator(t, x, a):
     return torch.stack([x[1], -a * torch.sin(3 * x[0]) + torch.cos(t)])
 
 
-@pytest.mark.parametrize("solver", ["bosh3", "dopri5", "tsit5"])
+@pytest.mark.parametrize("solver", ["bosh3", "dopri5", "tsit5", "vern7", "dopri8"])
 @pytest.mark.parametrize("end", [3.0, -3.0])
 def test_is_the_gradient_of_the_computed_numbers_with_the_accepted_steps_held_fixed(slope_along, solver, end):
     """At a loose tolerance, where the gradient of the solution itself is another one."""

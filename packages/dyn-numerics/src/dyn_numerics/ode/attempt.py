@@ -245,7 +245,8 @@ def _step(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Sca
     step = stepper.step(f, start, end, state.x, state.carry)
     error: Scalar = 0.0
     if problem.controller.adaptive and step.error is not None:
-        error = stepper.measure_error(step, lambda e: problem.error_norm.of_step(e, state.x, step.x))
+        norm = problem.error_norm
+        error = norm.read(stepper.measure_error(step, lambda e: norm.of_step(e, state.x, step.x)))
     elif not problem.branches:
         error = where(torch.isfinite(step.x.detach()).all(dim=-1), state.taken * 0, inf)
     if step.failed is not False:

@@ -46,6 +46,7 @@ def solve(problem: Problem, state: State, observers: Sequence[Observer]) -> tupl
         attempted = AttemptedStep.of(problem, now, tried)
         for observer in observers:
             observer.observe(attempted)
+        tried = tried._replace(n_evals=tried.n_evals + attempted.n_evals)
         return n_attempts + 1, n_evals + tried.n_evals, commit(problem, now, tried)
 
     limit = int(min(problem.max_steps, torch.iinfo(torch.int64).max))

@@ -74,8 +74,8 @@ def probe(problem: Problem, f: FlatField, state: State, dt: Scalar) -> Probe:
     start, last = _constant(state.t), _constant(problem.clock.end)
     end = direction * minimum(direction * start + dt, direction * last)  # which rounding may put beyond the last time
     with torch.no_grad():
-        step = stepper.step(f, start, end, state.x.detach(), state.carry)
-        error = stepper.measure_error(step, lambda e: norm.of_step(e, state.x, step.x))
+        step = stepper.complete(f, end, stepper.step(f, start, end, state.x.detach(), state.carry))
+        error = norm.read(stepper.measure_error(step, lambda e: norm.of_step(e, state.x, step.x)))
         change, estimate = norm.at(state.x, step.x - state.x), stepper.stiffness(step)
     stiffness: Scalar = 0 * dt
     if estimate is not None:
@@ -93,14 +93,14 @@ def suspect(problem: Problem, code: Any, short: Probe, tried: Probe, long: Probe
         tried: What the step that was tried last says.
         long: What the longer one says.
     """
-    half = problem.error_norm.of_half_the_state  # beyond it errors say nothing of how they grow
+    half = problem.error_norm.of_half_the_state  # beyond such a change errors say nothing of how they grow
     at_edge = short.stiffness * tried.dt >= EDGE_OF_STABILITY
     # Near a singularity the state changes about as fast, and steps shrink to rounding; a stiff one hardly does.
     slow = short.change < 0.2 * short.stiffness * short.dt * half
     stiff = both(is_doubtful(problem, code), both(at_edge, slow))
     code = where(stiff, Status.STIFFNESS_SUSPECTED.code, code)
     # A step four times as long has 4^(error_order + 1) times the error where f is smooth, about 4 times across a jump.
-    jump = both(long.error < half, long.error < 4.0**problem.error_order * tried.error)
+    jump = both(long.change < half, long.error < 4.0**problem.error_order * tried.error)
     jump = both(code == Status.STEP_UNDERFLOW.code, both(jump, negate(tried.error <= 1)))
     return where(jump, Status.DISCONTINUITY_SUSPECTED.code, code)
 

@@ -40,10 +40,11 @@ def solve(problem: Problem, state: State, observers: Sequence[Observer], compact
             samples = left if samples is None else samples[left]
             problem, state = problem.take(left), _take(state, left)
         tried = attempt(problem, state)
-        n_attempts, n_evals = n_attempts + 1, n_evals + tried.n_evals
         attempted = AttemptedStep.of(problem, state, tried, samples)
         for observer in observers:
             observer.observe(attempted)
+        tried = tried._replace(n_evals=tried.n_evals + attempted.n_evals)
+        n_attempts, n_evals = n_attempts + 1, n_evals + tried.n_evals
         state = commit(problem, state, tried, careful)
         running, careful = _look(state, compact)
     return _put(whole, samples, state), n_evals

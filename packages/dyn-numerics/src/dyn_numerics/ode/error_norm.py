@@ -49,8 +49,8 @@ class ErrorNorm:
         real = real_dtype(wide_dtype(layout.dtype))
         self._least = None if isinstance(atol, Tensor) else torch.full((), atol, dtype=real, device=layout.device)
 
-    def of_step(self, error: Tensor, x0: Tensor, x1: Tensor) -> Scalar:
-        """Norm of a step's error estimate; infinity if the attempt was not finite.
+    def of_step(self, error: Tensor, x0: Tensor, x1: Tensor) -> Tensor:
+        """Norm of a step's error estimate, `[*lead]`; not finite if the attempt was not.
 
         Args:
             error: Error estimate, `[*lead, N]`.
@@ -65,8 +65,18 @@ class ErrorNorm:
     def at(self, x: Tensor, vector: Tensor) -> Scalar:
         """Norm of a vector `[*lead, N]` in units of the tolerance at the state `x`; without gradient."""
         with torch.no_grad():
-            found = self._measure(vector.to(wide_dtype(vector.dtype)), x.to(wide_dtype(x.dtype)).abs())
+            found = self.read(self._measure(vector.to(wide_dtype(vector.dtype)), x.to(wide_dtype(x.dtype)).abs()))
         return found.detach() if isinstance(found, Tensor) else found
+
+    def read(self, norm: Tensor) -> Scalar:
+        """A norm as the solve computes with it, infinity if it is not finite: the one host read of a joint step."""
+        if self.on_host:
+            value: float = norm.item()
+            return value if value == value else inf
+        norm = norm.to(time_dtype(norm.device))
+        if norm.requires_grad and not self.differentiable:
+            norm = norm.detach()
+        return norm.nan_to_num(nan=inf, posinf=inf)
 
     @property
     def of_half_the_state(self) -> Scalar:
@@ -82,8 +92,8 @@ class ErrorNorm:
 
         return ErrorNorm(cut(self.rtol), cut(self.atol), self.layout, self.norm, self.on_host, self.differentiable)
 
-    def _measure(self, vector: Tensor, magnitude: Tensor, must_be_finite: bool = False) -> Scalar:
-        """Norm of a vector against magnitudes; infinity if it is not finite, or these are not but have to be."""
+    def _measure(self, vector: Tensor, magnitude: Tensor, must_be_finite: bool = False) -> Tensor:
+        """Norm of a vector against magnitudes; not finite if it is not, or these are not but have to be."""
         if self._least is not None and isinstance(self.rtol, float):
             scaled = vector / torch.add(self._least, magnitude, alpha=self.rtol)
         else:
@@ -96,13 +106,7 @@ class ErrorNorm:
         if must_be_finite and magnitude.numel():
             largest = magnitude.amax() if dim is None else magnitude.amax(dim)
             norm = torch.add(norm, largest, alpha=0)  # 0 * inf is NaN
-        if self.on_host:
-            value: float = norm.item()  # the one host read of a step
-            return value if value == value else inf
-        norm = norm.to(time_dtype(norm.device))
-        if norm.requires_grad and not self.differentiable:
-            norm = norm.detach()
-        return norm.nan_to_num(nan=inf, posinf=inf)
+        return norm
 
     def _own_norm(self, norm: Norm | Seminorm, scaled: Tensor) -> Tensor:
         if isinstance(norm, Seminorm):

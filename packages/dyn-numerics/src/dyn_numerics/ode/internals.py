@@ -29,7 +29,7 @@ class Internals:
         error: Root mean square over the state of the estimate of the local error, in state units; None without a step
             or for a method without an estimate.
         stiffness: Estimate of the largest magnitude of an eigenvalue of the field's Jacobian, per time unit; None without
-            a step or for a method without an estimate (`dopri5` and `tsit5` have one).
+            a step or for a method without an estimate (`dopri5`, `tsit5`, `vern7` and `dopri8` have one).
 
     Example:
         >>> import torch

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from dyn_numerics.ode.attempt import Attempt, Problem, State
+from dyn_numerics.ode.flat_field import Counter, SampledField
 from dyn_numerics.ode.scalar import Flag, Scalar
 from dyn_numerics.ode.stepper import Step
 
@@ -30,6 +31,8 @@ class AttemptedStep:
         running: Where it had not ended before.
         samples: Indices `[m]` of the samples that are still in the batch, or None when all are.
         stepped: The ends that the stepper received, where a problem that did not move lent its place to another.
+        field: The field then, which is that of the problems in whose places they are; that of the problem if None.
+        n_evals: Calls of `f` that observers made, for the interpolant.
     """
 
     problem: Problem
@@ -43,6 +46,8 @@ class AttemptedStep:
     running: Flag = True
     samples: Tensor | None = None
     stepped: tuple[Scalar, Scalar] | None = None
+    field: SampledField | None = None
+    n_evals: int = 0
     _interpolant: Tensor | None = None
 
     @classmethod
@@ -67,7 +72,9 @@ class AttemptedStep:
         """Coefficients of the solution over the step, `[*lead, p + 1, N]`; made when first asked for."""
         if self._interpolant is None:
             start, end = self.stepped or (self.start, self.end)
-            self._interpolant = self.problem.stepper.interpolant(start, end, self.x0, self.step)
+            f = Counter(self.problem.f if self.field is None else self.field)
+            self._interpolant = self.problem.stepper.interpolant(f, start, end, self.x0, self.step)
+            self.n_evals = f.calls
         return self._interpolant
 
 

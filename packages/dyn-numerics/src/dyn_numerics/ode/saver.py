@@ -19,6 +19,7 @@ from dyn_numerics.ode.scalar import Flag, Scalar, both, where
 from dyn_numerics.ode.search import count_below
 from dyn_numerics.ode.times import Clock
 from dyn_numerics.pytree_state import StateLayout
+from dyn_numerics.transforms import any_lane
 
 if TYPE_CHECKING:
     from dyn_numerics.ode.internals import Internals
@@ -64,12 +65,16 @@ class SaveTimes(Saver):
         self._ahead: Tensor | None = None  # output times in the order of the solve, and infinity, [*lead, T + 1]
         if isinstance(clock.direction, Tensor) and len(t) > 2:
             ahead = (t.detach() * clock.direction).movedim(0, -1)
+            ahead = torch.where(ahead < ahead[..., -1:], ahead, inf)  # at the end it is the state itself
             self._ahead = torch.cat([ahead, torch.full_like(ahead[..., :1], inf)], dim=-1)
 
     def observe(self, attempted: AttemptedStep) -> None:
         """Keeps the step where it holds an output."""
         if len(self._t) > 2 and attempted.moved is not False:
             first, holds = self._first_output(attempted)
+            stepper = attempted.problem.stepper
+            if stepper.dense_evals and isinstance(holds, Tensor) and not torch.compiler.is_compiling():
+                holds = holds if any_lane(holds) else False  # a host read is cheaper than such an interpolant
             if holds is not False:
                 values = [attempted.start, attempted.end, attempted.interpolant]
                 self._rows.add(holds, first, values, attempted.samples)
@@ -80,7 +85,7 @@ class SaveTimes(Saver):
         if self._ahead is None:
             times, direction = self._clock.times, self._clock.direction
             first = bisect_right(times, direction * t0, key=lambda t: direction * t)
-            return first, first < len(times) and direction * times[first] <= direction * t1
+            return first, first < len(times) - 1 and direction * times[first] <= direction * t1
         ahead = self._ahead if attempted.samples is None else self._ahead[attempted.samples]
         direction = attempted.problem.clock.direction
         following = count_below(ahead, (t0 * direction).unsqueeze(-1), including=True)  # type: ignore[union-attr]

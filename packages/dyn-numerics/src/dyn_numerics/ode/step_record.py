@@ -143,12 +143,13 @@ def replay(problem: Problem, record: StepRecord, x0: Tensor, observers: Sequence
     Returns:
         The last states, and the calls of `f`.
     """
-    stepper, clock, f = problem.stepper, problem.clock, Counter(problem.f)
-    x, carry = x0, None
+    stepper, clock, field = problem.stepper, problem.clock, problem.f
+    x, carry, n_evals = x0, None, 0
     previous, places = None, None
     if record.n_whole == 0 and len(record) and record.taken.dim() > 1:
         places = substitutes(record.taken[0])
-        f = Counter(problem.f.take(places))
+        field = problem.f.take(places)
+    f = Counter(field)
     for i in range(len(record)):
         taken, reached = record.taken[i], record.reached[i]
         start = clock.start_of_step(record.t0[i], reached)
@@ -166,9 +167,12 @@ def replay(problem: Problem, record: StepRecord, x0: Tensor, observers: Sequence
         step = stepper.step(f, t0, t1, at, known)
         if problem.completes:
             step = stepper.complete(f, t1, step)
-        attempted = AttemptedStep(problem, record.t0[i], record.t1[i], reached, i, at, step, taken, stepped=(t0, t1))
+        attempted = AttemptedStep(
+            problem, record.t0[i], record.t1[i], reached, i, at, step, taken, stepped=(t0, t1), field=field
+        )
         for observer in observers:
             observer.observe(attempted)
+        n_evals += attempted.n_evals
         x = where(taken, step.x, x)
         carry = where(taken, step.carry, carry)
-    return x, f.calls
+    return x, n_evals + f.calls

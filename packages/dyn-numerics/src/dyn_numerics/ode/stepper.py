@@ -52,11 +52,13 @@ class Stepper(nn.Module, ABC):
         error_order: Order of the error estimate's lower solution, so that the estimate is O(dt^(error_order + 1));
             None when the method has no estimate and steps on a fixed grid.
         dense_degree: Degree of the polynomial that `interpolant` returns; 3 unless a method sets another.
+        dense_evals: Calls of `f` that `interpolant` makes.
     """
 
     order: int
     error_order: int | None = None
     dense_degree: int = 3
+    dense_evals: int = 0
 
     def init(self, f: FlatField, t: Tensor, x: Tensor, slope: Tensor | None) -> Any:
         """Makes the first `carry`; evaluates `f` only if the method wants its value and nobody has it.
@@ -89,12 +91,12 @@ class Stepper(nn.Module, ABC):
         """
         raise TypeError(f"solver: got {self}, which has no exact inverse step, expected a reversible method")
 
-    def measure_error(self, step: Step, norm: Callable[[Tensor], Scalar]) -> Scalar:
-        """Size of the step's error in units of the tolerance; a method with several estimates combines them here.
+    def measure_error(self, step: Step, norm: Callable[[Tensor], Tensor]) -> Tensor:
+        """Size of the step's error in units of the tolerance, `[*lead]`; a method with several estimates combines them.
 
         Args:
             step: The step; its `error` is not None.
-            norm: Measures an estimate `[*lead, N]` in units of the tolerance.
+            norm: Measures an estimate `[*lead, N]` in units of the tolerance, `[*lead]`; not finite where the step is not.
         """
         return norm(step.error)  # type: ignore[arg-type]
 
@@ -102,7 +104,7 @@ class Stepper(nn.Module, ABC):
         """Estimates the largest magnitude of an eigenvalue of the field's Jacobian, `[*lead]` per time unit, if it can.
 
         Args:
-            step: The step.
+            step: The step, completed.
         """
         return None
 
@@ -114,8 +116,16 @@ class Stepper(nn.Module, ABC):
         """
 
     @abstractmethod
-    def interpolant(self, t0: Scalar, t1: Scalar, x0: Tensor, step: Step) -> Tensor:
+    def interpolant(self, f: FlatField, t0: Scalar, t1: Scalar, x0: Tensor, step: Step) -> Tensor:
         """Coefficients `[*lead, dense_degree + 1, N]` of a completed step, as a polynomial in (t - t0) / (t1 - t0).
 
-        They are in the state's dtype or a wider one.
+        They are in the state's dtype or a wider one. A method of high order may evaluate `f` for them, within
+        `[t0, t1]`; the solve asks for them in steps that hold an output, if it can tell.
+
+        Args:
+            f: Vector field, as in `step`.
+            t0: Start of the step, as in `step`.
+            t1: End of the step.
+            x0: State at `t0`, `[*lead, N]`.
+            step: What `complete` returned.
         """

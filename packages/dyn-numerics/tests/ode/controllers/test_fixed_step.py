@@ -8,7 +8,7 @@ from dyn_numerics import Dopri5, FixedStep, odeint
 GRID = [0.0, 0.3, 0.4, 1.0]
 
 
-@pytest.mark.parametrize("solver", ["euler", "rk4", "dopri5", "tsit5"])
+@pytest.mark.parametrize("solver", ["euler", "rk4", "dopri5", "tsit5", "vern7", "dopri8"])
 def test_steps_are_the_grid(solver, growth):
     sol = odeint(growth, torch.ones(1).double(), GRID, solver=solver, controller=FixedStep(), save="steps")
     assert sol.t.tolist() == GRID

@@ -2,7 +2,7 @@
 
 import pytest
 
-from dyn_numerics import Bosh3, Dopri5, Euler, Heun, Midpoint, Ralston, RungeKutta4, Tsit5
+from dyn_numerics import Bosh3, Dopri5, Dopri8, Euler, Heun, Midpoint, Ralston, RungeKutta4, Tsit5, Vern7
 from dyn_numerics.ode.steppers.by_name import STEPPERS, stepper
 
 NAMES = {
@@ -14,6 +14,8 @@ NAMES = {
     "bosh3": Bosh3,
     "dopri5": Dopri5,
     "tsit5": Tsit5,
+    "vern7": Vern7,
+    "dopri8": Dopri8,
 }
 
 
@@ -33,7 +35,7 @@ def test_a_stepper_stays_what_it_is():
 
 
 @pytest.mark.parametrize(
-    ("name", "nearest"), [("dopri", "dopri5"), ("Tsit5", "tsit5"), ("tsit", "tsit5"), ("RK4", "rk4"), ("hein", "heun")]
+    ("name", "nearest"), [("dorpi5", "dopri5"), ("Tsit5", "tsit5"), ("tsit", "tsit5"), ("RK4", "rk4"), ("hein", "heun")]
 )
 def test_unknown_name_lists_all_and_suggests_the_nearest(name, nearest):
     with pytest.raises(

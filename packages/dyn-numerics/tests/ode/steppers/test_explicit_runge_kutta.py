@@ -14,6 +14,7 @@ from dyn_numerics import (
     Bosh3,
     ButcherTableau,
     Dopri5,
+    Dopri8,
     Euler,
     ExplicitRungeKutta,
     Heun,
@@ -21,10 +22,11 @@ from dyn_numerics import (
     Ralston,
     RungeKutta4,
     Tsit5,
+    Vern7,
 )
 from dyn_numerics.ode.interpolants.polynomial import evaluate, evaluate_derivative
 
-STEPPERS = [Euler, Midpoint, Heun, Ralston, RungeKutta4, Bosh3, Dopri5, Tsit5]
+STEPPERS = [Euler, Midpoint, Heun, Ralston, RungeKutta4, Bosh3, Dopri5, Tsit5, Vern7, Dopri8]
 
 each_stepper = pytest.mark.parametrize("stepper", STEPPERS, ids=lambda stepper: stepper.__name__)
 both_directions = pytest.mark.parametrize(("t0", "t1"), [(0.25, 1.0), (1.0, 0.25)], ids=["forward", "reversed"])
@@ -87,9 +89,14 @@ def test_new_state_and_error(stepper, t0, t1, x):
         assert step.error is None
         assert method.error_order is None
     else:
-        expected = dt * vector(method.tableau.error_weights) @ k
-        torch.testing.assert_close(step.error, expected, rtol=0, atol=1e-14)
-        assert method.error_order == method.tableau.embedded_order
+        first, *more = (dt * vector(weights) @ k for weights in method.tableau.error_weights)
+        torch.testing.assert_close(step.error, first, rtol=0, atol=1e-13)
+        assert method.error_order == method.tableau.error_order
+        measured = method.measure_error(step, torch.linalg.vector_norm)
+        expected = first.norm()
+        if more:  # Hairer's combination
+            expected = first.norm() ** 2 / (first.norm() ** 2 + 0.01 * more[0].norm() ** 2).sqrt()
+        torch.testing.assert_close(measured, expected)
 
 
 @each_stepper
@@ -115,24 +122,36 @@ def test_what_the_next_step_and_a_retry_are_handed(stepper, x):
 def test_interpolant_meets_both_ends(stepper, x):
     """Value and slope at both ends, with slopes that no field has: the cubic and the native output alike."""
     method, dt = stepper(), -0.5
-    k = slopes(method.tableau.stages + 1)
+    k = slopes(method.tableau.stages + 1 + method.dense_evals)
     f = MockField(k)
     step = method.complete(f, 0.5, method.step(f, 1.0, 0.5, x, None))
-    coefficients = method.interpolant(1.0, 0.5, x, step)
+    coefficients = method.interpolant(f, 1.0, 0.5, x, step)
+    assert len(coefficients) == method.dense_degree + 1
     ends = torch.tensor([0.0, 1.0], dtype=torch.float64)
     torch.testing.assert_close(evaluate(coefficients, ends), torch.stack([x, step.x]), rtol=0, atol=1e-12)
     derivative = evaluate_derivative(coefficients, ends) / dt
     torch.testing.assert_close(derivative, torch.stack([k[0], step.carry]), rtol=0, atol=1e-11)
 
 
-@pytest.mark.parametrize("stepper", [Dopri5, Tsit5], ids=lambda stepper: stepper.__name__)
-def test_native_interpolant_inside_the_step(stepper, x):
-    method, dt, theta = stepper(), 0.5, 0.3
-    k = slopes(method.tableau.stages)
-    step = method.step(MockField(k), 0.0, dt, x, None)
-    value = evaluate(method.interpolant(0.0, dt, x, step), torch.tensor([theta], dtype=torch.float64))
-    b = vector(sum(float(c) * theta**power for power, c in enumerate(row, start=1)) for row in method.tableau.dense)
-    torch.testing.assert_close(value[0], x + dt * b @ k, rtol=0, atol=1e-13)
+@pytest.mark.parametrize("grad", [False, True], ids=["by products", "by element"])
+@pytest.mark.parametrize("stepper", [Dopri5, Tsit5, Vern7, Dopri8], ids=lambda stepper: stepper.__name__)
+def test_native_interpolant_inside_the_step(stepper, grad, x):
+    """And the times and states of the stages that it takes beyond those of the step."""
+    method, t0, dt, theta = stepper(), 1.0, -0.5, 0.3
+    table = method.tableau
+    k = slopes(len(table.dense_stages))
+    f = MockField(k)
+    with torch.set_grad_enabled(grad):
+        step = method.complete(f, t0 + dt, method.step(f, t0, t0 + dt, x, None))
+        before = len(f.times)
+        coefficients = method.interpolant(f, t0, t0 + dt, x, step)
+    value = evaluate(coefficients, torch.tensor([theta], dtype=torch.float64))
+    b = vector(sum(float(c) * theta**power for power, c in enumerate(row, start=1)) for row in table.dense)
+    torch.testing.assert_close(value[0], x + dt * b @ k, rtol=0, atol=1e-12)
+    assert len(f.times) - before == method.dense_evals == len(table.a_dense)
+    for t, state, row in zip(f.times[before:], f.states[before:], table.a_dense, strict=True):
+        assert t.item() == pytest.approx(t0 + dt * float(sum(row)), abs=1e-15)
+        torch.testing.assert_close(state, x + dt * vector(row) @ k[: len(row)], rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize(
@@ -232,7 +251,7 @@ def test_every_problem_has_its_own_nodes_stage_inputs_and_weights(stepper, mode)
         torch.testing.assert_close(state, x + summed(row) if len(row) else x, rtol=0, atol=1e-13)
     torch.testing.assert_close(new, x + summed(method.tableau.b), rtol=0, atol=1e-13)
     if method.tableau.b_hat is not None:
-        torch.testing.assert_close(error, summed(method.tableau.error_weights), rtol=0, atol=1e-13)
+        torch.testing.assert_close(error, summed(method.tableau.error_weights[0]), rtol=0, atol=1e-13)
 
 
 def test_slopes_are_kept_as_long_as_somebody_has_them(x):
@@ -240,10 +259,10 @@ def test_slopes_are_kept_as_long_as_somebody_has_them(x):
     method, k = Dopri5(), slopes(7)
     with torch.no_grad():
         first = method.step(MockField(k), 0.0, 0.5, x, None)
-        before = method.interpolant(0.0, 0.5, x, first)
+        before = method.interpolant(None, 0.0, 0.5, x, first)
         for _ in range(3):
             method.step(MockField(-k), 0.0, 0.25, x, None)
-        assert torch.equal(method.interpolant(0.0, 0.5, x, first), before)
+        assert torch.equal(method.interpolant(None, 0.0, 0.5, x, first), before)
 
         def inside(t, y):
             method.step(MockField(-k), 0.0, 0.25, x, None)  # a solve within the field, with the same method

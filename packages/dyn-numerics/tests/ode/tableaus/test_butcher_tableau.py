@@ -8,9 +8,11 @@ from fractions import Fraction
 import pytest
 
 from dyn_numerics import ButcherTableau
+from dyn_numerics.ode.tableaus.dopri8 import DOPRI8
 from dyn_numerics.ode.tableaus.explicit import BOSH3, DOPRI5, EULER, HEUN, MIDPOINT, RALSTON, RK4, TSIT5
+from dyn_numerics.ode.tableaus.vern7 import VERN7
 
-TABLES = [EULER, MIDPOINT, HEUN, RALSTON, RK4, BOSH3, DOPRI5, TSIT5]
+TABLES = [EULER, MIDPOINT, HEUN, RALSTON, RK4, BOSH3, DOPRI5, TSIT5, VERN7, DOPRI8]
 HALF = Fraction(1, 2)
 
 each_table = pytest.mark.parametrize("table", TABLES, ids=lambda table: table.name)
@@ -20,10 +22,10 @@ def build(table=None, **changes):
     """The table built anew from its own coefficients, some of them changed."""
     arguments = {"name": "mine", "order": 1, "a": [[]], "b": [1], "source": "by hand"}
     if table is not None:
-        names = ("name", "order", "a", "b", "b_hat", "embedded_order", "dense", "dense_order", "source")
-        arguments = {name: getattr(table, name) for name in names}
+        names = ("name", "order", "a", "b", "b_hat", "embedded_order", "b_check", "check_order", "dense", "dense_order")
+        arguments = {name: getattr(table, name) for name in (*names, "a_dense", "source")}
         if not table.exact:
-            arguments["b"] = [*table.b[:-1], Decimal(table.b[-1].numerator)]  # a Decimal marks it as rounded
+            arguments["b"] = [w or Decimal(0) for w in table.b]  # a Decimal marks it as rounded
     return ButcherTableau(**{**arguments, **changes})
 
 
@@ -55,7 +57,7 @@ def test_every_perturbed_b_is_refused(table, i):
         build(table, b=b)
 
 
-@pytest.mark.parametrize("table", [BOSH3, DOPRI5, TSIT5], ids=lambda table: table.name)
+@pytest.mark.parametrize("table", [BOSH3, DOPRI5, TSIT5, VERN7, DOPRI8], ids=lambda table: table.name)
 @pytest.mark.parametrize("i", range(4))
 def test_every_perturbed_b_hat_is_refused(table, i):
     b_hat = shifted([table.b_hat], 0, i)[0]
@@ -63,12 +65,34 @@ def test_every_perturbed_b_hat_is_refused(table, i):
         build(table, b_hat=b_hat)
 
 
-@pytest.mark.parametrize("table", [DOPRI5, TSIT5], ids=lambda table: table.name)
-@pytest.mark.parametrize("i", range(7))
-@pytest.mark.parametrize("power", range(4))
+@pytest.mark.parametrize("i", range(12))
+def test_every_perturbed_b_check_is_refused(i):
+    b_check = shifted([DOPRI8.b_check], 0, i)[0]
+    with pytest.raises(ValueError, match=r"the second embedded order condition of the tree τ \(1 nodes\)"):
+        build(DOPRI8, b_check=b_check)
+
+
+@pytest.mark.parametrize(
+    ("table", "i", "power"),
+    [
+        (t, i, power)
+        for t in (DOPRI5, TSIT5, VERN7, DOPRI8)
+        for i, row in enumerate(t.dense)
+        for power in range(len(row))
+    ],
+)
 def test_every_perturbed_dense_coefficient_is_refused(table, i, power):
     with pytest.raises(ValueError, match=r"the dense output condition of the tree τ \(1 nodes\)"):
         build(table, dense=shifted(table.dense, i, power))
+
+
+@pytest.mark.parametrize(
+    ("table", "i", "j"),
+    [(t, i, j) for t in (VERN7, DOPRI8) for i, row in enumerate(t.a_dense) for j in range(len(row))],
+)
+def test_every_perturbed_a_of_the_dense_output_is_refused(table, i, j):
+    with pytest.raises(ValueError, match=r"the dense output condition of the tree \[τ\] \(2 nodes\)"):
+        build(table, a_dense=shifted(table.a_dense, i, j))
 
 
 def test_weights_that_sum_to_one_may_still_be_refused_and_the_tree_is_named():
@@ -109,7 +133,13 @@ def test_rounded_tables_are_checked_to_1e_minus_14(third, accepted):
         ({"b_hat": [1], "embedded_order": 1}, "b_hat equals b"),
         ({"dense": [[1]]}, "dense and dense_order go together"),
         ({"dense_order": 1}, "dense and dense_order go together"),
-        ({"dense": [[1], [0]], "dense_order": 1}, "dense has 2 entries, expected 1"),
+        ({"dense": [[1], [0], [0]], "dense_order": 1}, "dense has 3 entries, expected 1 or 2, one for each stage"),
+        ({"a_dense": [[1]]}, "a_dense has rows and dense is None"),
+        ({"a_dense": [[1]], "dense": [[1]], "dense_order": 1}, "dense has 1 entries, expected 3"),
+        ({"a_dense": [[1]], "dense": [[1]] * 3, "dense_order": 1}, "row 0 of a_dense has 1 entries, expected 2"),
+        ({"b_check": [1]}, "b_check and check_order go together"),
+        ({"b_check": [1, 0], "check_order": 1}, "b_check has 2 entries, expected 1"),
+        ({"b_check": [1], "check_order": 1}, "b_check equals b"),
         ({"a": [[], [1]], "b": [0, 1], "dense": [[1, -1], [1]], "dense_order": 1}, "different lengths"),
         ({"dense": [[1]], "dense_order": 2}, "dense has degree 1, expected at least dense_order 2"),
         ({"order": 0, "b": [5]}, "order is 0, expected a positive integer"),
@@ -126,7 +156,7 @@ def test_shapes_and_orders_that_disagree_are_refused(changes, sentence):
 
 def test_dense_output_must_end_at_the_solution():
     # Of order 1 in theta, but at theta = 1 with the weights (0, 1) instead of (1/2, 1/2)
-    with pytest.raises(ValueError, match=r"the dense weight of stage 0 ends -5\.000e-01 away from b\[0\]"):
+    with pytest.raises(ValueError, match=r"the dense weight of stage 0 ends -5\.000e-01 away from its weight in b"):
         build(HEUN, dense=[[1, -1], [0, 1]], dense_order=1)
 
 

@@ -155,7 +155,7 @@ class _Steps(torch.autograd.Function):
                 if not interpolates:
                     return (found.x,)
                 found = method.complete(f, t1, found)
-                return found.x, method.interpolant(t0, t1, x, found)
+                return found.x, method.interpolant(f, t0, t1, x, found)
 
             pull = vjp(step, x, *inputs)[1]
             of_step = torch.where(taken.unsqueeze(-1), grad, 0)

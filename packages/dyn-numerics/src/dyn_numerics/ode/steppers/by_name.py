@@ -9,12 +9,14 @@ from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.steppers.explicit_methods import (
     Bosh3,
     Dopri5,
+    Dopri8,
     Euler,
     Heun,
     Midpoint,
     Ralston,
     RungeKutta4,
     Tsit5,
+    Vern7,
 )
 
 __all__ = ["STEPPERS", "stepper"]
@@ -28,6 +30,8 @@ STEPPERS: dict[str, Callable[[], Stepper]] = {
     "bosh3": Bosh3,
     "dopri5": Dopri5,
     "tsit5": Tsit5,
+    "vern7": Vern7,
+    "dopri8": Dopri8,
 }
 """What `solver=` may be called, and what makes it."""
 

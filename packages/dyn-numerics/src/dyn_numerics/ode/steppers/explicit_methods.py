@@ -6,9 +6,11 @@ from typing import ClassVar
 
 from dyn_numerics.ode.steppers.explicit_runge_kutta import ExplicitRungeKutta
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
+from dyn_numerics.ode.tableaus.dopri8 import DOPRI8
 from dyn_numerics.ode.tableaus.explicit import BOSH3, DOPRI5, EULER, HEUN, MIDPOINT, RALSTON, RK4, TSIT5
+from dyn_numerics.ode.tableaus.vern7 import VERN7
 
-__all__ = ["Bosh3", "Dopri5", "Euler", "Heun", "Midpoint", "Ralston", "RungeKutta4", "Tsit5"]
+__all__ = ["Bosh3", "Dopri5", "Dopri8", "Euler", "Heun", "Midpoint", "Ralston", "RungeKutta4", "Tsit5", "Vern7"]
 
 
 class _Named(ExplicitRungeKutta):
@@ -122,3 +124,37 @@ class Tsit5(_Named):
     """
 
     table = TSIT5
+
+
+class Vern7(_Named):
+    """Verner's most efficient 7(6) pair: adaptive, order 7, ten evaluations a step, dense output of order 6.
+
+    A step that holds an output takes five more evaluations. Where samples have steps of their own, that is one that holds
+    an output of any sample; inside `torch.compile`, and with `save="dense"`, it is every step.
+
+    Args:
+        trainable: As in `ExplicitRungeKutta`.
+
+    References:
+        J. H. Verner: Numerically optimal Runge-Kutta pairs with interpolants (2010).
+    """
+
+    table = VERN7
+
+
+class Dopri8(_Named):
+    """Dormand and Prince's method of order 8 as in Hairer's DOP853: adaptive, twelve evaluations a step.
+
+    Its error is measured by two estimates, of orders 5 and 3, together. The dense output has order 7; a step that holds
+    an output takes three more evaluations. Where samples have steps of their own, that is one that holds an output of
+    any sample; inside `torch.compile`, and with `save="dense"`, it is every step.
+
+    Args:
+        trainable: As in `ExplicitRungeKutta`.
+
+    References:
+        - P. J. Prince, J. R. Dormand: High order embedded Runge-Kutta formulae (1981).
+        - Hairer, Norsett, Wanner: Solving ODEs I, 2nd ed., sections II.5, II.6 and II.10.
+    """
+
+    table = DOPRI8

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -20,21 +20,25 @@ from dyn_numerics.transforms import under_transform
 
 __all__ = ["ExplicitRungeKutta"]
 
+TINY = torch.finfo(torch.float32).tiny
+
 
 class Coefficients(NamedTuple):
     """A table as tensors in the dtype and on the device of the state.
 
     Attributes:
-        rows: `[s + 2, s]`: the rows of `a`, the weights `b`, and the error weights, zero if there are none.
+        rows: `[s + 1 + e, s]`: the rows of `a`, the weights `b`, and those of each error estimate.
         packed: The rows of the untrained table one after the other, each as long as what it weighs.
-        dense: Coefficients of the continuous weights, `[p, s]`, or None.
+        dense: Coefficients of the continuous weights, `[p, s]` and more where there are stages for them alone, or None.
         before_end: `1 - c`, `[s]`, in the dtype of times: a stage lies that share of the step before its end.
+        packed_dense: As `packed`, of the stages that are for the dense output alone.
     """
 
     rows: Tensor
     packed: Tensor
     dense: Tensor | None
     before_end: Tensor
+    packed_dense: Tensor
 
 
 class ExplicitRungeKutta(Stepper):
@@ -69,20 +73,21 @@ class ExplicitRungeKutta(Stepper):
         self.tableau = tableau
         self.trainable = trainable
         self.order = tableau.order
-        embedded = tableau.embedded_order
-        self.error_order = None if embedded is None else min(tableau.order, embedded)
+        self.error_order = tableau.error_order
         numbers = tableau.numbers
         self.reuses_last_stage = numbers.reuses_last_stage and not trainable
-        self._rows, self._before_end, self._b_hat = numbers.rows, numbers.before_end, numbers.b_hat
+        self._rows, self._before_end, self._embedded = numbers.rows, numbers.before_end, numbers.embedded
         self._dense = None if trainable else numbers.dense
+        self._dense_rows, self._before_end_dense = numbers.dense_rows, numbers.dense_before_end
+        self.dense_evals = 0 if trainable else len(self._dense_rows)
+        self._weighs_more = len(tableau.dense_stages) > tableau.stages
         self.dense_degree = 3 if self._dense is None else len(self._dense)
         self._lengths = [len(row) for row in self._rows]
         self._coefficients: dict[tuple[torch.dtype, torch.device], Coefficients] = {}
-        self._workspaces = Workspaces()
+        self._workspaces, self._dense_workspaces = Workspaces(), Workspaces()
         if trainable:
             device = torch.get_default_device()
-            entries = [entry for row in self._rows[: tableau.stages] for entry in row]
-            self.a_entries = nn.Parameter(_float64(entries).to(device))
+            self.a_entries = nn.Parameter(_packed(self._rows[: tableau.stages]).to(device))
             self.b_entries = nn.Parameter(_float64(self._rows[tableau.stages]).to(device))
 
     def extra_repr(self) -> str:
@@ -96,7 +101,7 @@ class ExplicitRungeKutta(Stepper):
             lower, b = self.a_entries.double(), self.b_entries.double()
             b = b + (1 - b.sum()) / s
         else:
-            lower, b = _float64([entry for row in self._rows[:s] for entry in row]), _float64(self._rows[s])
+            lower, b = _packed(self._rows[:s]), _float64(self._rows[s])
         a = torch.zeros(s, s, dtype=torch.float64, device=lower.device).index_put((rows, columns), lower)
         return a, b
 
@@ -112,19 +117,20 @@ class ExplicitRungeKutta(Stepper):
 
     def _make_coefficients(self, x: Tensor) -> Coefficients:
         a, b = self.weights()
-        error = torch.zeros_like(b) if self._b_hat is None else b - _float64(self._b_hat).to(b.device)
+        estimates = [(b - _float64(weights).to(b.device)).unsqueeze(0) for weights in self._embedded]
         dense = None if self._dense is None else torch.stack([_float64(row) for row in self._dense])
-        before_end = 1 - a.sum(1)
+        before_end = 1 - a.sum(1) if self.trainable else _float64(self._before_end)
         rounding = torch.where(before_end.abs() < 1e-14, before_end, 0).detach()  # a stage at c = 1 is at t1 exactly
         return Coefficients(
-            rows=torch.cat([a, b.unsqueeze(0), error.unsqueeze(0)]).to(x),
-            packed=_float64([entry for row in self._rows for entry in row]).to(x),
+            rows=torch.cat([a, b.unsqueeze(0), *estimates]).to(x),
+            packed=_packed(self._rows).to(x),
             dense=None if dense is None else dense.to(x),
             before_end=(before_end - rounding).to(dtype=time_dtype(x.device), device=x.device),
+            packed_dense=_packed(self._dense_rows).to(x),
         )
 
     def __getstate__(self) -> dict[str, object]:
-        return {**self.__dict__, "_coefficients": {}, "_workspaces": Workspaces()}
+        return {**self.__dict__, "_coefficients": {}, "_workspaces": Workspaces(), "_dense_workspaces": Workspaces()}
 
     def init(self, f: FlatField, t: Tensor, x: Tensor, slope: Tensor | None) -> Tensor | None:
         return f(t, x) if slope is None and self.reuses_last_stage else slope
@@ -145,6 +151,15 @@ class ExplicitRungeKutta(Stepper):
         error = None if self.error_order is None else slopes.weighted(count + 1)
         return Step(x1, error, slope if self.reuses_last_stage else None, start, slopes)
 
+    def measure_error(self, step: Step, norm: Callable[[Tensor], Tensor]) -> Tensor:
+        first = norm(step.error)  # type: ignore[arg-type]
+        if len(self._embedded) == 1:
+            return first
+        # Hairer, Norsett, Wanner: Solving ODEs I, section II.10: of higher order than either.
+        slopes: Slopes = step.stages
+        second = norm(slopes.weighted(len(self._before_end) + 2))
+        return first.square() / (first.square() + 0.01 * second.square()).sqrt().clamp_min(TINY)
+
     def _times(self, t0: Scalar, t1: Scalar, x: Tensor) -> Sequence[Tensor]:
         """The times of the stages, `[*lead]` each, in the real dtype of the state."""
         dt, dtype = t1 - t0, real_dtype(x.dtype)
@@ -161,17 +176,19 @@ class ExplicitRungeKutta(Stepper):
         """Where the slopes of a step are gathered."""
         if self.trainable:
             return SlopeList(self.coefficients(x).rows, t1 - t0, x)
-        if torch.is_grad_enabled() or torch.compiler.is_compiling() or under_transform() or in_forward_mode():
+        if _sums_by_element():
             return SlopeList(self._rows, t1 - t0, x)
-        return SlopeMatrix(self.coefficients(x).packed, self._lengths, t1 - t0, x, self._workspaces)
+        count = len(self._before_end)
+        return SlopeMatrix(self.coefficients(x).packed, self._lengths, count, t1 - t0, x, self._workspaces)
 
     def stiffness(self, step: Step) -> Tensor | None:
-        # Two stages at the end of the step: their slopes differ by the Jacobian times what their states differ by.
-        if not (self.reuses_last_stage and self.tableau.numbers.ends_twice):
+        # Two slopes at the end of the step differ by the Jacobian times what their states differ by.
+        if self.trainable or not self.tableau.numbers.ends_twice or step.carry is None:
             return None
         slopes: Slopes = step.stages
-        before = slopes.after(len(self._before_end) - 2)
-        rise = norm_at_any_scale(slopes[-1] - slopes[-2])
+        other = len(self._before_end) - (2 if self.reuses_last_stage else 1)
+        before = slopes.after(other)
+        rise = norm_at_any_scale(step.carry.to(before.dtype) - slopes[other])
         run = norm_at_any_scale(step.x.to(before.dtype) - before)
         stiffness: Tensor = rise / run.clamp_min(torch.finfo(run.dtype).tiny)
         return stiffness
@@ -179,15 +196,44 @@ class ExplicitRungeKutta(Stepper):
     def complete(self, f: FlatField, t1: Scalar, step: Step) -> Step:
         return step if step.carry is not None else step._replace(carry=f(state_time(t1, step.x), step.x))
 
-    def interpolant(self, t0: Scalar, t1: Scalar, x0: Tensor, step: Step) -> Tensor:
+    def interpolant(self, f: FlatField, t0: Scalar, t1: Scalar, x0: Tensor, step: Step) -> Tensor:
         # Powers of theta cancel: by some 100 times the rounding of the weights, too much for half precision.
         slopes: Slopes = step.stages
         dtype = slopes[0].dtype
-        x0, x1 = x0.to(dtype), step.x.to(dtype)
+        start, end = x0.to(dtype), step.x.to(dtype)
         if self._dense is None:
-            return cubic_hermite(x0, x1, slopes[0], step.carry.to(dtype), over_state(t1 - t0, x0))
-        dense = self._dense if isinstance(slopes, SlopeList) else self.coefficients(x0).dense
-        return torch.stack([x0, *slopes.weighted_with(dense)], dim=-2)
+            return cubic_hermite(start, end, slopes[0], step.carry.to(dtype), over_state(t1 - t0, start))
+        if self._weighs_more:
+            slopes = self._dense_slopes(f, t0, t1, x0, step)
+        dense = self._dense if isinstance(slopes, SlopeList) else self.coefficients(start).dense
+        return torch.stack([start, *slopes.weighted_with(dense)], dim=-2)
+
+    def _dense_slopes(self, f: FlatField, t0: Scalar, t1: Scalar, x0: Tensor, step: Step) -> Slopes:
+        """The slopes of a step, that at its end, and those of the stages for the dense output alone."""
+        known, dt = step.stages, t1 - t0
+        wide = known[0].dtype
+        x = x0.to(wide)
+        slopes: Slopes
+        if _sums_by_element():
+            slopes = SlopeList(self._dense_rows, dt, x)
+        else:
+            packed, lengths = self.coefficients(x).packed_dense, [len(row) for row in self._dense_rows]
+            count = len(self.tableau.dense_stages)
+            slopes = SlopeMatrix(packed, lengths, count, dt, x, self._dense_workspaces)
+        for slope in known if self.reuses_last_stage else (*known, step.carry):
+            slopes.append(slope.to(wide))
+        for i, share in enumerate(self._before_end_dense):
+            slopes.append(f(state_time(t1 - share * dt, x0), slopes.after(i).to(x0.dtype)).to(wide))
+        return slopes
+
+
+def _sums_by_element() -> bool:
+    """Whether somebody differentiates or compiles, so that sums of slopes are not products of matrices."""
+    return torch.is_grad_enabled() or torch.compiler.is_compiling() or under_transform() or in_forward_mode()
+
+
+def _packed(rows: Sequence[Sequence[float]]) -> Tensor:
+    return _float64([entry for row in rows for entry in row])
 
 
 def _float64(weights: Sequence[float]) -> Tensor:

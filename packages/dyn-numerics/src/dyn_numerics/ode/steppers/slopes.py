@@ -84,19 +84,22 @@ class SlopeMatrix:
     Args:
         rows: The rows of the table in one vector, each as long as what it weighs.
         lengths: Their lengths.
+        stages: Number of slopes.
         dt: Step size, a host number or `[*lead]`.
         x: The state, `[*lead, N]`.
         workspaces: Where its memory comes from.
     """
 
-    def __init__(self, rows: Tensor, lengths: Sequence[int], dt: Scalar, x: Tensor, workspaces: Workspaces) -> None:
+    def __init__(
+        self, rows: Tensor, lengths: Sequence[int], stages: int, dt: Scalar, x: Tensor, workspaces: Workspaces
+    ) -> None:
         self._dt, self._x = dt, x
         self._flat = x if x.dim() == 1 else x.reshape(-1)
         # A host number goes into the weights, one step size for each problem into its slopes.
         self._scale = over_state(dt, x) if isinstance(dt, Tensor) else None
         self._rows = torch.split_with_sizes(rows if self._scale is not None else rows * dt, lengths)
         self._workspaces = workspaces
-        self._key, self._workspace = workspaces.take(max(lengths), x)
+        self._key, self._workspace = workspaces.take(stages, x)
         self._slopes: list[Tensor] = []
 
     def __del__(self) -> None:

@@ -1,4 +1,4 @@
-"""Order conditions of Runge-Kutta methods, one for every rooted tree, in exact arithmetic.
+"""Order conditions of Runge-Kutta methods, one for every rooted tree, in whatever numbers the coefficients are.
 
 A method with matrix `a` and weights `b` has order p when, for every rooted tree with at most p nodes,
 `sum_i b_i Phi_i(tree) = 1 / gamma(tree)`. A continuous extension with weights `b_i(theta)` has order p when the sum
@@ -12,16 +12,22 @@ References:
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from decimal import Decimal
 from fractions import Fraction
 from functools import cache
 from itertools import combinations_with_replacement
 from math import prod
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 __all__ = ["Tree", "dense_residuals", "density", "node_count", "residuals", "rooted_trees", "tree_name"]
 
 Tree = tuple[Any, ...]
 """A rooted tree: the sorted tuple of the subtrees that hang from its root."""
+
+Number = TypeVar("Number", Fraction, Decimal, float)
+"""What the coefficients are: exact, decimal or rounded."""
+
+Residuals = Iterator[tuple[Tree, Number]]
 
 
 @cache
@@ -56,37 +62,51 @@ def tree_name(tree: Tree) -> str:
     return "[" + ",".join(tree_name(child) for child in tree) + "]" if tree else "τ"
 
 
-def _elementary_weights(a: Sequence[Sequence[Fraction]], tree: Tree) -> list[Fraction]:
-    """`Phi_i(tree)` for every stage i, with `a` given by its strictly lower rows."""
-    weights = [Fraction(1)] * len(a)
-    for child in tree:
-        inner = _elementary_weights(a, child)
-        for i, row in enumerate(a):
-            weights[i] *= sum((w * inner[j] for j, w in enumerate(row)), Fraction(0))
-    return weights
+class _ElementaryWeights(Generic[Number]):
+    """`Phi_i(tree)` for every stage i; what was found for a tree is kept for those that it is part of.
+
+    Args:
+        a: Stage coefficients, row i with its entries j (at most as many as there are stages).
+        one: The number 1, of the kind that the coefficients are.
+    """
+
+    def __init__(self, a: Sequence[Sequence[Number]], one: Number) -> None:
+        self._rows: list[list[tuple[int, Number]]] = [[(j, w) for j, w in enumerate(row) if w != 0] for row in a]
+        self._one: Number = one
+        self._zero: Number = one - one
+        self._known: dict[Tree, list[Number]] = {}
+
+    def __call__(self, tree: Tree) -> list[Number]:
+        if tree not in self._known:
+            weights = [self._one] * len(self._rows)
+            for child in tree:
+                inner = self(child)
+                for i, row in enumerate(self._rows):
+                    weights[i] *= sum((w * inner[j] for j, w in row), self._zero)
+            self._known[tree] = weights
+        return self._known[tree]
 
 
-def residuals(a: Sequence[Sequence[Fraction]], b: Sequence[Fraction], order: int) -> Iterator[tuple[Tree, Fraction]]:
+def residuals(a: Sequence[Sequence[Number]], b: Sequence[Number], order: int) -> Residuals[Number]:
     """Yields every rooted tree with at most `order` nodes and the residual of its condition.
 
     Args:
         a: Stage coefficients, row i with its entries j (at most as many as there are stages).
-        b: Weights, one for each stage.
+        b: Weights, one for each stage; those that are missing at the end are zero.
         order: Largest number of nodes.
 
     Yields:
-        The tree and `sum_i b_i Phi_i(tree) - 1 / gamma(tree)`, exactly.
+        The tree and `sum_i b_i Phi_i(tree) - 1 / gamma(tree)`.
     """
+    one = type(b[0])(1)
+    weights = _ElementaryWeights(a, one)
     for nodes in range(1, order + 1):
         for tree in rooted_trees(nodes):
-            weights = _elementary_weights(a, tree)
-            total = sum((w * phi for w, phi in zip(b, weights, strict=True)), Fraction(0))
-            yield tree, total - Fraction(1, density(tree))
+            total = sum((w * phi for w, phi in zip(b, weights(tree), strict=False)), one - one)
+            yield tree, total - one / density(tree)
 
 
-def dense_residuals(
-    a: Sequence[Sequence[Fraction]], dense: Sequence[Sequence[Fraction]], order: int
-) -> Iterator[tuple[Tree, Fraction]]:
+def dense_residuals(a: Sequence[Sequence[Number]], dense: Sequence[Sequence[Number]], order: int) -> Residuals[Number]:
     """Yields, for every tree with at most `order` nodes, the largest residual of its continuous condition.
 
     Args:
@@ -98,11 +118,12 @@ def dense_residuals(
         The tree and the coefficient, largest in magnitude, of
         `sum_i b_i(theta) Phi_i(tree) - theta^nodes / gamma(tree)` as a polynomial in theta.
     """
+    one = type(dense[0][0])(1)
+    weights = _ElementaryWeights(a, one)
     for nodes in range(1, order + 1):
         for tree in rooted_trees(nodes):
-            weights = _elementary_weights(a, tree)
             errors = []
-            for power in range(1, len(dense[0]) + 1):
-                total = sum((row[power - 1] * phi for row, phi in zip(dense, weights, strict=True)), Fraction(0))
-                errors.append(total - (Fraction(1, density(tree)) if power == nodes else 0))
+            for power, column in enumerate(zip(*dense, strict=True), start=1):
+                total = sum((w * phi for w, phi in zip(column, weights(tree), strict=True)), one - one)
+                errors.append(total - one / density(tree) if power == nodes else total)
             yield tree, max(errors, key=abs)
