@@ -68,10 +68,15 @@ class AttemptedStep:
         return self.problem.clock.end_of_step(self.t1, self.reached)
 
     @property
+    def ends(self) -> tuple[Scalar, Scalar]:
+        """Start and end of the step that was taken, which may be another's, lent to a problem that did not move."""
+        return self.stepped or (self.start, self.end)
+
+    @property
     def interpolant(self) -> Tensor:
         """Coefficients of the solution over the step, `[*lead, p + 1, N]`; made when first asked for."""
         if self._interpolant is None:
-            start, end = self.stepped or (self.start, self.end)
+            start, end = self.ends
             f = Counter(self.problem.f if self.field is None else self.field)
             self._interpolant = self.problem.stepper.interpolant(f, start, end, self.x0, self.step)
             self.n_evals = f.calls

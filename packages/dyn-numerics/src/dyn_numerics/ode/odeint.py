@@ -24,10 +24,11 @@ from dyn_numerics.ode.observer import Observer
 from dyn_numerics.ode.posed import Posed, pose
 from dyn_numerics.ode.rows import BufferRows, ListRows, Rows
 from dyn_numerics.ode.save import Save
-from dyn_numerics.ode.saver import Saved, SaveDense, SaveGrid, Saver, SaveSteps, SaveTimes
+from dyn_numerics.ode.saver import Saved, SaveDense, SaveGrid, Saver, SaveSteps, SaveTimes, SaveValues
 from dyn_numerics.ode.solution import Solution
 from dyn_numerics.ode.step_record import RecordSteps, replay
 from dyn_numerics.ode.stepper import Stepper
+from dyn_numerics.ode.steps import Steps
 from dyn_numerics.ode.substitutes import substituted, substitutes
 from dyn_numerics.ode.times import in_forward_mode, is_differentiable, state_time
 from dyn_numerics.progress import ProgressBar, ShowProgress, progress_bar
@@ -165,7 +166,7 @@ def odeint(
             state, saved, n_evals = _solve_branching(posed, watchers)
         else:
             state, saved, n_evals = _solve_selecting(posed, watchers, compact)
-        if problem.clock.differentiable is not None and posed.save.states != "steps":
+        if problem.clock.differentiable is not None and posed.save.outputs:
             saved, more = _move_where_standing(posed, saved)
             n_evals += more
         code = status_code(problem, state)
@@ -224,7 +225,7 @@ def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool) 
     if outputs is not None and not field.differentiable:
         return state, outputs.result(state.x, _succeeded(problem, state)), n_evals
     saver = _saver(posed, problem, start, ListRows(t))
-    steps = record.result(state, _last_output(posed, state) if posed.save.only_outputs else None)
+    steps = record.result(state, None if posed.save.every_step else _last_output(posed, state))
     x, more_evals = replay(problem, steps, start, [saver])
     return state, saver.result(x, _succeeded(problem, state)), n_evals + more_evals
 
@@ -273,12 +274,17 @@ def solve_compiled(posed: Posed, observers: Sequence[Observer] = (), diagnose: b
 
 def _saver(posed: Posed, problem: Problem, start: Tensor, rows: Rows) -> Saver:
     """What keeps the things that the user wants, in rows of its own kind."""
-    clock, t = problem.clock, posed.times
-    outputs: Saver = SaveGrid(t, start, rows) if clock.lands_on_times else SaveTimes(clock, t, start, rows)
-    if posed.save.states != "t_span":
-        steps = SaveSteps(clock.first, start, t)
-        outputs = steps if posed.save.states == "steps" else SaveDense(outputs, steps, posed.layout)
-    return SaveInternals(outputs, t) if posed.save.internals else outputs
+    clock, t, save, values = problem.clock, posed.times, posed.save, posed.values
+    saver: Saver | None = None
+    if save.outputs and clock.lands_on_times:
+        saver = SaveGrid(t, start, rows, values)
+    elif save.outputs:
+        saver = SaveTimes(clock, t, start, rows) if values is None else SaveValues(clock, t, start, rows, values)
+    if saver is None or save.keeps("steps"):
+        saver = SaveSteps(clock.first, start, t, values, saver)
+    if save.keeps("dense"):
+        saver = SaveDense(saver, SaveSteps(clock.first, start, t), posed.layout)
+    return SaveInternals(saver, t) if save.internals else saver
 
 
 def _buffers(posed: Posed) -> BufferRows:
@@ -308,6 +314,9 @@ def _move_where_standing(posed: Posed, saved: Saved) -> tuple[Saved, int]:
     slope = f(*substituted(places, (state_time(t[0].detach(), start), start)))
     slope = torch.where(standing.unsqueeze(-1) & torch.isfinite(slope.detach()), slope, 0)
     moved = start + (t - t[0]).to(real_dtype(start.dtype)).unsqueeze(-1) * slope
+    if posed.values is not None:
+        at = torch.where(standing, t, t[0])
+        moved = torch.stack([posed.values(time, x) for time, x in zip(at, moved, strict=True)])
     return saved._replace(x=torch.where(standing.unsqueeze(-1), moved, saved.x)), 1
 
 
@@ -321,7 +330,7 @@ def pack(posed: Posed, state: State, saved: Saved, status: Any, n_evals: Any) ->
         status: Code of how it ended.
         n_evals: Calls of `f`.
     """
-    layout, x, device = posed.layout, saved.x, posed.layout.device
+    layout, x, device = posed.values or posed.layout, saved.x, posed.layout.device
     counts = [n_evals, state.n_steps, state.n_accepted, state.n_steps - state.n_accepted, state.n_active_evals]
     stats = [torch.as_tensor(count, device=device) for count in counts]
     code = torch.as_tensor(status, device=device)
@@ -332,13 +341,19 @@ def pack(posed: Posed, state: State, saved: Saved, status: Any, n_evals: Any) ->
     lost = ~known.all(dim=0) & ((code == Status.SUCCESS.code) | overflowed)
     last = (known.sum(0) - 1).clamp(min=0)
     t_known = saved.t.detach().gather(0, last.unsqueeze(0)).squeeze(0)
+    states = layout.unflatten(torch.where((lost & ~known).unsqueeze(-1), torch.nan, x))
+    steps = saved.steps
+    if steps is not None:
+        own = states if steps.x is saved.x else layout.unflatten(steps.x)
+        steps = Steps(steps.t.to(posed.t.dtype), own)
     return Solution(
-        t=saved.t.to(posed.t.dtype) if posed.save.states == "steps" else posed.t,
-        x=layout.unflatten(torch.where((lost & ~known).unsqueeze(-1), torch.nan, x)),
+        t=posed.t if posed.save.outputs or steps is None else steps.t,
+        x=states,
         stats=Statistics(*stats),
         status_code=torch.where(lost, Status.NON_FINITE.code, code),
         t_reached=torch.where(lost, t_known, t_reached.detach()),
         dt_last=dt_last.detach(),
+        steps=steps,
         dense=saved.dense,
         internals=saved.internals,
     )

@@ -26,7 +26,8 @@ from dyn_numerics.ode.attempt import Problem
 from dyn_numerics.ode.controllers.controller import Controller
 from dyn_numerics.ode.error_norm import ErrorNorm
 from dyn_numerics.ode.flat_field import UserField, check_signature
-from dyn_numerics.ode.save import Save
+from dyn_numerics.ode.kept_values import KeptValues
+from dyn_numerics.ode.save import Form, Save
 from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.steppers.by_name import stepper as stepper_by_name
 from dyn_numerics.ode.times import Clock, is_differentiable
@@ -48,6 +49,7 @@ class Posed:
         t: Output times as the user gets them back.
         save: What to keep.
         is_readable: Whether the values of tensors can be read.
+        values: What to keep of a state instead of itself, or None.
     """
 
     problem: Problem
@@ -57,6 +59,7 @@ class Posed:
     t: Tensor
     save: Save
     is_readable: bool
+    values: KeptValues | None = None
 
 
 def pose(
@@ -71,7 +74,7 @@ def pose(
     step_size: float | None = None,
     stepping: str = "joint",
     controller: Controller | None = None,
-    save: str | Save = "t_span",
+    save: Form | Save = "t_span",
     max_steps: int | None = None,
 ) -> Posed:
     """Checks the arguments of `odeint` and lays the problem out.
@@ -155,7 +158,7 @@ def pose(
             differentiable=learns,
         ),
         max_steps=limit,
-        completes=controller.adaptive or save.states == "dense" or not (lands_on_times or len(inner) <= 2),
+        completes=controller.adaptive or save.keeps("dense") or not (lands_on_times or len(inner) <= 2),
         branches=not (per_sample or unreadable),
         learns=learns,
     )
@@ -164,7 +167,8 @@ def pose(
         start = start.view_as(
             start
         )  # a field may ask for gradients of its argument, which the user's tensor must not get
-    return Posed(problem, layout, start, inner, t, save, not unreadable)
+    values = None if save.fn is None else KeptValues(save.fn, layout)
+    return Posed(problem, layout, start, inner, t, save, not unreadable, values)
 
 
 @cache

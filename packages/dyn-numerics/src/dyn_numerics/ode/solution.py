@@ -11,6 +11,7 @@ from torch import Tensor
 from dyn_numerics.errors import solver_error
 from dyn_numerics.ode.dense import DenseSolution
 from dyn_numerics.ode.internals import Internals
+from dyn_numerics.ode.steps import Steps
 from dyn_numerics.statistics import Statistics
 from dyn_numerics.status import Status
 
@@ -24,13 +25,16 @@ class Solution:
     What is said of one problem holds for every sample under `stepping="per_sample"`, where `[]` is `[batch]`.
 
     Attributes:
-        t: Output times, `[T]`, or `[T, batch]` if they were given so, in the user's time unit. With `save="steps"` the
-            ends of the accepted steps, `[n + 1]`, or `[n + 1, batch]` with every column filled up with its last one.
-        x: States there, `[T, *x0.shape]` in the structure of `x0`; NaN where the solve did not get.
+        t: Output times, `[T]`, or `[T, batch]` if they were given so, in the user's time unit. With `save="steps"` alone
+            those of `steps`.
+        x: States there, `[T, *x0.shape]` in the structure of `x0`, or what `Save(fn=...)` made of them, in the structure
+            that it returns; NaN where the solve did not get.
         stats: What the solve cost.
         status_code: How it ended, int64 `[]`; `status` reads it.
         t_reached: The last time at which the state is known, `[]`, float64.
         dt_last: Magnitude of the last attempted step, `[]`, float64.
+        steps: Start and ends of the accepted steps with the states there, with `save="steps"`, alone or among others;
+            otherwise None.
         dense: The solution as a function of time, with `save="dense"` and at least one accepted step; otherwise None.
         internals: The solver's estimates at its steps, with `save=Save(internals=True)`; otherwise None.
 
@@ -49,6 +53,7 @@ class Solution:
     status_code: Tensor
     t_reached: Tensor
     dt_last: Tensor
+    steps: Steps | None = None
     dense: DenseSolution | None = None
     internals: Internals | None = None
 
