@@ -23,7 +23,7 @@ from dyn_numerics.ode.substitutes import substituted, substitutes
 from dyn_numerics.ode.times import Clock, state_time, time_dtype
 from dyn_numerics.status import Status
 
-__all__ = ["Attempt", "Problem", "State", "attempt", "commit", "initial_state", "status_code"]
+__all__ = ["Attempt", "Problem", "State", "attempt", "commit", "initial_state", "look_ahead", "status_code"]
 
 LAST_STEP_STRETCH = 1.01  # a step that would leave less than 1 % of itself is stretched to the target (Hairer, DOPRI5)
 
@@ -171,7 +171,7 @@ def initial_state(problem: Problem, x0: Tensor) -> tuple[State, int]:
         n_active_evals=count(f.calls),
         running=flag(True),
     )
-    return _look_ahead(problem, state), f.calls
+    return look_ahead(problem, state), f.calls
 
 
 def _makers(problem: Problem, x0: Tensor) -> tuple[Any, Any, Any]:
@@ -229,6 +229,8 @@ def attempt(problem: Problem, state: State) -> Attempt:
         step = problem.stepper.complete(f, end, step)
     taken = magnitude(state.t1 - state.t)
     dt: Scalar = minimum(taken, state.dt) * factor  # a retry is shorter, however times round
+    if controller.adaptive:  # a step that was cut short to land on a time says nothing against the one that was planned
+        dt = where(factor >= 1, maximum(dt, state.dt), dt)
     if controller.max_step < inf:
         dt = minimum(dt, controller.max_step)
     if controller.min_step > 0:
@@ -291,7 +293,7 @@ def commit(problem: Problem, state: State, tried: Attempt, careful: bool = True)
         problem.controller.adaptive and step.retry is not state.carry
     ):  # otherwise there is no retry, or it is what we have
         stayed = where(both(running, negate(moved)), step.retry, state.carry)
-    return _look_ahead(
+    return look_ahead(
         problem,
         State(
             t=where(moved, state.t1, state.t),
@@ -311,7 +313,7 @@ def commit(problem: Problem, state: State, tried: Attempt, careful: bool = True)
     )
 
 
-def _look_ahead(problem: Problem, state: State) -> State:
+def look_ahead(problem: Problem, state: State) -> State:
     """Sets the end of the next attempt, and whether there is one."""
     target = problem.clock.target(state.reached)
     left = magnitude(target - state.t)

@@ -68,8 +68,8 @@ class SampledField(Protocol):
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor: ...
 
-    def take(self, samples: Tensor) -> SampledField:
-        """The field of some of the samples, whose indices are `[m]`."""
+    def take(self, samples: Tensor | None) -> SampledField:
+        """The field of some of the samples, whose indices are `[m]`; with None that of all, for another solve."""
 
 
 class UserField:
@@ -95,9 +95,11 @@ class UserField:
         self._writes = 0  # how often it had been written to
         self._shape = layout.shapes[0] if layout.is_single_tensor else None
 
-    def take(self, samples: Tensor) -> UserField:
-        """The field of some of the samples, whose indices are `[m]`."""
-        args = [tree_map_only(PerSample, lambda arg: arg.take(samples), arg) for arg in self._args]
+    def take(self, samples: Tensor | None) -> UserField:
+        """The field of some of the samples, whose indices are `[m]`; with None that of all, for another solve."""
+        args: Sequence[Any] = self._args
+        if samples is not None:
+            args = [tree_map_only(PerSample, lambda arg: arg.take(samples), arg) for arg in args]
         twin = UserField(self._f, args, self._layout)
         twin._autocast = self._autocast
         return twin
@@ -189,8 +191,8 @@ class WatchedField:
         """Whether any value so far could be differentiated, of this field or of one that was taken from it."""
         return self._noticed["differentiable"]
 
-    def take(self, samples: Tensor) -> WatchedField:
-        """The field of some of the samples, whose indices are `[m]`."""
+    def take(self, samples: Tensor | None) -> WatchedField:
+        """The field of some of the samples, whose indices are `[m]`; with None that of all."""
         twin = WatchedField(self._f.take(samples), self.differentiable)
         twin._noticed = self._noticed
         return twin

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from dyn_numerics.autocast import without_autocast
 from dyn_numerics.dtypes import real_dtype, wide_dtype
 from dyn_numerics.ode import compiled_loop, eager_loop
-from dyn_numerics.ode.arguments import refuse_compiled
+from dyn_numerics.ode.arguments import refuse_compiled, step_limit
 from dyn_numerics.ode.attempt import Problem, State, initial_state, status_code
 from dyn_numerics.ode.callbacks import Callbacks, TellCallbacks
 from dyn_numerics.ode.constant_numbers import with_constant_numbers
@@ -22,9 +23,11 @@ from dyn_numerics.ode.flat_field import WatchedField
 from dyn_numerics.ode.internals import SaveInternals
 from dyn_numerics.ode.observer import Observer
 from dyn_numerics.ode.posed import Posed, pose
+from dyn_numerics.ode.resumption import Ended
 from dyn_numerics.ode.rows import BufferRows, ListRows, Rows
-from dyn_numerics.ode.save import Save
+from dyn_numerics.ode.save import Form, Save
 from dyn_numerics.ode.saver import Saved, SaveDense, SaveGrid, Saver, SaveSteps, SaveTimes, SaveValues
+from dyn_numerics.ode.scalar import where
 from dyn_numerics.ode.solution import Solution
 from dyn_numerics.ode.step_record import RecordSteps, replay
 from dyn_numerics.ode.stepper import Stepper
@@ -150,11 +153,27 @@ def odeint(
         return with_constant_numbers(lambda: _solve_without_gradient(posed))
     if under_transform():
         _refuse_transformed(progress=progress, callbacks=callbacks, compact=compact)
+    return _solve(posed, _Options(compact, progress, callbacks, throw))
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What `odeint` is told beside the problem, by the names of its arguments."""
+
+    compact: bool
+    progress: bool | ProgressBar | None
+    callbacks: Callbacks | None
+    throw: bool
+
+
+def _solve(posed: Posed, options: _Options, before: Ended | None = None) -> Solution:
+    """Solves in Python, from the start or from where another solve ended."""
+    callbacks = options.callbacks
     if not (callbacks is None or isinstance(callbacks, Callbacks)):
         raise TypeError(
             f"callbacks: got a {type(callbacks).__name__}, expected Callbacks(on_step=..., on_accept=..., on_reject=...)"
         )
-    bar = progress_bar(progress)
+    bar = progress_bar(options.progress)
     watchers: list[Observer] = [] if callbacks is None else [TellCallbacks(callbacks, posed.layout)]
     shown = None if bar is None else ShowProgress(bar, posed.layout.lead.numel())
     if shown is not None:
@@ -163,20 +182,48 @@ def odeint(
     problem = posed.problem
     with without_autocast(posed.layout.device.type):
         if problem.branches:
-            state, saved, n_evals = _solve_branching(posed, watchers)
+            state, saved, n_evals = _solve_branching(posed, watchers, before)
         else:
-            state, saved, n_evals = _solve_selecting(posed, watchers, compact)
-        if problem.clock.differentiable is not None and posed.save.outputs:
-            saved, more = _move_where_standing(posed, saved)
+            state, saved, n_evals = _solve_selecting(posed, watchers, options.compact, before)
+        if problem.clock.differentiable is not None:
+            state, saved, more = _move_where_standing(posed, state, saved)
             n_evals += more
         code = status_code(problem, state)
+        if before is not None:
+            saved = saved.without(before.failed)
+            code = where(before.failed_in(problem), Status.SUCCESS.code, code)  # it has been diagnosed
         if posed.is_readable:
             code, more = eager_loop.diagnose(problem, state, code)
             n_evals += more
         solution = pack(posed, state, saved, code, n_evals)
+    if before is not None:
+        solution = before.kept_failed(solution)
+    if not under_transform():
+        solution = replace(solution, _resumption=partial(_resume, Ended.of(posed, state, solution, before), options))
     if shown is not None:
         shown.close(posed.times[0], posed.times[-1], solution.t_reached)
-    return solution.raise_if_failed() if throw and posed.is_readable else solution
+    return solution.raise_if_failed() if options.throw and posed.is_readable else solution
+
+
+def _resume(
+    ended: Ended,
+    options: _Options,
+    t_span: Tensor | Sequence[float],
+    *,
+    save: Form | Save | None,
+    max_steps: int | None,
+    progress: bool | ProgressBar | None,
+    throw: bool | None,
+) -> Solution:
+    """Goes on where a solve has ended, as `Solution.resume`."""
+    limit = None if max_steps is None else step_limit(max_steps, ended.posed.problem.controller.adaptive)
+    posed = ended.pose(t_span, None if save is None else Save.of(save), limit)
+    options = replace(
+        options,
+        progress=options.progress if progress is None else progress,
+        throw=options.throw if throw is None else throw,
+    )
+    return _solve(posed, options, ended)
 
 
 def _refuse_transformed(**options: Any) -> None:
@@ -192,16 +239,16 @@ Solved = tuple[State, Saved, Any]
 """The last state, what was kept, and the calls of `f`."""
 
 
-def _solve_branching(posed: Posed, watchers: Sequence[Observer]) -> Solved:
+def _solve_branching(posed: Posed, watchers: Sequence[Observer], before: Ended | None) -> Solved:
     """One problem, in Python: only accepted steps stay in the graph."""
     problem, start = posed.problem, posed.start
     saver = _saver(posed, problem, start, ListRows(posed.times))
-    state, first_evals = initial_state(problem, start)
+    state, first_evals = initial_state(problem, start) if before is None else before.begin(problem, start)
     state, n_evals = eager_loop.solve(problem, state, [saver, *watchers])
     return state, saver.result(state.x, _succeeded(problem, state)), first_evals + n_evals
 
 
-def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool) -> Solved:
+def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool, before: Ended | None) -> Solved:
     """Many problems in Python: without gradient first, then, if somebody wants it, the accepted steps again with it."""
     problem, start, t = posed.problem, posed.start, posed.times
     learns = problem.learns
@@ -219,15 +266,19 @@ def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool) 
         observers.append(record)
     # Steppers must compute to the bit what the repetition will: it is of what was accepted here that there is a gradient.
     with torch.set_grad_enabled(learns or (torch.is_grad_enabled() and not trains)):
-        state, first_evals = initial_state(values, start if learns else start.detach())
+        at = start if learns else start.detach()
+        state, first_evals = initial_state(values, at) if before is None else before.begin(values, at, not learns)
         state, n_evals = eager_loop.solve(values, state, [*observers, *watchers], compact)
     n_evals += first_evals
     if outputs is not None and not field.differentiable:
         return state, outputs.result(state.x, _succeeded(problem, state)), n_evals
     saver = _saver(posed, problem, start, ListRows(t))
     steps = record.result(state, None if posed.save.every_step else _last_output(posed, state))
-    x, more_evals = replay(problem, steps, start, [saver])
-    return state, saver.result(x, _succeeded(problem, state)), n_evals + more_evals
+    x, carry, more_evals = replay(problem, steps, start, [saver], None if before is None else before.carry(problem))
+    success = _succeeded(problem, state)
+    saved = saver.result(x, success)
+    state = state._replace(x=torch.where(success.unsqueeze(-1), x, state.x), carry=carry)
+    return state, saved, n_evals + more_evals
 
 
 def _last_output(posed: Posed, state: State) -> Tensor:
@@ -302,22 +353,25 @@ def _succeeded(problem: Problem, state: State) -> Tensor:
     return torch.as_tensor(state.t == problem.clock.end, device=state.x.device)
 
 
-def _move_where_standing(posed: Posed, saved: Saved) -> tuple[Saved, int]:
-    """Lets outputs of spans of no length move with their times, which no step does; and the calls of `f` it takes."""
+def _move_where_standing(posed: Posed, state: State, saved: Saved) -> tuple[State, Saved, int]:
+    """Lets the ends of spans of no length move with their times, which no step does; and the calls of `f` it takes."""
     start, t = posed.start, posed.times
     standing = (t[0] == t[-1]).detach()
     if not any_lane(standing):
-        return saved, 0
+        return state, saved, 0
     # Where a span has a length another's numbers are taken: the field may have no value there.
     places = substitutes(standing) if standing.dim() else None
     f = posed.problem.f if places is None else posed.problem.f.take(places)
     slope = f(*substituted(places, (state_time(t[0].detach(), start), start)))
     slope = torch.where(standing.unsqueeze(-1) & torch.isfinite(slope.detach()), slope, 0)
     moved = start + (t - t[0]).to(real_dtype(start.dtype)).unsqueeze(-1) * slope
+    state = state._replace(x=torch.where(standing.unsqueeze(-1), moved[-1], state.x))
+    if not posed.save.outputs:
+        return state, saved, 1
     if posed.values is not None:
         at = torch.where(standing, t, t[0])
         moved = torch.stack([posed.values(time, x) for time, x in zip(at, moved, strict=True)])
-    return saved._replace(x=torch.where(standing.unsqueeze(-1), moved, saved.x)), 1
+    return state, saved._replace(x=torch.where(standing.unsqueeze(-1), moved, saved.x)), 1
 
 
 def pack(posed: Posed, state: State, saved: Saved, status: Any, n_evals: Any) -> Solution:
