@@ -230,7 +230,7 @@ def attempt(problem: Problem, state: State) -> Attempt:
     taken = magnitude(state.t1 - state.t)
     dt: Scalar = minimum(taken, state.dt) * factor  # a retry is shorter, however times round
     if controller.adaptive:  # a step that was cut short to land on a time says nothing against the one that was planned
-        dt = where(factor >= 1, maximum(dt, state.dt), dt)
+        dt = where(factor > 1, maximum(dt, state.dt), dt)
     if controller.max_step < inf:
         dt = minimum(dt, controller.max_step)
     if controller.min_step > 0:
