@@ -198,8 +198,10 @@ def _solve(posed: Posed, options: _Options, before: Ended | None = None) -> Solu
         solution = pack(posed, state, saved, code, n_evals)
     if before is not None:
         solution = before.kept_failed(solution)
+    resumption: Any = "one that came out of torch.func"
     if not under_transform():
-        solution = replace(solution, _resumption=partial(_resume, Ended.of(posed, state, solution, before), options))
+        resumption = partial(_resume, Ended.of(posed, state, solution, before), options)
+    solution = replace(solution, _resumption=resumption)
     if shown is not None:
         shown.close(posed.times[0], posed.times[-1], solution.t_reached)
     return solution.raise_if_failed() if options.throw and posed.is_readable else solution
