@@ -61,9 +61,7 @@ def test_two_pieces_of_fixed_steps_are_one_solve(solver, options, reverse, stepp
     torch.testing.assert_close(join(first, second), whole.x, rtol=1e-14, atol=1e-14)
     assert second.stats.n_evals == f.calls - before
     assert f.calls == whole.stats.n_evals
-    expected, found = (
-        torch.autograd.grad(x[1:].square().sum(), x0)[0] for x in (whole.x, join(first, second))
-    )
+    expected, found = (torch.autograd.grad(x[1:].square().sum(), x0)[0] for x in (whole.x, join(first, second)))
     torch.testing.assert_close(found, expected, rtol=1e-13, atol=1e-13 * expected.abs().max().item())
 
 
@@ -321,7 +319,9 @@ def test_what_has_failed_stays_failed_alone(counted):
     assert second.status is first.status
     assert second.x.isnan().all()
     assert second.t_reached == first.t_reached
-    overflow = odeint(lambda t, x: x**2, torch.full((1,), 1e200, dtype=torch.float64), [0.0, 1.0, 2.0], solver="euler", throw=False)
+    overflow = odeint(
+        lambda t, x: x**2, torch.full((1,), 1e200, dtype=torch.float64), [0.0, 1.0, 2.0], solver="euler", throw=False
+    )
     again = overflow.resume([2.0, 3.0])
     assert again.status is overflow.status is Status.NON_FINITE
     assert again.t_reached == overflow.t_reached == 0
