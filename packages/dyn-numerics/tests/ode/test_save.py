@@ -65,8 +65,8 @@ def test_steps_are_those_that_a_replay_by_hand_takes(method, reverse, stepping):
     problems = [slice(None)] if stepping == "joint" else [slice(i, i + 1) for i in range(3)]
     for rows, count, column in zip(problems, counts, t.reshape(len(t), -1).unbind(1), strict=True):
 
-        def flat_field(t, at, shape=starts()[rows].shape):
-            return field(t, at.reshape(shape)).reshape(-1)
+        def flat_field(t, at, n=3 if stepping == "joint" else 1):
+            return field(t, at.reshape(n, 2)).reshape(-1)
 
         at, carry = starts()[rows].reshape(-1), None
         for t0, t1, expected in zip(column[:count], column[1 : count + 1], x[1 : count + 1, rows], strict=True):
@@ -254,7 +254,7 @@ def live_elements():
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")
-@pytest.mark.parametrize("shape, stepping", [((20_000,), "joint"), ((2, 10_000), "per_sample")])
+@pytest.mark.parametrize(("shape", "stepping"), [((20_000,), "joint"), ((2, 10_000), "per_sample")])
 @pytest.mark.parametrize("options", [{"solver": "tsit5"}, {"solver": "rk4"}], ids=["interpolated", "on the grid"])
 def test_memory_is_that_of_the_kept_values(options, shape, stepping):
     """The states at 100 outputs would be 100 times the start; what a function returns may well be a view of a state."""
@@ -343,7 +343,7 @@ def test_modules_learn_through_it():
 
 
 @pytest.mark.parametrize(
-    "fn, error, message",
+    ("fn", "error", "message"),
     [
         ("norm", TypeError, "fn: got a str, expected a function"),
         (lambda t, x: 1.0, TypeError, "fn: got a float, expected a tensor or a pytree of tensors"),
@@ -372,7 +372,7 @@ def test_bad_functions(fn, error, message, stepping):
 
 
 def test_values_of_samples_lead_with_the_batch():
-    with pytest.raises(ValueError, match="fn: .* expected every one to lead with the same batch"):
+    with pytest.raises(ValueError, match=r"fn: .* expected every one to lead with the same batch"):
         solve(save=Save(fn=lambda t, x: x.sum()), stepping="per_sample")
     with pytest.raises(ValueError, match="fn: returned 2 rows, expected one for each of the 3 samples"):
         solve(save=Save(fn=lambda t, x: x.sum(0)), stepping="per_sample")
@@ -380,7 +380,7 @@ def test_values_of_samples_lead_with_the_batch():
 
 def test_bad_forms():
     for states in ("all", (), ("t_span", "all"), ["t_span"], None):
-        with pytest.raises(ValueError, match="save: got .*, expected 't_span', 'steps', 'dense' or a Save"):
+        with pytest.raises(ValueError, match=r"save: got .*, expected 't_span', 'steps', 'dense' or a Save"):
             Save(states)
     with pytest.raises(
         ValueError, match=r"save: got \('t_span', 'steps'\), expected a name or a Save\(...\); try Save"

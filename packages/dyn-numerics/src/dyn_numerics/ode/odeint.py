@@ -198,7 +198,7 @@ def _solve(posed: Posed, options: _Options, before: Ended | None = None) -> Solu
         solution = pack(posed, state, saved, code, n_evals)
     if before is not None:
         solution = before.kept_failed(solution)
-    resumption: Any = "one that came out of torch.func"
+    resumption: Any = "that came out of torch.func, expected one as odeint returned it outside"
     if not under_transform():
         resumption = partial(_resume, Ended.of(posed, state, solution, before), options)
     solution = replace(solution, _resumption=resumption)

@@ -60,7 +60,9 @@ class Solution:
     steps: Steps | None = None
     dense: DenseSolution | None = None
     internals: Internals | None = None
-    _resumption: Callable[..., Solution] | str = field(default="one that was compiled, loaded or copied", repr=False)
+    _resumption: Callable[..., Solution] | str = field(
+        default="that was compiled, loaded or copied, expected one as odeint returned it", repr=False
+    )
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.t, self.x))
@@ -114,12 +116,9 @@ class Solution:
         """
         resumption = self._resumption
         if torch.compiler.is_compiling() or under_transform():
-            resumption = "one inside of torch.compile or torch.func"
+            resumption = "inside of torch.compile or torch.func, expected to go on outside"
         if isinstance(resumption, str):
-            raise ValueError(
-                f"resume: got {resumption}, expected one that odeint returned, outside of torch.compile and torch.func; "
-                f"try odeint from its last state"
-            )
+            raise ValueError(f"resume: got a solution {resumption}; try odeint from its last state")
         return resumption(t_span, save=save, max_steps=max_steps, progress=progress, throw=throw)
 
     def raise_if_failed(self) -> Solution:
