@@ -66,6 +66,17 @@ def test_two_pieces_of_fixed_steps_are_one_solve(solver, options, reverse, stepp
 
 
 @both_steppings
+@pytest.mark.parametrize("forms", [("dense", "t_span"), ("t_span", "dense")])
+def test_steps_that_are_interpolated_in_one_piece_alone(forms, stepping):
+    """One piece knows the slope at the end of its steps, the other has no need of it."""
+    x0, options = starts(), {"solver": "rk4", "step_size": 0.25, "stepping": stepping}
+    whole = odeint(field, x0, [0.0, 1.0, 2.0], **options)
+    first = odeint(field, x0, [0.0, 1.0], save=forms[0], **options)
+    second = first.resume([1.0, 2.0], save=forms[1])
+    torch.testing.assert_close(join(first, second), whole.x, rtol=1e-14, atol=1e-14)
+
+
+@both_steppings
 @both_directions
 @pytest.mark.parametrize("controller", [None, PIDController(p=0.4, i=0.3, d=0.1)], ids=["i", "pid"])
 @pytest.mark.parametrize("solver", ADAPTIVE)

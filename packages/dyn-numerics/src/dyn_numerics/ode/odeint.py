@@ -99,8 +99,8 @@ def odeint(
             computed a second time.
         controller: Step-size control; `PIDController()` by default where the method has an error estimate.
         save: What to keep: the states at `t_span`; `"steps"`, those at the ends of the accepted steps; `"dense"`,
-            the states at `t_span` and `Solution.dense`, the solution as a function of time; or a `Save`, which can add
-            the solver's own estimates at its steps.
+            the states at `t_span` and `Solution.dense`, the solution as a function of time; or a `Save`, which combines
+            these, can keep a function of the state in its place, and can add the solver's own estimates at its steps.
         max_steps: Greatest number of attempted steps over the whole solve; by default 10^5 for adaptive steps and none
             for fixed ones.
         compact: With `"per_sample"`, whether samples that have ended leave the batch whenever they are half of it; what
@@ -112,7 +112,8 @@ def odeint(
             were not reached are NaN.
 
     Returns:
-        The solution, which unpacks as `t, x`: the times `[T]` and the states `[T, *x0.shape]`.
+        The solution, which unpacks as `t, x`: the times `[T]` and the states `[T, *x0.shape]`. `Solution.resume` goes on
+        where it ends.
 
     Raises:
         SolverError: If the solve does not reach its end and `throw` is true: `MaxStepsError`, `StepUnderflowError`

@@ -22,7 +22,7 @@ class Steps(NamedTuple):
         >>> from dyn_numerics import Save, odeint
         >>> sol = odeint(lambda t, x: -x, torch.ones(1), [0.0, 0.5, 1.0], save=Save(("t_span", "steps")))
         >>> t, x = sol.steps
-        >>> len(t) == sol.stats.n_accepted + 1, bool(x[-1] == sol.x[-1])
+        >>> len(t) - 1 == sol.stats.n_accepted.item(), torch.equal(x[-1], sol.x[-1])
         (True, True)
     """
 

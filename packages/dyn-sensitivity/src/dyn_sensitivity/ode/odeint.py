@@ -86,7 +86,7 @@ def odeint(
         step_size: Magnitude of fixed steps, in time units.
         stepping: One step size for the whole state, or one for each sample. The adjoint steps back jointly.
         controller: Step-size control.
-        save: What to keep.
+        save: What to keep; the adjoint keeps the states at `t_span` alone.
         max_steps: Greatest number of attempted steps. Inside `torch.compile`, `"autograd"` has room for a state at each
             of them, by default 4096.
         compact: Whether samples that have ended leave the batch.
@@ -95,7 +95,7 @@ def odeint(
         throw: Whether a solve that does not reach its end raises.
 
     Returns:
-        The solution, which unpacks as `t, x`.
+        The solution, which unpacks as `t, x`. It can be resumed, but for one of the adjoint.
 
     Raises:
         SolverError: As in `dyn_numerics.odeint`.
