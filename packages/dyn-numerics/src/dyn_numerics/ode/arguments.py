@@ -16,10 +16,12 @@ from dyn_numerics.dtypes import real_dtype, wide_dtype
 from dyn_numerics.ode.controllers.controller import Controller
 from dyn_numerics.ode.controllers.fixed_step import FixedStep
 from dyn_numerics.ode.controllers.pid import PIDController
+from dyn_numerics.ode.events.event import Event
 from dyn_numerics.ode.per_sample import PerSample
 from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.times import host_numbers, time_dtype
+from dyn_numerics.ode.user_function import check_signature
 from dyn_numerics.pytree_state import StateLayout
 from dyn_numerics.transforms import under_vmap
 
@@ -35,6 +37,7 @@ __all__ = [
     "refuse_compiled",
     "step_limit",
     "time_span",
+    "watched_events",
 ]
 
 DEFAULT_MAX_STEPS = 100_000
@@ -309,8 +312,31 @@ def refuse_compiled(**options: Any) -> None:
         ValueError: If one of them asks for work in Python along the solve.
     """
     for name, value in options.items():
-        if value not in (None, False, "t_span", Save()):
+        if value not in (None, False, (), [], "t_span", Save()):
             raise ValueError(
                 f"{name}: got {_short(value)} inside torch.compile, where a solve is one program; try it outside, "
                 f"with torch.compiler.disable around the solve"
             )
+
+
+def watched_events(events: Event | Sequence[Event], n_args: int) -> tuple[Event, ...]:
+    """Returns the events to watch for as a tuple.
+
+    Args:
+        events: One event, or several.
+        n_args: Number of extra arguments of the field, which conditions and jumps take as well.
+
+    Raises:
+        TypeError: If one is no `Event`, or has a condition or a jump that does not take `(t, x, *args)`.
+    """
+    if isinstance(events, Event):
+        events = (events,)
+    if not isinstance(events, Sequence):
+        raise TypeError(f"events: got a {type(events).__name__}, expected an Event or a sequence of such")
+    for i, event in enumerate(events):
+        if not isinstance(event, Event):
+            raise TypeError(f"events: got a {type(event).__name__} at {i}, expected an Event(condition, ...)")
+        check_signature(event.condition, n_args, f"events[{i}].condition", "condition")
+        if event.jump is not None:
+            check_signature(event.jump, n_args, f"events[{i}].jump", "jump")
+    return tuple(events)

@@ -16,6 +16,7 @@ from torch import Tensor
 from dyn_numerics.ode.controllers.controller import Controller
 from dyn_numerics.ode.controllers.initial_step import initial_step
 from dyn_numerics.ode.error_norm import ErrorNorm
+from dyn_numerics.ode.events.watch import EventMemory, EventWatch, Found, Occurrence
 from dyn_numerics.ode.flat_field import Counter, SampledField
 from dyn_numerics.ode.scalar import Flag, Scalar, both, either, magnitude, maximum, minimum, negate, where
 from dyn_numerics.ode.stepper import Step, Stepper
@@ -46,6 +47,7 @@ class Problem:
         completes: Whether accepted steps can be interpolated.
         branches: Whether the driver branches on one verdict, read by the host; otherwise it selects.
         learns: Whether the controller is trained through the solve, so that step sizes have gradients.
+        events: What watches accepted steps for events, or None.
     """
 
     f: SampledField
@@ -57,6 +59,7 @@ class Problem:
     completes: bool
     branches: bool
     learns: bool = False
+    events: EventWatch | None = None
 
     @property
     def lends(self) -> bool:
@@ -71,7 +74,8 @@ class Problem:
     def take(self, samples: Tensor) -> Problem:
         """The problem of some of the samples, whose indices are `[m]`."""
         f, clock, norm = self.f.take(samples), self.clock.take(samples), self.error_norm.take(samples)
-        return replace(self, f=f, clock=clock, error_norm=norm)
+        events = None if self.events is None else self.events.take(samples)
+        return replace(self, f=f, clock=clock, error_norm=norm, events=events)
 
 
 class State(NamedTuple):
@@ -91,6 +95,7 @@ class State(NamedTuple):
         n_accepted: Those that were accepted.
         n_active_evals: Calls of `f` while running.
         running: Whether it has not ended. What has ended stays as it is.
+        events: What is remembered of events; None without any.
     """
 
     t: Scalar
@@ -106,28 +111,52 @@ class State(NamedTuple):
     n_accepted: Any
     n_active_evals: Any
     running: Flag
+    events: EventMemory | None = None
+
+    @property
+    def shift(self) -> Scalar | None:
+        """Zero, with the gradient with which the start of the next step moves; None if it moves with the clock."""
+        return None if self.events is None else self.events.shift
 
 
 class Attempt(NamedTuple):
     """What came of an attempt.
 
     Attributes:
-        step: The stepper's result.
+        step: The stepper's result; until the first event that ends the step.
+        t1: Where it ends.
+        start: Its start as the stepper received it.
+        end: Its end as the stepper received it, or would receive it from an event.
+        x: State with which an accepted attempt goes on, which is that of the step but for a jump.
+        carry: The stepper's then.
         error: Norm of the error in units of the tolerance.
         moved: Where the solve moves on: the controller's verdict, of what is running.
         taken: Magnitude of the step.
         dt: That of the next one.
         memory: The controller's.
         n_evals: Calls of `f`.
+        events: What is remembered of events.
+        found: The events of the step, without gradient, if any happened.
+        occurrences: The same events with gradient, in their order.
+        interpolant: Coefficients of the solution over the step, if somebody needed them.
     """
 
     step: Step
+    t1: Scalar
+    start: Scalar
+    end: Scalar
+    x: Tensor
+    carry: Any
     error: Scalar
     moved: Flag
     taken: Scalar
     dt: Scalar
     memory: Any
     n_evals: int
+    events: EventMemory | None = None
+    found: Found | None = None
+    occurrences: tuple[Occurrence | None, ...] = ()
+    interpolant: Tensor | None = None
 
 
 def initial_state(problem: Problem, x0: Tensor) -> tuple[State, int]:
@@ -170,6 +199,7 @@ def initial_state(problem: Problem, x0: Tensor) -> tuple[State, int]:
         n_accepted=count(0),
         n_active_evals=count(f.calls),
         running=flag(True),
+        events=None if problem.events is None else problem.events.init(number, count, clock.start, clock.shift),
     )
     return _look_ahead(problem, state), f.calls
 
@@ -218,7 +248,7 @@ def _estimate_first_step(problem: Problem, f: Counter, x0: Tensor, slope: Tensor
 def attempt(problem: Problem, state: State) -> Attempt:
     """Attempts one step and has it judged; changes nothing."""
     controller, f = problem.controller, Counter(problem.f)
-    step, error, end = _step_lending(problem, f, state) if problem.lends else _step(problem, f, state)
+    step, error, start, end = _step_lending(problem, f, state) if problem.lends else _step(problem, f, state)
     verdict = controller.judge(error, problem.error_order, state.memory)
     accept, factor = verdict.accept, verdict.factor
     if problem.branches and isinstance(accept, Tensor):
@@ -234,14 +264,17 @@ def attempt(problem: Problem, state: State) -> Attempt:
     if controller.min_step > 0:
         dt = where(accept, maximum(dt, controller.min_step), dt)
     moved = accept if problem.branches else both(accept, state.running)
-    return Attempt(step, error, moved, taken, dt, verdict.memory, f.calls)
+    tried = Attempt(
+        step, state.t1, start, end, step.x, step.carry, error, moved, taken, dt, verdict.memory, f.calls, state.events
+    )
+    return tried if problem.events is None else problem.events.meet(problem, f, state, tried)
 
 
-def _step(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Scalar]:
-    """One step, the norm of its error, and its end as the stepper received it."""
+def _step(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Scalar, Scalar]:
+    """One step, the norm of its error, and its ends as the stepper received them."""
     clock, stepper = problem.clock, problem.stepper
-    start = clock.start_of_step(state.t, state.reached)
-    end = clock.end_of_step(state.t1, state.reached)
+    start = clock.start_of_step(state.t, state.reached, state.shift)
+    end = clock.end_of_step(state.t1, state.reached, state.shift)
     step = stepper.step(f, start, end, state.x, state.carry)
     error: Scalar = 0.0
     if problem.controller.adaptive and step.error is not None:
@@ -253,20 +286,20 @@ def _step(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Sca
         error = where(step.failed, inf, error)
     if problem.learns and problem.branches and isinstance(error, Tensor) and not bool(torch.isfinite(error)):
         error = torch.full_like(error, inf)  # what is not finite has no gradient
-    return step, error, end
+    return step, error, start, end
 
 
-def _step_lending(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Scalar]:
+def _step_lending(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Scalar, Scalar]:
     """As `_step`, with gradient; a problem whose attempt is not finite stands still meanwhile, where the field is."""
     with torch.no_grad():
-        _, error, _ = _step(problem, f, state)
+        _, error, _, _ = _step(problem, f, state)
         own = torch.isfinite(error) & state.running  # type: ignore[arg-type]
         able = state.running | (state.n_accepted > 0)
-    step, error, end = _step(
+    step, error, start, end = _step(
         problem, f, substituted(substitutes(able), state._replace(t1=where(own, state.t1, state.t)))
     )
     step = step._replace(retry=where(own, step.retry, state.carry))
-    return step, where(own, error, where(state.running, inf, 1.0)), end
+    return step, where(own, error, where(state.running, inf, 1.0)), start, end
 
 
 def commit(problem: Problem, state: State, tried: Attempt, careful: bool = True) -> State:
@@ -285,7 +318,7 @@ def commit(problem: Problem, state: State, tried: Attempt, careful: bool = True)
         stalled = where(both(moved, change > NOTICEABLE), stalled * 0, stalled)
     reached = state.reached
     if clock.has_grid:
-        reached = reached + both(moved, state.t1 == clock.target(reached))
+        reached = reached + both(moved, tried.t1 == clock.target(reached))
     stayed = state.carry
     if (
         problem.controller.adaptive and step.retry is not state.carry
@@ -294,19 +327,20 @@ def commit(problem: Problem, state: State, tried: Attempt, careful: bool = True)
     return _look_ahead(
         problem,
         State(
-            t=where(moved, state.t1, state.t),
-            t1=state.t1,
+            t=where(moved, tried.t1, state.t),
+            t1=tried.t1,
             dt=where(running, tried.dt, state.dt),
             taken=where(running, tried.taken, state.taken),
             reached=reached,
-            x=where(moved, step.x, state.x),
-            carry=where(moved, step.carry, stayed),
+            x=where(moved, tried.x, state.x),
+            carry=where(moved, tried.carry, stayed),
             memory=where(running, tried.memory, state.memory),
             stalled=stalled,
             n_steps=state.n_steps + running,
             n_accepted=state.n_accepted + moved,
             n_active_evals=state.n_active_evals + running * tried.n_evals,
             running=state.running,
+            events=tried.events,
         ),
     )
 
@@ -319,6 +353,8 @@ def _look_ahead(problem: Problem, state: State) -> State:
     t1 = where(near, target, state.t + problem.clock.direction * state.dt)
     state = state._replace(t1=t1)
     going = both(both(state.running, t1 != state.t), negate(_is_stuck(problem, state)))  # at the end t1 is t
+    if state.events is not None:
+        going = both(going, state.events.code == Status.SUCCESS.code)
     return state._replace(running=going)
 
 
@@ -339,4 +375,7 @@ def status_code(problem: Problem, state: State) -> Any:
     spent: Any = where(state.n_steps >= problem.max_steps, Status.MAX_STEPS.code, Status.STEP_UNDERFLOW.code)
     stuck = where(state.stalled > 0, Status.NON_FINITE.code, Status.STEP_UNDERFLOW.code)
     code = where(either(state.t1 == state.t, _is_stuck(problem, state)), stuck, spent)
-    return where(state.t == problem.clock.end, Status.SUCCESS.code, code)
+    code = where(state.t == problem.clock.end, Status.SUCCESS.code, code)
+    if state.events is None:
+        return code
+    return where(state.events.code == Status.SUCCESS.code, code, state.events.code)

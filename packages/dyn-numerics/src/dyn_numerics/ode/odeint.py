@@ -18,6 +18,8 @@ from dyn_numerics.ode.attempt import Problem, State, initial_state, status_code
 from dyn_numerics.ode.callbacks import Callbacks, TellCallbacks
 from dyn_numerics.ode.constant_numbers import with_constant_numbers
 from dyn_numerics.ode.controllers.controller import Controller
+from dyn_numerics.ode.events.event import Event
+from dyn_numerics.ode.events.event_record import SaveEvents
 from dyn_numerics.ode.flat_field import WatchedField
 from dyn_numerics.ode.internals import SaveInternals
 from dyn_numerics.ode.observer import Observer
@@ -50,6 +52,7 @@ def odeint(
     step_size: float | None = None,
     stepping: Literal["joint", "per_sample"] = "joint",
     controller: Controller | None = None,
+    events: Event | Sequence[Event] = (),
     save: Literal["t_span", "steps", "dense"] | Save = "t_span",
     max_steps: int | None = None,
     compact: bool = False,
@@ -94,6 +97,8 @@ def odeint(
             tensor state, or as `[batch]` with a pytree. With gradients, and with any other `save`, the accepted steps are
             computed a second time.
         controller: Step-size control; `PIDController()` by default where the method has an error estimate.
+        events: What to watch for: an `Event` or several, each of which ends the solve, changes its state or is only
+            noted, for every sample under `"per_sample"`; `Solution.events` holds what happened.
         save: What to keep: the states at `t_span`; `"steps"`, those at the ends of the accepted steps; `"dense"`,
             the states at `t_span` and `Solution.dense`, the solution as a function of time; or a `Save`, which can add
             the solver's own estimates at its steps.
@@ -128,6 +133,8 @@ def odeint(
     References:
         Hairer, Norsett, Wanner: Solving Ordinary Differential Equations I, 2nd ed., chapter II.
     """
+    if torch.compiler.is_compiling():
+        refuse_compiled(save=save, progress=progress, callbacks=callbacks, compact=compact, events=events)
     posed = pose(
         f,
         x0,
@@ -141,11 +148,11 @@ def odeint(
         controller=controller,
         save=save,
         max_steps=max_steps,
+        events=events,
     )
     if compact and stepping == "joint":
         raise ValueError("compact: got True with stepping='joint', where the batch is one problem; try 'per_sample'")
     if torch.compiler.is_compiling():
-        refuse_compiled(save=save, progress=progress, callbacks=callbacks, compact=compact)
         return with_constant_numbers(lambda: _solve_without_gradient(posed))
     if under_transform():
         _refuse_transformed(progress=progress, callbacks=callbacks, compact=compact)
@@ -206,11 +213,17 @@ def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool) 
     learns = problem.learns
     trains = torch.is_grad_enabled() and any(p.requires_grad for p in problem.stepper.parameters())
     known = learns or trains or not posed.save.only_outputs or under_transform() or in_forward_mode()
+    if problem.events is not None and torch.is_grad_enabled():
+        known = known or problem.events.is_differentiable(problem.clock.start, start.detach())
     known = known or is_differentiable(start) or problem.clock.differentiable is not None
     field = WatchedField(problem.f, known)
     # Otherwise there is nothing to notice, or to detach.
     watched = not learns and (torch.is_grad_enabled() or under_transform() or in_forward_mode())
-    values = replace(problem, f=field if watched else problem.f, clock=problem.clock.without_gradient())
+    events = None if problem.events is None else problem.events.without_gradient()
+    clock = problem.clock.without_gradient()
+    values = replace(
+        problem, f=field if watched else problem.f, clock=clock, events=problem.events if learns else events
+    )
     record = RecordSteps(posed.layout.lead, learns)
     outputs = None if known else _saver(posed, values, start.detach(), _buffers(posed))
     observers: list[Observer] = [] if outputs is None else [outputs]
@@ -224,7 +237,8 @@ def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool) 
     if outputs is not None and not field.differentiable:
         return state, outputs.result(state.x, _succeeded(problem, state)), n_evals
     saver = _saver(posed, problem, start, ListRows(t))
-    steps = record.result(state, _last_output(posed, state) if posed.save.only_outputs else None)
+    only_outputs = posed.save.only_outputs and problem.events is None
+    steps = record.result(state, _last_output(posed, state) if only_outputs else None)
     x, more_evals = replay(problem, steps, start, [saver])
     return state, saver.result(x, _succeeded(problem, state)), n_evals + more_evals
 
@@ -278,6 +292,8 @@ def _saver(posed: Posed, problem: Problem, start: Tensor, rows: Rows) -> Saver:
     if posed.save.states != "t_span":
         steps = SaveSteps(clock.first, start, t)
         outputs = steps if posed.save.states == "steps" else SaveDense(outputs, steps, posed.layout)
+    if problem.events is not None:
+        outputs = SaveEvents(outputs, len(problem.events), t, posed.layout)
     return SaveInternals(outputs, t) if posed.save.internals else outputs
 
 
@@ -341,4 +357,5 @@ def pack(posed: Posed, state: State, saved: Saved, status: Any, n_evals: Any) ->
         dt_last=dt_last.detach(),
         dense=saved.dense,
         internals=saved.internals,
+        events=saved.events,
     )

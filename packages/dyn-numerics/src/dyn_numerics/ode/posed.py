@@ -21,15 +21,19 @@ from dyn_numerics.ode.arguments import (
     flat_tolerance,
     step_limit,
     time_span,
+    watched_events,
 )
 from dyn_numerics.ode.attempt import Problem
 from dyn_numerics.ode.controllers.controller import Controller
 from dyn_numerics.ode.error_norm import ErrorNorm
-from dyn_numerics.ode.flat_field import UserField, check_signature
+from dyn_numerics.ode.events.event import Event
+from dyn_numerics.ode.events.watch import EventWatch
+from dyn_numerics.ode.flat_field import UserField
 from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.steppers.by_name import stepper as stepper_by_name
 from dyn_numerics.ode.times import Clock, is_differentiable
+from dyn_numerics.ode.user_function import check_signature
 from dyn_numerics.pytree_state import StateLayout
 from dyn_numerics.transforms import under_transform, under_vmap
 
@@ -73,6 +77,7 @@ def pose(
     controller: Controller | None = None,
     save: str | Save = "t_span",
     max_steps: int | None = None,
+    events: Event | Sequence[Event] = (),
 ) -> Posed:
     """Checks the arguments of `odeint` and lays the problem out.
 
@@ -89,6 +94,7 @@ def pose(
         controller: Step-size control.
         save: What to keep.
         max_steps: Greatest number of attempts.
+        events: What to watch for.
 
     Raises:
         RuntimeError: If it is to be compiled and this torch cannot.
@@ -103,6 +109,7 @@ def pose(
     per_sample = _is_per_sample(stepping)
     layout = check_initial_state(x0, per_sample)
     check_sampled_arguments(args, layout)
+    watched = watched_events(events, len(args))
     stepper = _named(solver) if isinstance(solver, str) and not compiling else stepper_by_name(solver)
     controller = choose_controller(controller, stepper, step_size)
     step_size = None if step_size is None else constant(float(step_size))
@@ -155,9 +162,13 @@ def pose(
             differentiable=learns,
         ),
         max_steps=limit,
-        completes=controller.adaptive or save.states == "dense" or not (lands_on_times or len(inner) <= 2),
+        completes=bool(watched)
+        or controller.adaptive
+        or save.states == "dense"
+        or not (lands_on_times or len(inner) <= 2),
         branches=not (per_sample or unreadable),
         learns=learns,
+        events=EventWatch.of(watched, args, layout),
     )
     start = layout.flatten(x0)
     if not compiling:

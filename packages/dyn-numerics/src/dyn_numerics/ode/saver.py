@@ -22,6 +22,7 @@ from dyn_numerics.pytree_state import StateLayout
 from dyn_numerics.transforms import any_lane
 
 if TYPE_CHECKING:
+    from dyn_numerics.ode.events.event_record import EventRecord
     from dyn_numerics.ode.internals import Internals
 
 __all__ = ["SaveDense", "SaveGrid", "SaveSteps", "SaveTimes", "Saved", "Saver"]
@@ -34,6 +35,7 @@ class Saved(NamedTuple):
     x: Tensor
     dense: DenseSolution | None = None
     internals: Internals | None = None
+    events: tuple[EventRecord, ...] = ()
 
 
 class Saver(Observer, Protocol):

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from dyn_numerics.errors import solver_error
 from dyn_numerics.ode.dense import DenseSolution
+from dyn_numerics.ode.events.event_record import EventRecord
 from dyn_numerics.ode.internals import Internals
 from dyn_numerics.statistics import Statistics
 from dyn_numerics.status import Status
@@ -26,13 +27,14 @@ class Solution:
     Attributes:
         t: Output times, `[T]`, or `[T, batch]` if they were given so, in the user's time unit. With `save="steps"` the
             ends of the accepted steps, `[n + 1]`, or `[n + 1, batch]` with every column filled up with its last one.
-        x: States there, `[T, *x0.shape]` in the structure of `x0`; NaN where the solve did not get.
+        x: States there, `[T, *x0.shape]` in the structure of `x0`; NaN where the solve did not get, or after it ended.
         stats: What the solve cost.
         status_code: How it ended, int64 `[]`; `status` reads it.
         t_reached: The last time at which the state is known, `[]`, float64.
         dt_last: Magnitude of the last attempted step, `[]`, float64.
         dense: The solution as a function of time, with `save="dense"` and at least one accepted step; otherwise None.
         internals: The solver's estimates at its steps, with `save=Save(internals=True)`; otherwise None.
+        events: What happened, a record for each of the `events`, in their order.
 
     Example:
         >>> import torch
@@ -51,6 +53,7 @@ class Solution:
     dt_last: Tensor
     dense: DenseSolution | None = None
     internals: Internals | None = None
+    events: tuple[EventRecord, ...] = ()
 
     def __iter__(self) -> Iterator[Any]:
         return iter((self.t, self.x))
@@ -68,7 +71,9 @@ class Solution:
             SolverError: If the solve, or that of a sample, did not reach its end; the error carries this solution.
         """
         if bool((self.status_code != Status.SUCCESS.code).any()):
-            raise solver_error(self._statuses(), self)
+            statuses = self._statuses()
+            if not all(status.is_success for status in statuses):
+                raise solver_error(statuses, self)
         return self
 
     def _statuses(self) -> list[Status]:

@@ -112,32 +112,45 @@ class Clock:
         """The start as the first step receives it."""
         return self.start if self.differentiable is None else self.differentiable[0]
 
-    def start_of_step(self, t: Scalar, reached: int | Tensor) -> Scalar:
+    def start_of_step(self, t: Scalar, reached: int | Tensor, shift: Scalar | None = None) -> Scalar:
         """The start of a step as the step receives it.
 
         Args:
             t: The start, as control knows it.
             reached: Number of targets that have been reached.
+            shift: Zero, with the gradient with which the start moves; None if it moves with the clock.
         """
+        if shift is not None:
+            return t + shift
         marks = self.differentiable
         if marks is None:
             return t
-        return _at(marks, reached) if self.lands_on_times else t + (marks[0] - marks[0].detach())
+        return _at(marks, reached) if self.lands_on_times else t + self.shift
 
-    def end_of_step(self, t1: Scalar, reached: int | Tensor) -> Scalar:
+    def end_of_step(self, t1: Scalar, reached: int | Tensor, shift: Scalar | None = None) -> Scalar:
         """The end of a step as the step receives it.
 
         Args:
             t1: The end, as control knows it.
             reached: Number of targets that had been reached before the step.
+            shift: As in `start_of_step`: a step that does not end at a target moves as its start does.
         """
         marks = self.differentiable
         if marks is None:
-            return t1
-        moved = t1 + (marks[0] - marks[0].detach())
+            return t1 if shift is None else where(t1 == self.target(reached), t1, t1 + shift)
+        with_start = t1 + self.shift
+        moved = with_start if shift is None else t1 + shift
         if self.lands_on_times:
             return where(t1 == self.target(reached), _at(marks, reached + 1), moved)
+        if self.step is not None:
+            moved = where(t1 == self.target(reached), with_start, moved)
         return where(t1 == self.end, marks[-1], moved)
+
+    @property
+    def shift(self) -> Scalar:
+        """Zero, with the gradient with which the start moves."""
+        marks = self.differentiable
+        return 0.0 * self.start if marks is None else marks[0] - marks[0].detach()
 
     def without_gradient(self) -> Clock:
         """The same clock for a loop that nobody differentiates."""
