@@ -18,6 +18,7 @@ from dyn_numerics.ode.callbacks import Callbacks
 from dyn_numerics.ode.controllers.controller import Controller, Verdict
 from dyn_numerics.ode.controllers.fixed_step import FixedStep
 from dyn_numerics.ode.controllers.pid import PIDController
+from dyn_numerics.ode.controllers.stop_at import StopAt
 from dyn_numerics.ode.dense import DenseSolution
 from dyn_numerics.ode.events.event import Event
 from dyn_numerics.ode.events.event_record import EventRecord
@@ -83,6 +84,7 @@ __all__ = [
     "StepUnderflowError",
     "Stepper",
     "StiffnessError",
+    "StopAt",
     "Tsit5",
     "Verdict",
     "Vern7",

@@ -29,6 +29,7 @@ __all__ = [
     "check_initial_state",
     "check_sampled_arguments",
     "check_step_size",
+    "check_stops",
     "check_tolerance",
     "choose_controller",
     "constant",
@@ -251,13 +252,26 @@ def choose_controller(controller: Controller | None, stepper: Stepper, step_size
     if not isinstance(controller, Controller):
         raise TypeError(f"controller: got a {type(controller).__name__}, expected a dyn_numerics.Controller")
     if controller.adaptive and step_size is not None:
-        raise ValueError("step_size: got one beside an adaptive controller, expected one of the two")
+        raise ValueError(
+            "step_size: got one beside an adaptive controller, expected one of the two (StopAt takes a FixedStep())"
+        )
     if controller.adaptive and stepper.error_order is None:
         raise ValueError(
             f"controller: got an adaptive one for {stepper}, which has no error estimate; "
-            f"try solver='tsit5', or leave the controller out"
+            f"try solver='tsit5', or leave the controller out (StopAt takes a FixedStep())"
         )
     return controller
+
+
+def check_stops(stops: Tensor | None, layout: StateLayout) -> None:
+    """Refuses times to stop at that belong to the samples of another batch, or of none.
+
+    Raises:
+        ValueError: If they are not `[n]`, or `[n, batch]` where samples have steps of their own.
+    """
+    if stops is not None and stops.dim() > 1 and stops.shape[1:] != layout.lead:
+        own = f" or [n, {layout.lead[0]}]" if layout.lead else ""
+        raise ValueError(f"controller: got times to stop at of shape {list(stops.shape)}, expected [n]{own}")
 
 
 def step_limit(max_steps: int | None, adaptive: bool) -> float:

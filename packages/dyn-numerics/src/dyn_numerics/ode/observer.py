@@ -29,11 +29,12 @@ class AttemptedStep:
         x0: State at its start, `[*lead, N]`.
         step: The stepper's result.
         moved: Where the solve moves on: a truth value, or `[*lead]`.
-        start: The start as the stepper received it.
-        end: The end as the stepper received it, or would receive it from an event.
+        start: The start, as differentiable as it is.
+        end: The end.
+        stepped: The ends that the stepper received: on one side of where the field jumps, and those of another problem
+            where one that did not move lent its place.
         running: Where it had not ended before.
         samples: Indices `[m]` of the samples that are still in the batch, or None when all are.
-        stepped: The ends that the stepper received, where a problem that did not move lent its place to another.
         field: The field then, which is that of the problems in whose places they are; that of the problem if None.
         found: The events of the step, without gradient, if any happened.
         occurrences: The same events with gradient, in their order, None for one that did not happen.
@@ -50,9 +51,9 @@ class AttemptedStep:
     moved: Flag
     start: Scalar
     end: Scalar
+    stepped: tuple[Scalar, Scalar]
     running: Flag = True
     samples: Tensor | None = None
-    stepped: tuple[Scalar, Scalar] | None = None
     field: SampledField | None = None
     found: Found | None = None
     occurrences: tuple[Occurrence | None, ...] = ()
@@ -73,6 +74,7 @@ class AttemptedStep:
             moved=tried.moved,
             start=tried.start,
             end=tried.end,
+            stepped=tried.stepped,
             running=True if problem.branches else state.running,
             samples=samples,
             found=tried.found,
@@ -84,9 +86,8 @@ class AttemptedStep:
     def interpolant(self) -> Tensor:
         """Coefficients of the solution over the step, `[*lead, p + 1, N]`; made when first asked for."""
         if self._interpolant is None:
-            start, end = self.stepped or (self.start, self.end)
             f = Counter(self.problem.f if self.field is None else self.field)
-            self._interpolant = self.problem.stepper.interpolant(f, start, end, self.x0, self.step)
+            self._interpolant = self.problem.stepper.interpolant(f, *self.stepped, self.x0, self.step)
             self.n_evals = f.calls
         return self._interpolant
 

@@ -15,6 +15,7 @@ from dyn_numerics.ode.arguments import (
     check_initial_state,
     check_sampled_arguments,
     check_step_size,
+    check_stops,
     choose_controller,
     constant,
     extra_arguments,
@@ -112,6 +113,7 @@ def pose(
     watched = watched_events(events, len(args))
     stepper = _named(solver) if isinstance(solver, str) and not compiling else stepper_by_name(solver)
     controller = choose_controller(controller, stepper, step_size)
+    check_stops(controller.stops, layout)
     step_size = None if step_size is None else constant(float(step_size))
     limit = step_limit(max_steps, controller.adaptive)
     save = Save.of(save)
@@ -152,7 +154,9 @@ def pose(
         f=UserField(f, args, layout),
         stepper=stepper,
         controller=controller,
-        clock=Clock(times if on_host else inner.detach(), step_size, lands_on_times, marks),
+        clock=Clock(times if on_host else inner.detach(), step_size, lands_on_times, marks).with_stops(
+            controller.stops, controller.jumps
+        ),
         error_norm=ErrorNorm(
             flat_tolerance("rtol", rtol, layout),
             flat_tolerance("atol", atol, layout),

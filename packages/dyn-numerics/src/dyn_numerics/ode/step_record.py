@@ -14,12 +14,12 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only, tree_structure, tree_unflatten
 
-from dyn_numerics.ode.attempt import Problem, State
+from dyn_numerics.ode.attempt import Problem, State, across
 from dyn_numerics.ode.events.watch import Found
 from dyn_numerics.ode.flat_field import Counter
 from dyn_numerics.ode.interpolants.piece import Piece
 from dyn_numerics.ode.observer import AttemptedStep, Observer
-from dyn_numerics.ode.scalar import Scalar, where
+from dyn_numerics.ode.scalar import where
 from dyn_numerics.ode.substitutes import substituted, substitutes
 from dyn_numerics.ode.times import state_time
 from dyn_numerics.transforms import any_lane, under_transform
@@ -179,7 +179,7 @@ def replay(problem: Problem, record: StepRecord, x0: Tensor, observers: Sequence
     """
     stepper, clock, field, events = problem.stepper, problem.clock, problem.f, problem.events
     x, carry, n_evals = x0, None, 0
-    shift = None if events is None else clock.shift
+    shift = problem.shift
     previous, places = None, None
     if record.n_whole == 0 and len(record) and record.taken.dim() > 1:
         places = substitutes(record.taken[0])
@@ -189,7 +189,7 @@ def replay(problem: Problem, record: StepRecord, x0: Tensor, observers: Sequence
         taken, reached = record.taken[i], record.reached[i]
         start = clock.start_of_step(record.t0[i], reached, shift)
         end = clock.end_of_step(record.t1[i], reached, shift)
-        inputs = start, end, x, carry
+        inputs = *clock.inside(record.t0[i], record.t1[i], (start, end), x), x, carry
         if i >= record.n_whole:
             inputs = inputs if previous is None else where(taken, inputs, previous)
             inputs = substituted(places, inputs)
@@ -202,16 +202,14 @@ def replay(problem: Problem, record: StepRecord, x0: Tensor, observers: Sequence
         step = stepper.step(f, t0, t1, at, known)
         if problem.completes:
             step = stepper.complete(f, t1, step)
-        attempted = AttemptedStep(
-            problem, record.t0[i], record.t1[i], reached, i, at, step, taken, start, end, stepped=(t0, t1), field=field
-        )
+        before, ends = (record.t0[i], record.t1[i], reached, i, at), (start, end)
+        attempted = AttemptedStep(problem, *before, step, taken, *ends, (t0, t1), field=field)
         after, carried = step.x, step.carry
-        moving: Scalar = end - record.t1[i]
         found = record.events(i)
         if events is not None and found is not None:
             piece = Piece(t0, t1, step.x, lambda made=attempted: made.interpolant)  # type: ignore[misc]
             met = events.carry_out(stepper, f, piece, step, found)
-            after, carried, moving = met.x, met.carry, met.shift
+            after, carried = met.x, met.carry
             attempted = replace(
                 attempted,
                 t1=found.end,
@@ -224,8 +222,10 @@ def replay(problem: Problem, record: StepRecord, x0: Tensor, observers: Sequence
         for observer in observers:
             observer.observe(attempted)
         n_evals += attempted.n_evals
+        if clock.jumps:
+            carried = across(problem, f, (attempted.t1, attempted.end), after, carried, taken)
         x = where(taken, after, x)
         carry = where(taken, carried, carry)
         if shift is not None:
-            shift = where(taken, moving, shift)
+            shift = where(taken, attempted.end - attempted.t1, shift)
     return x, n_evals + f.calls

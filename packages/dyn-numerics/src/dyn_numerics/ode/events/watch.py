@@ -44,14 +44,12 @@ class EventMemory(NamedTuple):
         n_jumps: Jumps of each event so far.
         since: Time of the last jump of each event, or of the start.
         code: Code of the status with which the events ended the solve, that of success if they did not.
-        shift: Zero, with the gradient with which the start of the next step moves.
     """
 
     signs: tuple[Scalar, ...]
     n_jumps: tuple[Any, ...]
     since: tuple[Scalar, ...]
     code: Any
-    shift: Scalar
 
 
 class Crossing(NamedTuple):
@@ -123,7 +121,6 @@ class Met(NamedTuple):
         end: Its end as a step would receive it, with gradient.
         x: State with which the solve goes on, `[*lead, N]`.
         carry: The stepper's there.
-        shift: Zero, with the gradient of the end.
         occurrences: The events in their order, None for one that did not happen.
     """
 
@@ -132,7 +129,6 @@ class Met(NamedTuple):
     end: Scalar
     x: Tensor
     carry: Any
-    shift: Scalar
     occurrences: tuple[Occurrence | None, ...]
 
 
@@ -193,20 +189,17 @@ class EventWatch:
         """The same watch in a loop that nobody differentiates."""
         return EventWatch(self._events, self._conditions, self._jumps, differentiable=False)
 
-    def init(
-        self, number: Callable[[Scalar], Any], count: Callable[[int], Any], start: Scalar, shift: Scalar
-    ) -> EventMemory:
+    def init(self, number: Callable[[Scalar], Any], count: Callable[[int], Any], start: Scalar) -> EventMemory:
         """The memory before the first step.
 
         Args:
             number: Makes a number for every problem.
             count: Makes a count for every problem.
             start: Time of the start.
-            shift: Zero, with the gradient with which the start moves.
         """
         signs = tuple(number(event.sign_at_start) for event in self._events)
         n_jumps, since = tuple(count(0) for _ in signs), tuple(number(start) for _ in signs)
-        return EventMemory(signs, n_jumps, since, count(Status.SUCCESS.code), shift)
+        return EventMemory(signs, n_jumps, since, count(Status.SUCCESS.code))
 
     def meet(self, problem: Problem, f: Counter, state: State, tried: Attempt) -> Attempt:
         """Cuts an attempt that was accepted where an event asks for it.
@@ -226,7 +219,7 @@ class EventWatch:
         def interpolant() -> Tensor:
             if not made:
                 with torch.set_grad_enabled(differentiated):
-                    made.append(problem.stepper.interpolant(f, tried.start, tried.end, state.x, step))
+                    made.append(problem.stepper.interpolant(f, *tried.stepped, state.x, step))
             return made[0]
 
         piece = Piece(tried.start, tried.end, step.x, interpolant)
@@ -237,18 +230,16 @@ class EventWatch:
                 for condition, event, sign in zip(self._conditions, self._events, memory.signs, strict=True)
             ]
             found, memory = self._judge(problem, bare, memory, crossings, moved)
-        shift = where(moved, tried.end - state.t1, memory.shift)
-        tried = tried._replace(events=memory._replace(shift=shift))
+        tried = tried._replace(events=memory)
         if any(_any(happened) for happened in found.happened):
             met = self.carry_out(problem.stepper, f, piece, step, found)
-            memory = memory._replace(shift=where(moved, met.shift, memory.shift))
             tried = tried._replace(
                 step=met.step,
                 t1=found.end,
                 end=met.end,
                 x=met.x,
                 carry=met.carry,
-                events=memory,
+                shift=where(moved, met.end - found.end, state.shift),
                 found=found._replace(whole=state.t1),
                 occurrences=met.occurrences,
             )
@@ -382,7 +373,7 @@ class EventWatch:
         if _any(jumped):
             t = state_time(end, x)
             carry = where(jumped, stepper.init(f, t, x, f(t, x)), carry)
-        return Met(cut, coefficients, end, x, carry, end - found.end, tuple(occurrences))
+        return Met(cut, coefficients, end, x, carry, tuple(occurrences))
 
     def _moving(self, condition: Condition, piece: Piece, t: Scalar, happened: Flag) -> Scalar:
         """The time of an event with its gradient: one Newton correction, whose derivative is held fixed."""
