@@ -16,7 +16,8 @@ from torch import Tensor
 from dyn_numerics.ode.controllers.controller import Controller
 from dyn_numerics.ode.controllers.initial_step import initial_step
 from dyn_numerics.ode.error_norm import ErrorNorm
-from dyn_numerics.ode.events.watch import EventMemory, EventWatch, Found, Occurrence
+from dyn_numerics.ode.events.found import EventMemory, Found, Occurrence
+from dyn_numerics.ode.events.watch import EventWatch
 from dyn_numerics.ode.flat_field import Counter, SampledField
 from dyn_numerics.ode.scalar import Flag, Scalar, both, either, magnitude, maximum, minimum, negate, where
 from dyn_numerics.ode.stepper import Step, Stepper

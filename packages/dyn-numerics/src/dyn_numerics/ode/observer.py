@@ -8,7 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from dyn_numerics.ode.attempt import Attempt, Problem, State
-from dyn_numerics.ode.events.watch import Found, Occurrence
+from dyn_numerics.ode.events.found import Found, Occurrence
 from dyn_numerics.ode.flat_field import Counter, SampledField
 from dyn_numerics.ode.scalar import Flag, Scalar
 from dyn_numerics.ode.stepper import Step

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only, tree_structure, tree_unflatten
 
 from dyn_numerics.ode.attempt import Problem, State, across
-from dyn_numerics.ode.events.watch import Found
+from dyn_numerics.ode.events.found import Found
 from dyn_numerics.ode.flat_field import Counter
 from dyn_numerics.ode.interpolants.piece import Piece
 from dyn_numerics.ode.observer import AttemptedStep, Observer

@@ -254,3 +254,15 @@ def test_bad_use():
         odeint(
             lambda t, x: -x, torch.ones(2, 1), [0.0, 1.0], controller=StopAt(torch.ones(1, 3)), stepping="per_sample"
         )
+
+
+@pytest.mark.gpu
+@STEPPINGS
+@pytest.mark.parametrize("moved", [False, True])
+def test_on_a_device(stepping, moved):
+    controller = StopAt([0.7], jumps=True)
+    controller = controller.cuda() if moved else controller
+    t = torch.tensor([0.0, 0.2, 0.7, 0.9, 2.0], dtype=D)
+    x0 = torch.zeros(1, 1, dtype=D, device="cuda")
+    sol = odeint(switched(0.7, False), x0, t, controller=controller, stepping=stepping)
+    torch.testing.assert_close(sol.x.reshape(-1).cpu(), exact(t, 0.7), rtol=0, atol=1e-12)

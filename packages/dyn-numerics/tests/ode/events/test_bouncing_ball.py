@@ -251,3 +251,18 @@ def test_the_bound_on_jumps(heights):
     assert sol.x[-1, 0].isnan().all()
     torch.testing.assert_close(sol.x[-1, 1], exact_state(heights[1], 2.0, 2), rtol=0, atol=1e-12)
     assert sol.events[0].count.tolist() == [3, 2, 1, 3]
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+def test_on_a_device(stepping, heights):
+    def solve(device):
+        h = heights.to(device).requires_grad_()
+        x0 = at_rest(h) if stepping == "per_sample" else at_rest(h[0])
+        sol = odeint(fall, x0, torch.linspace(0, 2, 5, dtype=D, device=device), events=GROUND, stepping=stepping)
+        assert sol.events[0].t.device.type == sol.events[0].x.device.type == sol.events[0].count.device.type == device
+        (gradient,) = torch.autograd.grad(sol.x[-1].sum() + sol.events[0].t.nansum(), h)
+        return [part.detach().cpu() for part in (sol.x, sol.events[0].t, gradient)]
+
+    for found, expected in zip(solve("cuda"), solve("cpu"), strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10, equal_nan=True)

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dyn_numerics import Status, SteadyState, odeint
+from dyn_numerics import Event, Status, SteadyState, odeint
 
 D = torch.float64
 
@@ -88,3 +88,13 @@ def test_gradients(stepping):
 def test_bad_tolerances(bad, error):
     with pytest.raises(error, match=f"{next(iter(bad))}: got"):
         SteadyState(**bad)
+
+
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+def test_rest_after_a_jump(stepping):
+    """A kick away from rest at t = 1, one back to it at t = 2."""
+    kick = Event(lambda t, x: t - 1, jump=lambda t, x: x - 1)
+    back = Event(lambda t, x: t - 2, jump=lambda t, x: torch.ones_like(x))
+    x0 = torch.zeros(1, 1, dtype=D)
+    sol = odeint(relax, x0, [0.0, 50.0], events=[kick, back, SteadyState(atol=1e-3)], stepping=stepping)
+    assert sol.events[2].t.item() == pytest.approx(2.0, abs=1e-12)

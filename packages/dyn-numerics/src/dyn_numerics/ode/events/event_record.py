@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dyn_numerics.ode.events.watch import Occurrence
+from dyn_numerics.ode.events.found import Occurrence
 from dyn_numerics.ode.observer import AttemptedStep
 from dyn_numerics.ode.saver import Saved, Saver
 from dyn_numerics.pytree_state import StateLayout

@@ -5,13 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from functools import reduce
 from math import inf
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
 from dyn_numerics.ode.events.condition import Condition
 from dyn_numerics.ode.events.event import Event
+from dyn_numerics.ode.events.found import Crossing, EventMemory, Found, Met, Occurrence
 from dyn_numerics.ode.events.jump import Jump
 from dyn_numerics.ode.events.locate import first_crossing
 from dyn_numerics.ode.flat_field import Counter
@@ -28,108 +29,12 @@ from dyn_numerics.transforms import any_lane, under_transform
 if TYPE_CHECKING:
     from dyn_numerics.ode.attempt import Attempt, Problem, State
 
-__all__ = ["EventMemory", "EventWatch", "Found", "Met", "Occurrence"]
+__all__ = ["EventWatch"]
 
 # Between two jumps of one event: a step after the first may be so much longer than the time between the last two, and below
 # so many roundings of the time nobody can tell on which side of zero the condition is.
 LONGEST_AFTER_JUMP = 4.0
 LEAST_BETWEEN_JUMPS = 2.0**14
-
-
-class EventMemory(NamedTuple):
-    """What a solve remembers of its events. Numbers are host numbers or tensors `[*lead]`.
-
-    Attributes:
-        signs: Sign of each condition since it was last zero; 0 while nobody knows.
-        n_jumps: Jumps of each event so far.
-        since: Time of the last jump of each event, or of the start.
-        code: Code of the status with which the events ended the solve, that of success if they did not.
-    """
-
-    signs: tuple[Scalar, ...]
-    n_jumps: tuple[Any, ...]
-    since: tuple[Scalar, ...]
-    code: Any
-
-
-class Crossing(NamedTuple):
-    """What a condition does in a step. Numbers are host numbers or tensors `[*lead]`.
-
-    Attributes:
-        crosses: Whether it crosses zero in the direction of its event.
-        theta: Position of the zero in the step; 1 where there is none.
-        before: Its sign before.
-        after: Its sign at the end of the step.
-        is_nan: Whether it is NaN somewhere that counts.
-    """
-
-    crosses: Flag
-    theta: Scalar
-    before: Scalar
-    after: Scalar
-    is_nan: Flag
-
-
-class Found(NamedTuple):
-    """The events of a step, without gradient. Numbers are host numbers or tensors `[*lead]`.
-
-    Attributes:
-        at: Time of each event; the end of the step where it did not happen.
-        happened: Whether each happened.
-        jumped: Whether each changed the state.
-        cut: Whether the step ends with an event.
-        end: Where the step ends.
-        whole: Where it would end without events; as a controller that learns knows it.
-    """
-
-    at: tuple[Scalar, ...]
-    happened: tuple[Flag, ...]
-    jumped: tuple[Flag, ...]
-    cut: Flag
-    end: Scalar
-    whole: Scalar
-
-    @classmethod
-    def nothing(cls, t1: Tensor, n_events: int) -> Found:
-        """What a step without events finds, which ends at `t1`, `[*lead]`."""
-        never = (torch.zeros_like(t1, dtype=torch.bool),) * n_events
-        return cls((t1,) * n_events, never, never, torch.zeros_like(t1, dtype=torch.bool), t1, t1)
-
-
-class Occurrence(NamedTuple):
-    """One event of a step, with gradient.
-
-    Attributes:
-        happened: Whether it happened, a truth value or `[*lead]`.
-        t: Its time.
-        x: State there, `[*lead, N]`, before its jump.
-        after: State after its jump.
-    """
-
-    happened: Flag
-    t: Scalar
-    x: Tensor
-    after: Tensor
-
-
-class Met(NamedTuple):
-    """A step in which something happened.
-
-    Attributes:
-        step: The step, until the first event that ends it.
-        interpolant: Its coefficients.
-        end: Its end as a step would receive it, with gradient.
-        x: State with which the solve goes on, `[*lead, N]`.
-        carry: The stepper's there.
-        occurrences: The events in their order, None for one that did not happen.
-    """
-
-    step: Step
-    interpolant: Tensor
-    end: Scalar
-    x: Tensor
-    carry: Any
-    occurrences: tuple[Occurrence | None, ...]
 
 
 class EventWatch:
@@ -181,7 +86,7 @@ class EventWatch:
             t: Start time.
             x: State there, `[*lead, N]`.
         """
-        here = Piece(t, t, x, lambda: x.unsqueeze(-2).expand(*x.shape[:-1], 2, -1))
+        here = Piece.point(t, x)
         conditions = (condition.at(here, 1.0) for condition in self._conditions)
         return any(jump is not None for jump in self._jumps) or any(is_differentiable(value) for value in conditions)
 
@@ -315,8 +220,7 @@ class EventWatch:
 
     def _start_again(self, tried: Attempt, memory: EventMemory, found: Found, crossings: Sequence[Crossing]) -> Attempt:
         """The step size after a jump, and the signs of the conditions there."""
-        any_jumped, x = _or(found.jumped), tried.x.detach()
-        here = Piece(found.end, found.end, x, lambda: x.unsqueeze(-2))
+        any_jumped, here = _or(found.jumped), Piece.point(found.end, tried.x.detach())
         signs, times, dt = [], [], tried.dt
         for i, (crossing, jumped) in enumerate(zip(crossings, found.jumped, strict=True)):
             # The sign of a condition that a jump moves is that right after it: nobody knows it yet.
@@ -325,7 +229,8 @@ class EventWatch:
                 value = self._conditions[i].at(here, 1.0)
             now = _sign(value.item() if isinstance(sign, float) else value)
             known = both(negate(jumped), now == sign)
-            signs.append(where(any_jumped, where(known, sign, 0 * sign), memory.signs[i]))
+            at_start = self._events[i].sign_at_start + 0 * sign
+            signs.append(where(any_jumped, where(known, sign, at_start), memory.signs[i]))
             # Jumps that follow each other ever faster are not to be lost in a long step.
             longest = LONGEST_AFTER_JUMP * magnitude(found.end - memory.since[i])
             dt = where(jumped, minimum(dt, longest), dt)

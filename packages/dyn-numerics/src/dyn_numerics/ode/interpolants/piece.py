@@ -30,6 +30,16 @@ class Piece:
         self.t0, self.t1, self.x1 = t0, t1, x1
         self._interpolant = interpolant
 
+    @classmethod
+    def point(cls, t: Scalar, x: Tensor) -> Piece:
+        """A step of no length.
+
+        Args:
+            t: Its time, a host number or `[*lead]`.
+            x: State there, `[*lead, N]`.
+        """
+        return cls(t, t, x, lambda: torch.stack([x, torch.zeros_like(x)], dim=-2))
+
     @property
     def coefficients(self) -> Tensor:
         """The coefficients, `[*lead, p + 1, N]`."""
