@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
@@ -38,6 +38,9 @@ COMPARED = {
     "dopri8": "SciPy DOP853",
 }
 
+Curves = dict[str, dict[str, Curve]]
+"""For each problem the curve of each solve, by its name."""
+
 
 @dataclass(frozen=True)
 class WorkPrecision(Experiment):
@@ -64,7 +67,7 @@ class WorkPrecision(Experiment):
     def run(self, progress: Progress) -> Outcome:
         entries: dict[str, Callable[..., Solve]] = {name: partial(dyn_solve, solver=name) for name in ADAPTIVE}
         entries |= PEERS
-        curves: dict[str, dict[str, Curve]] = {}
+        curves: Curves = {}
         missing: dict[str, str] = {}
         for problem in PROBLEMS:
             found = curves[problem.name] = {FIXED: self._with_fixed_steps(problem)}
@@ -73,17 +76,8 @@ class WorkPrecision(Experiment):
                     found[name] = _curve(problem, prepare, self.tolerances)
                 except UnavailableError as error:
                     missing[name] = str(error)
-        measurements = [
-            Measurement(f"{problem}: {name}, error / tolerance", found[name].error_per_tolerance, high=50)
-            for problem, found in curves.items()
-            for name in ADAPTIVE
-        ]
-        for problem, found in curves.items():
-            for name, peer in COMPARED.items():
-                title = f"{problem}: {name}, evaluations / {peer}'s at equal error"
-                ratio = found[name].largest_ratio(found[peer]) if peer in found else None
-                measurements.append(Measurement(title, ratio, high=1.1, reason=missing.get(peer)))
-        records = {problem: {n: curve.record() for n, curve in found.items()} for problem, found in curves.items()}
+        measurements = [*_errors(curves), *_ratios(curves, missing)]
+        records = {title: {name: curve.record() for name, curve in found.items()} for title, found in curves.items()}
         return Outcome(measurements, {"curves": draw_work_precision(curves, own=(FIXED, *ADAPTIVE))}, records)
 
     @property
@@ -113,3 +107,21 @@ def _point(problem: ReferenceProblem, solve: Solve, tolerance: float | None) -> 
         raise ValueError("solve: got one without values or evaluations, expected one with both")
     result = solve.run()
     return Point(tolerance, problem.error(solve.values(result)[-1]), solve.evaluations(result))
+
+
+def _errors(curves: Curves) -> list[Measurement]:
+    return [
+        Measurement(f"{problem}: {name}, error / tolerance", found[name].error_per_tolerance, high=50)
+        for problem, found in curves.items()
+        for name in ADAPTIVE
+    ]
+
+
+def _ratios(curves: Curves, missing: Mapping[str, str]) -> list[Measurement]:
+    measurements = []
+    for problem, found in curves.items():
+        for name, peer in COMPARED.items():
+            title = f"{problem}: {name}, evaluations / {peer}'s at equal error"
+            ratio = found[name].largest_ratio(found[peer]) if peer in found else None
+            measurements.append(Measurement(title, ratio, high=1.1, reason=missing.get(peer)))
+    return measurements

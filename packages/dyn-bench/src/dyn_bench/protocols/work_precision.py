@@ -35,22 +35,17 @@ class Curve:
     being what scatters.
 
     Args:
-        points: Two solves at least, of unequal evaluations, the largest error first.
+        points: Two solves at least, of unequal evaluations.
 
     Example:
         >>> from dyn_bench.protocols.work_precision import Curve, Point
         >>> fifth = Curve([Point(None, 1e-3, 100), Point(None, 1e-8, 1000)])
         >>> dearer = Curve([Point(None, 1e-3, 120), Point(None, 1e-8, 1200)])
-        >>> round(fifth.order, 3), round(dearer.largest_ratio(fifth), 3)
-        (5.0, 1.2)
+        >>> round(dearer.evaluations(1e-8)), round(dearer.largest_ratio(fifth), 3)
+        (1200, 1.2)
     """
 
     points: Sequence[Point]
-
-    @property
-    def order(self) -> float:
-        """How fast the error falls with the evaluations: order of convergence where these are as many as the steps."""
-        return -self._line()[0]
 
     @property
     def error_per_tolerance(self) -> float:
@@ -69,14 +64,17 @@ class Curve:
             other: What it is held against.
             most_error: The largest error that is still compared: beyond it, nothing was solved.
         """
-        ranges = [sorted(curve._error(curve.points[i].evaluations) for i in (0, -1)) for curve in (self, other)]
-        low = max(least for least, _ in ranges)
-        high = min(most_error, *(most for _, most in ranges))
+        low = max(self._error(self._counts[-1]), other._error(other._counts[-1]))
+        high = min(self._error(self._counts[0]), other._error(other._counts[0]), most_error)
         return max(self.evaluations(error) / other.evaluations(error) for error in (low, high))  # lines: at an end
 
     def record(self) -> list[dict[str, Any]]:
         """The points, ready for JSON."""
         return [point._asdict() for point in self.points]
+
+    @property
+    def _counts(self) -> list[int]:
+        return sorted(point.evaluations for point in self.points)
 
     def _error(self, evaluations: float) -> float:
         slope, constant = self._line()
