@@ -39,7 +39,10 @@ def constant(monkeypatch):
 def test_list_names_every_experiment_and_its_kind(capsys):
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    names = {"reproduction": ("solver-interpolation", "moons", "density"), "benchmark": ("overhead", "compiled")}
+    names = {
+        "reproduction": ("solver-interpolation", "moons", "density"),
+        "benchmark": ("overhead", "compiled", "work-precision"),
+    }
     for kind, listed in names.items():
         assert [name for name in listed if not any(name in line and kind in line for line in lines)] == []
 
@@ -48,7 +51,7 @@ def test_an_unknown_name_is_answered_with_the_names_and_the_nearest(capsys, tmp_
     assert main(["run", "moon", "--out", str(tmp_path)]) == 2
     printed = capsys.readouterr().err
     assert "did you mean 'moons'" in printed
-    assert "solver-interpolation, moons, density, overhead, compiled" in printed
+    assert "solver-interpolation, moons, density, overhead, compiled, work-precision" in printed
     assert list(tmp_path.iterdir()) == []
 
 

@@ -3,12 +3,14 @@
 import sys
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
 from dyn_bench.peers import diffrax as diffrax_module
 from dyn_bench.peers.diffrax import diffrax_solve
 from dyn_bench.peers.missing import PeerMissingError
+from dyn_bench.peers.scipy import scipy_solve
 from dyn_bench.peers.torchdiffeq import torchdiffeq_gradient, torchdiffeq_solve
 from dyn_bench.peers.torchode import torchode_solve
 from dyn_bench.problems.perceptron import Perceptron
@@ -29,6 +31,43 @@ SOLVES = {
     "torchode": lambda: torchode_solve(OSCILLATOR, X0, T, tolerance=1e-6),
     "diffrax": lambda: diffrax_solve(OSCILLATOR.components, X0, T, tolerance=1e-6),
 }
+
+
+def test_a_missing_scipy_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy", None)
+    monkeypatch.setitem(sys.modules, "scipy.integrate", None)
+    with pytest.raises(PeerMissingError, match=r"^scipy is not installed: pip install 'dyn-bench\[peers\]'$"):
+        scipy_solve(OSCILLATOR, X0[0].double(), T, tolerance=1e-8)
+
+
+def test_scipy_is_asked_for_dense_output_only_between_the_ends(monkeypatch):
+    asked = []
+
+    def solve_ivp(fun, t_span, y0, **options):
+        asked.append((t_span, options))
+        steps = np.stack([y0, y0 + fun(t_span[0], y0), y0 + fun(t_span[1], y0), y0 * 0], 1)
+        return SimpleNamespace(y=steps, nfev=7)
+
+    monkeypatch.setitem(sys.modules, "scipy", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "scipy.integrate", SimpleNamespace(solve_ivp=solve_ivp))
+    x0 = torch.tensor([1.0, 2.0], dtype=torch.float64)
+    ends = scipy_solve(OSCILLATOR, x0, T[[0, -1]], tolerance=1e-8)
+    more = scipy_solve(OSCILLATOR, x0, T[:4], tolerance=1e-7, method="RK45")
+    assert ends.values(ends.run()).tolist() == [[1, 2], [0, 0]]
+    assert more.values(more.run()).tolist() == [[1, 2], [3, 1], [3, 1], [0, 0]]
+    assert ends.evaluations(SimpleNamespace(nfev=7)) == 7
+    assert asked[0] == ((0, 3), {"method": "DOP853", "t_eval": None, "rtol": 1e-8, "atol": 1e-8})
+    assert asked[1][1].pop("t_eval").tolist() == T[:4].tolist()
+    assert asked[1] == ((0, 2.25), {"method": "RK45", "rtol": 1e-7, "atol": 1e-7})
+
+
+@pytest.mark.parametrize("method", ["DOP853", "RK45"])
+def test_an_installed_scipy_solves_the_oscillator(method):
+    pytest.importorskip("scipy")
+    solve = scipy_solve(OSCILLATOR, torch.tensor([1.0, 0.0], dtype=torch.float64), T, tolerance=1e-10, method=method)
+    result = solve.run()
+    torch.testing.assert_close(solve.values(result), torch.stack([T.cos(), -T.sin()], -1), atol=1e-8, rtol=0)
+    assert 50 < solve.evaluations(result) < 1000
 
 
 @pytest.mark.parametrize("peer", SOLVES)
@@ -68,6 +107,8 @@ def test_torchdiffeq_is_called_at_the_tolerance_and_counted(monkeypatch):
     result = solve.run()
     assert calls == [{"rtol": 1e-7, "atol": 1e-7, "method": "dopri5"}]
     assert solve.evaluations(result) == 2
+    torchdiffeq_solve(OSCILLATOR, X0, T, tolerance=1e-7, method="dopri8").run()
+    assert calls[-1]["method"] == "dopri8"
 
 
 @pytest.mark.parametrize("peer", [*SOLVES, "diffrax per sample"])

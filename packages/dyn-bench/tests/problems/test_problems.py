@@ -1,9 +1,12 @@
 """Problems against closed forms and what they conserve."""
 
+import pytest
 import torch
 
-from dyn_bench.problems.lotka_volterra import LotkaVolterra
+from dyn_bench.problems.arenstorf import ARENSTORF_ORBIT, RestrictedThreeBody
+from dyn_bench.problems.lotka_volterra import LOTKA_VOLTERRA_TO_10, LotkaVolterra
 from dyn_bench.problems.perceptron import Perceptron
+from dyn_bench.problems.reference_problem import ReferenceProblem
 from dyn_bench.problems.van_der_pol import VanDerPol
 from dyn_numerics import odeint
 
@@ -52,3 +55,40 @@ def test_the_perceptron_s_seed_decides_and_leaves_the_generator_alone():
     assert torch.equal(torch.rand(3), expected)
     assert torch.equal(one, same)
     assert not torch.equal(one, other)
+
+
+def test_the_restricted_three_body_problem_conserves_jacobi_s_constant():
+    field = RestrictedThreeBody(mu=0.3)
+    x0 = torch.tensor([[0.1, 0.9, -0.2, 0.4], [1.5, 0.0, 0.1, -1.3]], dtype=torch.float64)
+    _, x = solution(field, x0, 3.0)
+    energy = field.energy(x)
+    torch.testing.assert_close(energy, energy[:1].expand_as(energy), atol=1e-8, rtol=0)
+    assert (x[-1] - x0).abs().max() > 0.5
+
+
+def test_the_slopes_of_the_restricted_three_body_problem_by_hand():
+    # At (1, 1) with masses 0.8 at (-0.2, 0) and 0.2 at (0.8, 0), and a velocity of (3, 5).
+    x = torch.tensor([1.0, 1.0, 3.0, 5.0], dtype=torch.float64)
+    earth, moon = 0.8 / (1.2**2 + 1) ** 1.5, 0.2 / (0.2**2 + 1) ** 1.5
+    expected = [3, 5, 1 + 10 - 1.2 * earth - 0.2 * moon, 1 - 6 - earth - moon]
+    found = RestrictedThreeBody(mu=0.2)(torch.tensor(0.0), x)
+    torch.testing.assert_close(found, torch.tensor(expected, dtype=torch.float64))
+
+
+@pytest.mark.parametrize(
+    ("problem", "distance"), [(LOTKA_VOLTERRA_TO_10, 1e-12), (ARENSTORF_ORBIT, 1e-8)], ids=lambda p: str(p)[:30]
+)
+def test_reference_solutions_are_reached(problem, distance):
+    """By a solve that is far more precise than what they are used for."""
+    x = odeint(problem.field, problem.x0, problem.times(), solver="dopri8", rtol=1e-13, atol=1e-13).x
+    assert problem.error(x[-1]) < distance
+
+
+def test_the_error_of_a_reference_problem_is_scaled_as_tolerances_are():
+    problem = ReferenceProblem("two", lambda t, x: x, (1.0, 2.0), 3.0, (0.0, -9.0), "by hand")
+    assert problem.x0.tolist() == [1, 2]
+    assert problem.times().tolist() == [0, 3]
+    assert problem.times(3).tolist() == [0, 1, 2, 3]
+    x = torch.tensor([0.5, -9.0], dtype=torch.float64)
+    assert problem.error(x) == 0.5
+    assert problem.error(x - torch.tensor([0.4, 2.0], dtype=torch.float64)) == pytest.approx(0.2)

@@ -26,6 +26,16 @@ def test_states_and_evaluations(stepping):
     torch.testing.assert_close(x, x0.detach() * torch.exp(-t.square())[:, None, None], atol=1e-9, rtol=0)
 
 
+@pytest.mark.parametrize(("solver", "evaluations"), [("euler", 4), ("rk4", 16)])
+def test_a_method_of_fixed_steps_steps_on_the_output_times(solver, evaluations):
+    x0, t = torch.ones(1, dtype=torch.float64), torch.linspace(0, 1, 5, dtype=torch.float64)
+    solve = dyn_solve(lambda t, x: -x, x0, t, tolerance=1.0, solver=solver)
+    result = solve.run()
+    assert solve.evaluations(result) == evaluations
+    step = {"euler": 1 - 0.25, "rk4": 1 - 0.25 + 0.25**2 / 2 - 0.25**3 / 6 + 0.25**4 / 24}[solver]
+    torch.testing.assert_close(solve.values(result)[:, 0], step ** torch.arange(5.0, dtype=torch.float64))
+
+
 @pytest.mark.parametrize("sensitivity", ["autograd", "adjoint"])
 def test_a_gradient(sensitivity):
     field = torch.nn.Linear(1, 1, bias=False, dtype=torch.float64)

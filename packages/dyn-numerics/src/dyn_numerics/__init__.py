@@ -7,6 +7,7 @@ Runge-Kutta method is a `ButcherTableau`.
 from dyn_numerics._version import __version__
 from dyn_numerics.errors import (
     DiscontinuityError,
+    EventError,
     MaxStepsError,
     NonFiniteError,
     SolverError,
@@ -17,7 +18,11 @@ from dyn_numerics.ode.callbacks import Callbacks
 from dyn_numerics.ode.controllers.controller import Controller, Verdict
 from dyn_numerics.ode.controllers.fixed_step import FixedStep
 from dyn_numerics.ode.controllers.pid import PIDController
+from dyn_numerics.ode.controllers.stop_at import StopAt
 from dyn_numerics.ode.dense import DenseSolution
+from dyn_numerics.ode.events.event import Event
+from dyn_numerics.ode.events.event_record import EventRecord
+from dyn_numerics.ode.events.steady_state import SteadyState
 from dyn_numerics.ode.internals import Internals
 from dyn_numerics.ode.odeint import odeint
 from dyn_numerics.ode.per_sample import PerSample
@@ -54,6 +59,9 @@ __all__ = [
     "Dopri5",
     "Dopri8",
     "Euler",
+    "Event",
+    "EventError",
+    "EventRecord",
     "ExplicitRungeKutta",
     "FixedStep",
     "Heun",
@@ -72,11 +80,13 @@ __all__ = [
     "SolverError",
     "Statistics",
     "Status",
+    "SteadyState",
     "Step",
     "StepUnderflowError",
     "Stepper",
     "Steps",
     "StiffnessError",
+    "StopAt",
     "Tsit5",
     "Verdict",
     "Vern7",

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DiscontinuityError",
+    "EventError",
     "MaxStepsError",
     "NonFiniteError",
     "SolverError",
@@ -59,12 +60,18 @@ class DiscontinuityError(StepUnderflowError):
     """The step size became too small, and the error hardly fell with it."""
 
 
+class EventError(SolverError):
+    """A condition was NaN, or an event asked for more jumps than it may."""
+
+
 _ERRORS: dict[Status, type[SolverError]] = {
     Status.MAX_STEPS: MaxStepsError,
     Status.STEP_UNDERFLOW: StepUnderflowError,
     Status.NON_FINITE: NonFiniteError,
     Status.STIFFNESS_SUSPECTED: StiffnessError,
     Status.DISCONTINUITY_SUSPECTED: DiscontinuityError,
+    Status.TOO_MANY_JUMPS: EventError,
+    Status.CONDITION_NOT_FINITE: EventError,
 }
 
 

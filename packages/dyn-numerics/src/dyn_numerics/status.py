@@ -45,6 +45,20 @@ class Status(Enum):
         "Solve up to the jump and start again behind it, smooth f, or loosen rtol and atol.",
     )
 
+    EVENT = (6, "The solve ended at an event that is terminal.", "")
+    TOO_MANY_JUMPS = (
+        7,
+        "An event asked for more jumps than its max_jumps, or for one as good as at the time of its last.",
+        "Jumps that follow each other ever faster come to rest (Zeno): end there with a terminal event, let the jump "
+        "put the state to rest, or raise max_jumps.",
+    )
+    CONDITION_NOT_FINITE = (
+        8,
+        "The condition of an event was NaN.",
+        "Check it for divisions by zero and for logarithms or roots of negative numbers, on both sides of the event: "
+        "it is evaluated beyond it as well.",
+    )
+
     code: int
     sentence: str
     remedy: str
@@ -59,8 +73,8 @@ class Status(Enum):
 
     @property
     def is_success(self) -> bool:
-        """Whether the solve has a value at every output time."""
-        return self is Status.SUCCESS
+        """Whether the solve ended as it was meant to: at the end of `t_span`, or at an event."""
+        return self in (Status.SUCCESS, Status.EVENT)
 
     @classmethod
     def from_code(cls, code: int) -> Status:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
-from dyn_numerics import Callbacks, PIDController, Save, SolverError, Status, odeint
+from dyn_numerics import Callbacks, FixedStep, PIDController, Save, SolverError, Status, StopAt, odeint
 from dyn_numerics.ode.compiled_loop import is_supported
 from dyn_numerics.ode.steppers.by_name import stepper
 
@@ -80,6 +80,24 @@ def test_methods_of_high_order(solver, stepping, x0):
     assert torch.equal(found.stats.n_accepted, expected.stats.n_accepted)
     method = stepper(solver)
     assert found.stats.n_evals == 2 + found.stats.n_steps.max() * (method.tableau.stages + method.dense_evals)
+
+
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+@pytest.mark.parametrize("solver", ["rk4", "tsit5"])
+def test_stops_where_the_field_jumps(solver, stepping, x0):
+    controller = StopAt([0.7, 0.35], FixedStep() if solver == "rk4" else None, jumps=True)
+    options = {"solver": solver, "rtol": 1e-9, "atol": 1e-9, "stepping": stepping, "controller": controller}
+
+    def f(t, x):
+        return torch.where(t < 0.7, 1.0, -2.0) * torch.sin(t + x)
+
+    t = torch.tensor([0.1, 0.7, 2.0], dtype=D)
+    with torch.no_grad():
+        found = compiled(f, backend="aot_eager", **options)(x0, t)
+        expected = odeint(f, x0, t, **options)
+    torch.testing.assert_close(found.x, expected.x, rtol=0, atol=1e-12)
+    assert torch.equal(found.stats.n_steps, expected.stats.n_steps)
+    assert torch.equal(found.stats.n_rejected, expected.stats.n_rejected)
 
 
 @pytest.mark.parametrize("stepping", ["joint", "per_sample"])

@@ -5,8 +5,6 @@ import torch
 
 from dyn_numerics import odeint
 
-ADAPTIVE = ["bosh3", "dopri5", "tsit5", "vern7", "dopri8"]
-
 
 def vector(*values):
     return torch.tensor(values, dtype=torch.float64)
@@ -54,33 +52,52 @@ ARENSTORF_X0 = (0.994, 0.0, 0.0, -2.0015851063790824)
 ARENSTORF_PERIOD = 17.065216560157964
 
 
-def lotka_volterra_error(solver, tolerance):
-    problem = LOTKA_VOLTERRA
-    sol = odeint(
-        lotka_volterra,
-        vector(*problem["x0"]),
-        [0.0, problem["end"]],
-        solver=solver,
-        rtol=tolerance,
-        atol=tolerance,
-        args=problem["rates"],
-    )
-    return (sol.x[-1] - vector(*problem["x"])).abs().max().item(), sol.stats.n_evals.item()
+TOLERANCES = [1e-4, 1e-5, 1e-6, 1e-7, 1e-8, 1e-9, 1e-10]
+# At these tolerances. Those of dopri5 and dopri8 are SciPy's, of its RK45 and DOP853 (1.17, `solve_ivp`, no outputs), which
+# evaluates the field at the new state in rejected attempts of DOP853 too. The others were measured here.
+EVALUATIONS = {
+    "lotka_volterra": {
+        "bosh3": [461, 884, 1814, 3908, 8414, 18128, 39053],
+        "dopri5": [284, 416, 620, 866, 1268, 1904, 2978],
+        "tsit5": [296, 410, 602, 866, 1226, 1910, 2996],
+        "vern7": [397, 535, 627, 831, 1050, 1287, 1727],
+        "dopri8": [410, 482, 518, 710, 998, 1202, 1526],
+    },
+    "arenstorf": {
+        "bosh3": [590, 1211, 2477, 5321, 11465],
+        "dopri5": [494, 752, 1004, 1382, 2114, 3056, 4772],
+        "tsit5": [986, 770, 1112, 1460, 2156, 3110, 4898],
+        "vern7": [689, 937, 1248, 1604, 2117, 2656, 3527],
+        "dopri8": [674, 842, 1070, 1406, 1778, 2234, 2870],
+    },
+}
 
 
-@pytest.mark.parametrize(("solver", "tightest"), [("bosh3", 1e-6), ("dopri5", 1e-8), ("tsit5", 1e-8)])
-def test_lotka_volterra(solver, tightest):
-    tolerances = [tightest * 1e4, tightest * 1e2, tightest]
-    errors, evaluations = zip(*(lotka_volterra_error(solver, tolerance) for tolerance in tolerances), strict=True)
-    for error, tolerance in zip(errors, tolerances, strict=True):
-        assert 1e-3 * tolerance < error < 200 * tolerance
-    assert errors[0] > 10 * errors[1] > 100 * errors[2]
-    assert evaluations[0] < evaluations[1] < evaluations[2]
+def solves(problem):
+    """Every method at every tolerance, and what it is to take."""
+    return [
+        (solver, tolerance, count)
+        for solver, counts in EVALUATIONS[problem].items()
+        for tolerance, count in zip(TOLERANCES, counts, strict=False)
+    ]
 
 
-def test_higher_order_is_cheaper_at_tight_tolerance():
-    evaluations = {solver: lotka_volterra_error(solver, 1e-6)[1] for solver in ADAPTIVE}
-    assert evaluations["bosh3"] > 2 * max(evaluations["dopri5"], evaluations["tsit5"])
+def error_in_tolerances(x, expected, tolerance):
+    """The largest error of a state, on the scale that the solver has for it."""
+    return ((x - expected).abs() / (tolerance + tolerance * expected.abs())).max().item()
+
+
+def count_as_scipy_does(stats, solver):
+    return stats.n_evals.item() + (stats.n_rejected.item() if solver == "dopri8" else 0)
+
+
+@pytest.mark.parametrize(("solver", "tolerance", "evaluations"), solves("lotka_volterra"))
+def test_lotka_volterra(solver, tolerance, evaluations):
+    problem, options = LOTKA_VOLTERRA, {"solver": solver, "rtol": tolerance, "atol": tolerance}
+    x0 = vector(*problem["x0"])
+    sol = odeint(lotka_volterra, x0, [0.0, problem["end"]], args=problem["rates"], **options)
+    assert 0.1 < error_in_tolerances(sol.x[-1], vector(*problem["x"]), tolerance) < 50
+    assert count_as_scipy_does(sol.stats, solver) == pytest.approx(evaluations, rel=0.01)
 
 
 @pytest.mark.parametrize(("solver", "tolerance"), [("dopri5", 1e-8), ("tsit5", 1e-9)])
@@ -97,15 +114,14 @@ def test_lotka_volterra_gradients(solver, tolerance):
             torch.testing.assert_close(gradient, expected, rtol=0, atol=300 * tolerance)
 
 
-@pytest.mark.parametrize(
-    ("solver", "tolerance"), [("dopri5", 1e-6), ("dopri5", 1e-9), ("tsit5", 1e-6), ("tsit5", 1e-9)]
-)
-def test_arenstorf_orbit_closes(solver, tolerance):
-    x0 = vector(*ARENSTORF_X0)
-    sol = odeint(arenstorf, x0, [0.0, ARENSTORF_PERIOD], solver=solver, rtol=tolerance, atol=tolerance)
-    error = (sol.x[-1, :2] - x0[:2]).abs().max().item()
-    assert tolerance < error < 5e4 * tolerance  # the orbit is unstable: errors grow by some 1e3
-    assert sol.stats.n_rejected > 0
+@pytest.mark.parametrize(("solver", "tolerance", "evaluations"), solves("arenstorf"))
+def test_arenstorf_orbit_closes(solver, tolerance, evaluations):
+    """It is unstable: an error after a tenth of the period is 5e4 times as large at the end, one at the start 3e6 times."""
+    x0, options = vector(*ARENSTORF_X0), {"solver": solver, "rtol": tolerance, "atol": tolerance}
+    sol = odeint(arenstorf, x0, [0.0, ARENSTORF_PERIOD], **options)
+    assert 100 < error_in_tolerances(sol.x[-1], x0, tolerance) < 5e4
+    assert count_as_scipy_does(sol.stats, solver) == pytest.approx(evaluations, rel=0.01)
+    assert sol.stats.n_rejected > 0 or solver == "bosh3"  # which steps so short that none is
 
 
 def test_arenstorf_there_and_back():

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from dyn_numerics import PIDController, Status
+from dyn_numerics import FixedStep, PIDController, Status, StopAt
 from dyn_numerics.ode.compiled_loop import is_supported
 from dyn_sensitivity import odeint
 
@@ -92,6 +92,27 @@ def test_autograd_of_other_methods(options, stepping, field, x0):
 @pytest.mark.parametrize("outputs", [2, 4])
 def test_adjoint(outputs, field, x0):
     check(field, x0, torch.linspace(0, 1, outputs, dtype=D), sensitivity="adjoint", **TIGHT)
+
+
+class Switched(Field):
+    """Jumps at 0.4."""
+
+    def forward(self, t, x, a):
+        return torch.where(t < 0.4, 1.0, -2.0) * super().forward(t, x, a)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"stepping": "per_sample", **TIGHT},
+        {"solver": "rk4", "controller": StopAt([0.4], FixedStep(), jumps=True)},
+        {"sensitivity": "adjoint", **TIGHT, "rtol": 1e-11, "atol": 1e-11},
+    ],
+    ids=["autograd", "on t_span", "adjoint"],
+)
+def test_stops_where_the_field_jumps(options, x0):
+    t = torch.tensor([0.0, 0.3, 0.7, 1.0], dtype=D)
+    check(Switched(), x0, t, "aot_eager", **{"controller": StopAt([0.4], jumps=True), **options})
 
 
 def test_every_samples_own_times(field, x0):

@@ -2,9 +2,12 @@
 
 from dyn_bench.benchmarks.compiled import Compiled
 from dyn_bench.benchmarks.overhead import Overhead
+from dyn_bench.benchmarks.work_precision import WorkPrecision
 from dyn_bench.experiment import Experiment
 
 __all__ = ["BENCHMARKS"]
 
-BENCHMARKS: dict[str, Experiment] = {benchmark.name: benchmark for benchmark in (Overhead(), Compiled())}
+BENCHMARKS: dict[str, Experiment] = {
+    benchmark.name: benchmark for benchmark in (Overhead(), Compiled(), WorkPrecision())
+}
 """The benchmarks, with their default settings, by name."""

@@ -1,4 +1,4 @@
-"""torchdiffeq's dopri5: one step size for the whole batch."""
+"""torchdiffeq: one step size for the whole batch."""
 
 from __future__ import annotations
 
@@ -14,8 +14,10 @@ from dyn_bench.protocols.solve import Solve
 __all__ = ["torchdiffeq_gradient", "torchdiffeq_solve"]
 
 
-def torchdiffeq_solve(field: Callable[..., Tensor], x0: Tensor, t: Tensor, *, tolerance: float) -> Solve:
-    """Prepares `odeint`, without gradient; the arguments are those of `dyn_solve`.
+def torchdiffeq_solve(
+    field: Callable[..., Tensor], x0: Tensor, t: Tensor, *, tolerance: float, method: str = "dopri5"
+) -> Solve:
+    """Prepares `odeint`, without gradient; the arguments are those of `dyn_solve`, and the name of a method there.
 
     Raises:
         PeerMissingError: If torchdiffeq is not installed.
@@ -28,7 +30,7 @@ def torchdiffeq_solve(field: Callable[..., Tensor], x0: Tensor, t: Tensor, *, to
 
     def solve(field: Callable[..., Tensor]) -> Tensor:
         with torch.no_grad():
-            x: Tensor = torchdiffeq.odeint(field, x0, times, rtol=tolerance, atol=tolerance, method="dopri5")
+            x: Tensor = torchdiffeq.odeint(field, x0, times, rtol=tolerance, atol=tolerance, method=method)
         return x
 
     def evaluations(result: Tensor) -> int:

@@ -8,7 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-__all__ = ["LotkaVolterra"]
+from dyn_bench.problems.reference_problem import ReferenceProblem
+
+__all__ = ["LOTKA_VOLTERRA_TO_10", "LotkaVolterra"]
 
 
 @dataclass(frozen=True)
@@ -50,3 +52,14 @@ class LotkaVolterra:
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         """The field at states `[..., 2]`."""
         return torch.stack(self.components(x[..., 0], x[..., 1]), -1)
+
+
+LOTKA_VOLTERRA_TO_10 = ReferenceProblem(
+    name="Lotka-Volterra",
+    field=LotkaVolterra(),
+    start=(1.0, 1.0),
+    end=10.0,
+    last=(1.0263447675750893, 0.9096910781360416),
+    source="extrapolation in 34 digits, and Taylor series in 60",
+)
+"""Nearly three turns from `(1, 1)`."""

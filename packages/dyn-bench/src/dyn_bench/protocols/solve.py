@@ -38,16 +38,18 @@ def dyn_solve(
     t: Tensor,
     *,
     tolerance: float,
+    solver: str = "dopri5",
     stepping: Literal["joint", "per_sample"] = "joint",
     compiled: bool = False,
 ) -> Solve:
-    """Prepares dopri5 of this library, without gradient.
+    """Prepares a solve by this library, without gradient.
 
     Args:
         field: Vector field `f(t, x)`.
-        x0: Initial states `[batch, n]`.
-        t: Output times `[T]`, float64.
-        tolerance: Relative and absolute tolerance.
+        x0: Initial states `[batch, n]`, or one of any shape.
+        t: Output times `[T]`, float64; a method of fixed steps takes one between any two.
+        tolerance: Relative and absolute tolerance; a method of fixed steps knows none.
+        solver: Name of the method.
         stepping: One step size for the batch, or one for each sample.
         compiled: Whether the solve is compiled, or eager.
 
@@ -64,7 +66,7 @@ def dyn_solve(
     """
 
     def solve(x0: Tensor, t: Tensor) -> Any:
-        return odeint(field, x0, t, solver="dopri5", stepping=stepping, rtol=tolerance, atol=tolerance)
+        return odeint(field, x0, t, solver=solver, stepping=stepping, rtol=tolerance, atol=tolerance)
 
     call = compile_whole(solve) if compiled else solve
 

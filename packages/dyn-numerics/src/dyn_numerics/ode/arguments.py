@@ -16,10 +16,12 @@ from dyn_numerics.dtypes import real_dtype, wide_dtype
 from dyn_numerics.ode.controllers.controller import Controller
 from dyn_numerics.ode.controllers.fixed_step import FixedStep
 from dyn_numerics.ode.controllers.pid import PIDController
+from dyn_numerics.ode.events.event import Event
 from dyn_numerics.ode.per_sample import PerSample
 from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.times import host_numbers, time_dtype
+from dyn_numerics.ode.user_function import check_signature
 from dyn_numerics.pytree_state import StateLayout
 from dyn_numerics.transforms import under_vmap
 
@@ -27,6 +29,7 @@ __all__ = [
     "check_initial_state",
     "check_sampled_arguments",
     "check_step_size",
+    "check_stops",
     "check_tolerance",
     "choose_controller",
     "constant",
@@ -35,6 +38,7 @@ __all__ = [
     "refuse_compiled",
     "step_limit",
     "time_span",
+    "watched_events",
 ]
 
 DEFAULT_MAX_STEPS = 100_000
@@ -248,13 +252,26 @@ def choose_controller(controller: Controller | None, stepper: Stepper, step_size
     if not isinstance(controller, Controller):
         raise TypeError(f"controller: got a {type(controller).__name__}, expected a dyn_numerics.Controller")
     if controller.adaptive and step_size is not None:
-        raise ValueError("step_size: got one beside an adaptive controller, expected one of the two")
+        raise ValueError(
+            "step_size: got one beside an adaptive controller, expected one of the two (StopAt takes a FixedStep())"
+        )
     if controller.adaptive and stepper.error_order is None:
         raise ValueError(
             f"controller: got an adaptive one for {stepper}, which has no error estimate; "
-            f"try solver='tsit5', or leave the controller out"
+            f"try solver='tsit5', or leave the controller out (StopAt takes a FixedStep())"
         )
     return controller
+
+
+def check_stops(stops: Tensor | None, layout: StateLayout) -> None:
+    """Refuses times to stop at that belong to the samples of another batch, or of none.
+
+    Raises:
+        ValueError: If they are not `[n]`, or `[n, batch]` where samples have steps of their own.
+    """
+    if stops is not None and stops.dim() > 1 and stops.shape[1:] != layout.lead:
+        own = f" or [n, {layout.lead[0]}]" if layout.lead else ""
+        raise ValueError(f"controller: got times to stop at of shape {list(stops.shape)}, expected [n]{own}")
 
 
 def step_limit(max_steps: int | None, adaptive: bool) -> float:
@@ -309,8 +326,31 @@ def refuse_compiled(**options: Any) -> None:
         ValueError: If one of them asks for work in Python along the solve.
     """
     for name, value in options.items():
-        if value not in (None, False, "t_span", Save()):
+        if value not in (None, False, (), [], "t_span", Save()):
             raise ValueError(
                 f"{name}: got {_short(value)} inside torch.compile, where a solve is one program; try it outside, "
                 f"with torch.compiler.disable around the solve"
             )
+
+
+def watched_events(events: Event | Sequence[Event], n_args: int) -> tuple[Event, ...]:
+    """Returns the events to watch for as a tuple.
+
+    Args:
+        events: One event, or several.
+        n_args: Number of extra arguments of the field, which conditions and jumps take as well.
+
+    Raises:
+        TypeError: If one is no `Event`, or has a condition or a jump that does not take `(t, x, *args)`.
+    """
+    if isinstance(events, Event):
+        events = (events,)
+    if not isinstance(events, Sequence):
+        raise TypeError(f"events: got a {type(events).__name__}, expected an Event or a sequence of such")
+    for i, event in enumerate(events):
+        if not isinstance(event, Event):
+            raise TypeError(f"events: got a {type(event).__name__} at {i}, expected an Event(condition, ...)")
+        check_signature(event.condition, n_args, f"events[{i}].condition", "condition")
+        if event.jump is not None:
+            check_signature(event.jump, n_args, f"events[{i}].jump", "jump")
+    return tuple(events)

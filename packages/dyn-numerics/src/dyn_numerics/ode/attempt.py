@@ -16,14 +16,27 @@ from torch import Tensor
 from dyn_numerics.ode.controllers.controller import Controller
 from dyn_numerics.ode.controllers.initial_step import initial_step
 from dyn_numerics.ode.error_norm import ErrorNorm
+from dyn_numerics.ode.events.found import EventMemory, Found, Occurrence
+from dyn_numerics.ode.events.watch import EventWatch
 from dyn_numerics.ode.flat_field import Counter, SampledField
 from dyn_numerics.ode.scalar import Flag, Scalar, both, either, magnitude, maximum, minimum, negate, where
 from dyn_numerics.ode.stepper import Step, Stepper
 from dyn_numerics.ode.substitutes import substituted, substitutes
 from dyn_numerics.ode.times import Clock, state_time, time_dtype
 from dyn_numerics.status import Status
+from dyn_numerics.transforms import any_lane
 
-__all__ = ["Attempt", "Problem", "State", "attempt", "commit", "initial_state", "look_ahead", "status_code"]
+__all__ = [
+    "Attempt",
+    "Problem",
+    "State",
+    "across",
+    "attempt",
+    "commit",
+    "initial_state",
+    "look_ahead",
+    "status_code",
+]
 
 LAST_STEP_STRETCH = 1.01  # a step that would leave less than 1 % of itself is stretched to the target (Hairer, DOPRI5)
 
@@ -46,6 +59,7 @@ class Problem:
         completes: Whether accepted steps can be interpolated.
         branches: Whether the driver branches on one verdict, read by the host; otherwise it selects.
         learns: Whether the controller is trained through the solve, so that step sizes have gradients.
+        events: What watches accepted steps for events, or None.
     """
 
     f: SampledField
@@ -57,6 +71,14 @@ class Problem:
     completes: bool
     branches: bool
     learns: bool = False
+    events: EventWatch | None = None
+
+    @property
+    def shift(self) -> Scalar | None:
+        """Zero, with the gradient with which the start moves; None if all steps of chosen size move as it does."""
+        clock = self.clock
+        varies = self.events is not None or (clock.stops is not None and clock.differentiable is not None)
+        return clock.shift if varies else None
 
     @property
     def lends(self) -> bool:
@@ -71,7 +93,8 @@ class Problem:
     def take(self, samples: Tensor) -> Problem:
         """The problem of some of the samples, whose indices are `[m]`."""
         f, clock, norm = self.f.take(samples), self.clock.take(samples), self.error_norm.take(samples)
-        return replace(self, f=f, clock=clock, error_norm=norm)
+        events = None if self.events is None else self.events.take(samples)
+        return replace(self, f=f, clock=clock, error_norm=norm, events=events)
 
 
 class State(NamedTuple):
@@ -91,6 +114,8 @@ class State(NamedTuple):
         n_accepted: Those that were accepted.
         n_active_evals: Calls of `f` while running.
         running: Whether it has not ended. What has ended stays as it is.
+        shift: Zero, with the gradient with which the start of the next step moves; None if it moves with the clock.
+        events: What is remembered of events; None without any.
     """
 
     t: Scalar
@@ -106,28 +131,52 @@ class State(NamedTuple):
     n_accepted: Any
     n_active_evals: Any
     running: Flag
+    shift: Scalar | None = None
+    events: EventMemory | None = None
 
 
 class Attempt(NamedTuple):
     """What came of an attempt.
 
     Attributes:
-        step: The stepper's result.
+        step: The stepper's result; until the first event that ends the step.
+        t1: Where it ends.
+        start: Its start, as differentiable as it is.
+        end: Its end.
+        stepped: The ends as the stepper received them, on one side of where the field jumps.
+        x: State with which an accepted attempt goes on, which is that of the step but for a jump.
+        carry: The stepper's then.
         error: Norm of the error in units of the tolerance.
         moved: Where the solve moves on: the controller's verdict, of what is running.
         taken: Magnitude of the step.
         dt: That of the next one.
         memory: The controller's.
         n_evals: Calls of `f`.
+        shift: Zero, with the gradient with which the start of the next step moves.
+        events: What is remembered of events.
+        found: The events of the step, without gradient, if any happened.
+        occurrences: The same events with gradient, in their order.
+        interpolant: Coefficients of the solution over the step, if somebody needed them.
     """
 
     step: Step
+    t1: Scalar
+    start: Scalar
+    end: Scalar
+    stepped: tuple[Scalar, Scalar]
+    x: Tensor
+    carry: Any
     error: Scalar
     moved: Flag
     taken: Scalar
     dt: Scalar
     memory: Any
     n_evals: int
+    shift: Scalar | None = None
+    events: EventMemory | None = None
+    found: Found | None = None
+    occurrences: tuple[Occurrence | None, ...] = ()
+    interpolant: Tensor | None = None
 
 
 def initial_state(problem: Problem, x0: Tensor) -> tuple[State, int]:
@@ -138,7 +187,8 @@ def initial_state(problem: Problem, x0: Tensor) -> tuple[State, int]:
     clock, controller, stepper = problem.clock, problem.controller, problem.stepper
     f = Counter(problem.f)
     number, count, flag = _makers(problem, x0)
-    t0 = state_time(clock.first, x0)
+    first, _ = clock.inside(clock.start, clock.start, (clock.first, clock.first), x0)
+    t0 = state_time(first, x0)
     standing = problem.branches and bool(clock.start == clock.end)  # a span of no length takes no evaluation
     slope, dt, finite, x = None, number(controller.max_step), flag(True), x0
     if not standing and (controller.adaptive or (problem.completes and not problem.branches)):
@@ -170,6 +220,8 @@ def initial_state(problem: Problem, x0: Tensor) -> tuple[State, int]:
         n_accepted=count(0),
         n_active_evals=count(f.calls),
         running=flag(True),
+        shift=problem.shift,
+        events=None if problem.events is None else problem.events.init(number, count, clock.start),
     )
     return look_ahead(problem, state), f.calls
 
@@ -218,7 +270,7 @@ def _estimate_first_step(problem: Problem, f: Counter, x0: Tensor, slope: Tensor
 def attempt(problem: Problem, state: State) -> Attempt:
     """Attempts one step and has it judged; changes nothing."""
     controller, f = problem.controller, Counter(problem.f)
-    step, error, end = _step_lending(problem, f, state) if problem.lends else _step(problem, f, state)
+    step, error, ends, stepped = _step_lending(problem, f, state) if problem.lends else _step(problem, f, state)
     verdict = controller.judge(error, problem.error_order, state.memory)
     accept, factor = verdict.accept, verdict.factor
     if problem.branches and isinstance(accept, Tensor):
@@ -226,7 +278,7 @@ def attempt(problem: Problem, state: State) -> Attempt:
     if isinstance(factor, Tensor) and not problem.learns and (problem.branches or factor.requires_grad):
         factor = factor.item() if problem.branches else factor.detach()
     if problem.completes and accept is not False:
-        step = problem.stepper.complete(f, end, step)
+        step = problem.stepper.complete(f, stepped[1], step)
     taken = magnitude(state.t1 - state.t)
     dt: Scalar = minimum(taken, state.dt) * factor  # a retry is shorter, however times round
     if controller.adaptive:  # a step that was cut short to land on a time says nothing against the one that was planned
@@ -236,15 +288,64 @@ def attempt(problem: Problem, state: State) -> Attempt:
     if controller.min_step > 0:
         dt = where(accept, maximum(dt, controller.min_step), dt)
     moved = accept if problem.branches else both(accept, state.running)
-    return Attempt(step, error, moved, taken, dt, verdict.memory, f.calls)
+    tried = Attempt(
+        step=step,
+        t1=state.t1,
+        start=ends[0],
+        end=ends[1],
+        stepped=stepped,
+        x=step.x,
+        carry=step.carry,
+        error=error,
+        moved=moved,
+        taken=taken,
+        dt=dt,
+        memory=verdict.memory,
+        n_evals=f.calls,
+        shift=None if state.shift is None else where(moved, ends[1] - state.t1, state.shift),
+        events=state.events,
+    )
+    if problem.events is not None:
+        tried = problem.events.meet(problem, f, state, tried)
+    if problem.clock.jumps and moved is not False:
+        carry = across(problem, f, (tried.t1, tried.end), tried.x, tried.carry, moved)
+        tried = tried._replace(carry=carry, n_evals=f.calls)
+    return tried
 
 
-def _step(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Scalar]:
-    """One step, the norm of its error, and its end as the stepper received it."""
+def across(problem: Problem, f: Counter, end: tuple[Scalar, Scalar], x: Tensor, carry: Any, moved: Flag) -> Any:
+    """What the stepper carries on from a step that ends where the field jumps: made anew on the far side.
+
+    Args:
+        problem: The problem.
+        f: Its field.
+        end: End of the step, as control knows it and as differentiable as it is.
+        x: State there, `[*lead, N]`.
+        carry: What it would carry on otherwise.
+        moved: Where the solve moves on.
+    """
+    t1, attached = end
+    landed = both(both(moved, problem.clock.stops.hold(t1)), t1 != problem.clock.end)  # type: ignore[union-attr]
+    # A method that carries nothing evaluates its first slope itself; a compiled loop has no branches.
+    if carry is None or not (
+        torch.compiler.is_compiling() or (any_lane(landed) if isinstance(landed, Tensor) else landed)
+    ):
+        return carry
+    far, _ = problem.clock.inside(t1, t1, (attached, attached), x)
+    t = state_time(far, x)
+    return where(landed, problem.stepper.init(f, t, x, f(t, x)), carry)
+
+
+Ends = tuple[Scalar, Scalar]
+
+
+def _step(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Ends, Ends]:
+    """One step, the norm of its error, its ends, and these as the stepper received them."""
     clock, stepper = problem.clock, problem.stepper
-    start = clock.start_of_step(state.t, state.reached)
-    end = clock.end_of_step(state.t1, state.reached)
-    step = stepper.step(f, start, end, state.x, state.carry)
+    start = clock.start_of_step(state.t, state.reached, state.shift)
+    end = clock.end_of_step(state.t1, state.reached, state.shift)
+    stepped = clock.inside(state.t, state.t1, (start, end), state.x)
+    step = stepper.step(f, *stepped, state.x, state.carry)
     error: Scalar = 0.0
     if problem.controller.adaptive and step.error is not None:
         norm = problem.error_norm
@@ -255,20 +356,20 @@ def _step(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Sca
         error = where(step.failed, inf, error)
     if problem.learns and problem.branches and isinstance(error, Tensor) and not bool(torch.isfinite(error)):
         error = torch.full_like(error, inf)  # what is not finite has no gradient
-    return step, error, end
+    return step, error, (start, end), stepped
 
 
-def _step_lending(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Scalar]:
+def _step_lending(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Ends, Ends]:
     """As `_step`, with gradient; a problem whose attempt is not finite stands still meanwhile, where the field is."""
     with torch.no_grad():
-        _, error, _ = _step(problem, f, state)
+        _, error, _, _ = _step(problem, f, state)
         own = torch.isfinite(error) & state.running  # type: ignore[arg-type]
         able = state.running | (state.n_accepted > 0)
-    step, error, end = _step(
+    step, error, ends, stepped = _step(
         problem, f, substituted(substitutes(able), state._replace(t1=where(own, state.t1, state.t)))
     )
     step = step._replace(retry=where(own, step.retry, state.carry))
-    return step, where(own, error, where(state.running, inf, 1.0)), end
+    return step, where(own, error, where(state.running, inf, 1.0)), ends, stepped
 
 
 def commit(problem: Problem, state: State, tried: Attempt, careful: bool = True) -> State:
@@ -287,7 +388,7 @@ def commit(problem: Problem, state: State, tried: Attempt, careful: bool = True)
         stalled = where(both(moved, change > NOTICEABLE), stalled * 0, stalled)
     reached = state.reached
     if clock.has_grid:
-        reached = reached + both(moved, state.t1 == clock.target(reached))
+        reached = reached + both(moved, tried.t1 == clock.target(reached))
     stayed = state.carry
     if (
         problem.controller.adaptive and step.retry is not state.carry
@@ -296,31 +397,35 @@ def commit(problem: Problem, state: State, tried: Attempt, careful: bool = True)
     return look_ahead(
         problem,
         State(
-            t=where(moved, state.t1, state.t),
-            t1=state.t1,
+            t=where(moved, tried.t1, state.t),
+            t1=tried.t1,
             dt=where(running, tried.dt, state.dt),
             taken=where(running, tried.taken, state.taken),
             reached=reached,
-            x=where(moved, step.x, state.x),
-            carry=where(moved, step.carry, stayed),
+            x=where(moved, tried.x, state.x),
+            carry=where(moved, tried.carry, stayed),
             memory=where(running, tried.memory, state.memory),
             stalled=stalled,
             n_steps=state.n_steps + running,
             n_accepted=state.n_accepted + moved,
             n_active_evals=state.n_active_evals + running * tried.n_evals,
             running=state.running,
+            shift=tried.shift,
+            events=tried.events,
         ),
     )
 
 
 def look_ahead(problem: Problem, state: State) -> State:
     """Sets the end of the next attempt, and whether there is one."""
-    target = problem.clock.target(state.reached)
+    target = problem.clock.next_target(state.t, state.reached)
     left = magnitude(target - state.t)
     near = left <= LAST_STEP_STRETCH * state.dt
     t1 = where(near, target, state.t + problem.clock.direction * state.dt)
     state = state._replace(t1=t1)
     going = both(both(state.running, t1 != state.t), negate(_is_stuck(problem, state)))  # at the end t1 is t
+    if state.events is not None:
+        going = both(going, state.events.code == Status.SUCCESS.code)
     return state._replace(running=going)
 
 
@@ -331,7 +436,8 @@ def _is_stuck(problem: Problem, state: State) -> Any:
     if controller.min_step > 0 and controller.adaptive:
         # A step to a target may be short; any other that is shorter was asked for by a rejection.
         next_step = magnitude(state.t1 - state.t)
-        short = both(next_step < controller.min_step, state.t1 != problem.clock.target(state.reached))
+        target = problem.clock.next_target(state.t, state.reached)
+        short = both(next_step < controller.min_step, state.t1 != target)
         stuck = either(stuck, short)
     return stuck
 
@@ -341,4 +447,7 @@ def status_code(problem: Problem, state: State) -> Any:
     spent: Any = where(state.n_steps >= problem.max_steps, Status.MAX_STEPS.code, Status.STEP_UNDERFLOW.code)
     stuck = where(state.stalled > 0, Status.NON_FINITE.code, Status.STEP_UNDERFLOW.code)
     code = where(either(state.t1 == state.t, _is_stuck(problem, state)), stuck, spent)
-    return where(state.t == problem.clock.end, Status.SUCCESS.code, code)
+    code = where(state.t == problem.clock.end, Status.SUCCESS.code, code)
+    if state.events is None:
+        return code
+    return where(state.events.code == Status.SUCCESS.code, code, state.events.code)

@@ -2,65 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor, nn
-from torch.utils._pytree import tree_map_only
+from torch import Tensor
 
-from dyn_numerics.autocast import autocast_of_caller
-from dyn_numerics.ode.per_sample import PerSample, bare_arguments
 from dyn_numerics.ode.stepper import FlatField
 from dyn_numerics.ode.times import is_differentiable
+from dyn_numerics.ode.user_function import UserFunction
 from dyn_numerics.pytree_state import StateLayout
 
-__all__ = ["Counter", "SampledField", "UserField", "WatchedField", "check_signature"]
-
-POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
-
-
-def check_signature(f: Callable[..., Any], n_args: int) -> None:
-    """Refuses a field that cannot be called as `f(t, x, *args)`.
-
-    Args:
-        f: The user's field.
-        n_args: Number of extra arguments.
-
-    Raises:
-        TypeError: If `f` is not callable or its signature does not take them.
-    """
-    if not callable(f):
-        raise TypeError(f"f: got a {type(f).__name__}, expected a function or module f(t, x, *args)")
-    if isinstance(f, type):
-        raise TypeError(
-            f"f: got the class {f.__name__}, expected a function or module; try an instance, {f.__name__}(...)"
-        )
-    try:
-        signature = inspect.signature(f.forward if isinstance(f, nn.Module) else f)
-    except (TypeError, ValueError):  # a builtin without a signature
-        return
-    if not _binds(signature, 2 + n_args):
-        extra = f" with {n_args} args" if n_args else ""
-        required = sum(p.default is p.empty and p.kind in POSITIONAL for p in signature.parameters.values())
-        hint = "; pass the rest as args=(...)" if required > 2 + n_args else ""
-        if _binds(signature, 1):
-            hint = (
-                "; for a field of the state alone, such as nn.Sequential, try lambda t, x: f(x) or dyn_models.NeuralODE"
-            )
-        raise TypeError(
-            f"f: got a field with the signature {signature}, expected one that takes (t, x, *args){extra}{hint}"
-        )
-
-
-def _binds(signature: inspect.Signature, count: int) -> bool:
-    try:
-        signature.bind(*[None] * count)
-    except TypeError:
-        return False
-    return True
+__all__ = ["Counter", "SampledField", "UserField", "WatchedField"]
 
 
 class SampledField(Protocol):
@@ -72,7 +25,7 @@ class SampledField(Protocol):
         """The field of some of the samples, whose indices are `[m]`; with None that of all, for another solve."""
 
 
-class UserField:
+class UserField(UserFunction):
     """A field `f(t, x, *args)` as a function of flat states, under the autocast of whoever makes this.
 
     Args:
@@ -82,27 +35,12 @@ class UserField:
     """
 
     def __init__(self, f: Callable[..., Any], args: Sequence[Any], layout: StateLayout) -> None:
-        self._f, self._args, self._layout = f, tuple(args), layout
-        self._bare = bare_arguments(args)
-        mixed = torch.is_autocast_enabled(layout.device.type)
-        self._autocast: Callable[[], AbstractContextManager[object]] | None = (
-            autocast_of_caller(layout.device.type) if mixed else None
-        )
+        super().__init__(f, args, layout)
         # A compiler would have to trace the counts of writes, and in inference mode there are none.
         self._watches = not torch.compiler.is_compiling()
         self._counts = self._watches and not torch.is_inference_mode_enabled()
         self._before: Tensor | None = None  # the last slope
         self._writes = 0  # how often it had been written to
-        self._shape = layout.shapes[0] if layout.is_single_tensor else None
-
-    def take(self, samples: Tensor | None) -> UserField:
-        """The field of some of the samples, whose indices are `[m]`; with None that of all, for another solve."""
-        args: Sequence[Any] = self._args
-        if samples is not None:
-            args = [tree_map_only(PerSample, lambda arg: arg.take(samples), arg) for arg in args]
-        twin = UserField(self._f, args, self._layout)
-        twin._autocast = self._autocast
-        return twin
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         """Evaluates the field.
@@ -116,24 +54,14 @@ class UserField:
             ValueError: If it returns another shape or device, or writes into the state or into what it returned before.
         """
         layout, shape, lead = self._layout, self._shape, x.shape[:-1]
-        if shape is None:
-            state = layout.unflatten(x)
-        else:
-            state = x if len(shape) == 1 else x.reshape((*lead, *shape))  # a plain tuple is faster
-            if t.dim():
-                t = t.reshape((*lead, *[1] * len(shape)))
         writes = (t._version, x._version) if self._counts else None
-        if self._autocast is None:
-            slope = self._f(t, state, *self._bare)
-        else:
-            with self._autocast():
-                slope = self._f(t, state, *self._bare)
+        slope = self.value(t, x)
         if (
             shape is not None
             and isinstance(slope, Tensor)
-            and slope.shape == state.shape
-            and slope.dtype == state.dtype
-            and slope.device == state.device
+            and slope.shape == (*lead, *shape)
+            and slope.dtype == layout.dtype
+            and slope.device == layout.device
         ):
             flat = slope if len(shape) == 1 else slope.reshape_as(x)
         else:

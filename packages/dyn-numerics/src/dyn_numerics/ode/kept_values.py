@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from dyn_numerics.autocast import autocast_of_caller
 from dyn_numerics.ode.scalar import Scalar
 from dyn_numerics.ode.times import state_time
+from dyn_numerics.ode.user_function import UserFunction
 from dyn_numerics.pytree_state import StateLayout
 
 __all__ = ["KeptValues"]
@@ -29,9 +28,8 @@ class KeptValues:
     """
 
     def __init__(self, fn: Callable[[Tensor, Any], Any], layout: StateLayout) -> None:
-        self._fn, self._layout = fn, layout
+        self._fn, self._layout = UserFunction(fn, (), layout), layout
         self._values: StateLayout | None = None  # what the first call returned
-        self._autocast: Callable[[], AbstractContextManager[object]] = autocast_of_caller(layout.device.type)
 
     def __call__(self, t: Scalar, x: Tensor) -> Tensor:
         """Evaluates the function, in memory that no state holds.
@@ -46,12 +44,9 @@ class KeptValues:
                 their own, or it writes into its arguments.
         """
         layout, time = self._layout, state_time(t, x)
-        if layout.is_single_tensor and time.dim():
-            time = time.reshape(*time.shape, *[1] * len(layout.shapes[0]))
         counts = not torch.is_inference_mode_enabled()
         writes = (time._version, x._version) if counts else None
-        with self._autocast():
-            found = self._fn(time, layout.unflatten(x))
+        found = self._fn.value(time, x)
         if writes is not None and writes != (time._version, x._version):
             raise ValueError("fn: changed its arguments in place, expected them to be left alone; try x = x.clone()")
         if self._values is None:

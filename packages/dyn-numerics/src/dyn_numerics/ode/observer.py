@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from torch import Tensor
 
 from dyn_numerics.ode.attempt import Attempt, Problem, State
+from dyn_numerics.ode.events.found import Found, Occurrence
 from dyn_numerics.ode.flat_field import Counter, SampledField
 from dyn_numerics.ode.scalar import Flag, Scalar
 from dyn_numerics.ode.stepper import Step
@@ -28,10 +29,15 @@ class AttemptedStep:
         x0: State at its start, `[*lead, N]`.
         step: The stepper's result.
         moved: Where the solve moves on: a truth value, or `[*lead]`.
+        start: The start, as differentiable as it is.
+        end: The end.
+        stepped: The ends that the stepper received: on one side of where the field jumps, and those of another problem
+            where one that did not move lent its place.
         running: Where it had not ended before.
         samples: Indices `[m]` of the samples that are still in the batch, or None when all are.
-        stepped: The ends that the stepper received, where a problem that did not move lent its place to another.
         field: The field then, which is that of the problems in whose places they are; that of the problem if None.
+        found: The events of the step, without gradient, if any happened.
+        occurrences: The same events with gradient, in their order, None for one that did not happen.
         n_evals: Calls of `f` that observers made, for the interpolant.
     """
 
@@ -43,42 +49,45 @@ class AttemptedStep:
     x0: Tensor
     step: Step
     moved: Flag
+    start: Scalar
+    end: Scalar
+    stepped: tuple[Scalar, Scalar]
     running: Flag = True
     samples: Tensor | None = None
-    stepped: tuple[Scalar, Scalar] | None = None
     field: SampledField | None = None
+    found: Found | None = None
+    occurrences: tuple[Occurrence | None, ...] = ()
     n_evals: int = 0
     _interpolant: Tensor | None = None
 
     @classmethod
     def of(cls, problem: Problem, state: State, tried: Attempt, samples: Tensor | None = None) -> AttemptedStep:
         """An attempt of a driver."""
-        running = True if problem.branches else state.running
-        before = state.t, state.t1, state.reached, state.n_accepted, state.x
-        return cls(problem, *before, tried.step, tried.moved, running, samples)
-
-    @property
-    def start(self) -> Scalar:
-        """The start as the stepper received it."""
-        return self.problem.clock.start_of_step(self.t0, self.reached)
-
-    @property
-    def end(self) -> Scalar:
-        """The end as the stepper received it."""
-        return self.problem.clock.end_of_step(self.t1, self.reached)
-
-    @property
-    def ends(self) -> tuple[Scalar, Scalar]:
-        """Start and end of the step that was taken, which may be another's, lent to a problem that did not move."""
-        return self.stepped or (self.start, self.end)
+        return cls(
+            problem=problem,
+            t0=state.t,
+            t1=tried.t1,
+            reached=state.reached,
+            index=state.n_accepted,
+            x0=state.x,
+            step=tried.step,
+            moved=tried.moved,
+            start=tried.start,
+            end=tried.end,
+            stepped=tried.stepped,
+            running=True if problem.branches else state.running,
+            samples=samples,
+            found=tried.found,
+            occurrences=tried.occurrences,
+            _interpolant=tried.interpolant,
+        )
 
     @property
     def interpolant(self) -> Tensor:
         """Coefficients of the solution over the step, `[*lead, p + 1, N]`; made when first asked for."""
         if self._interpolant is None:
-            start, end = self.ends
             f = Counter(self.problem.f if self.field is None else self.field)
-            self._interpolant = self.problem.stepper.interpolant(f, start, end, self.x0, self.step)
+            self._interpolant = self.problem.stepper.interpolant(f, *self.stepped, self.x0, self.step)
             self.n_evals = f.calls
         return self._interpolant
 

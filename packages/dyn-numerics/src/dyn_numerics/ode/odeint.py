@@ -19,6 +19,8 @@ from dyn_numerics.ode.attempt import Problem, State, initial_state, status_code
 from dyn_numerics.ode.callbacks import Callbacks, TellCallbacks
 from dyn_numerics.ode.constant_numbers import with_constant_numbers
 from dyn_numerics.ode.controllers.controller import Controller
+from dyn_numerics.ode.events.event import Event
+from dyn_numerics.ode.events.event_record import SaveEvents
 from dyn_numerics.ode.flat_field import WatchedField
 from dyn_numerics.ode.internals import SaveInternals
 from dyn_numerics.ode.observer import Observer
@@ -54,6 +56,7 @@ def odeint(
     step_size: float | None = None,
     stepping: Literal["joint", "per_sample"] = "joint",
     controller: Controller | None = None,
+    events: Event | Sequence[Event] = (),
     save: Literal["t_span", "steps", "dense"] | Save = "t_span",
     max_steps: int | None = None,
     compact: bool = False,
@@ -98,6 +101,8 @@ def odeint(
             tensor state, or as `[batch]` with a pytree. With gradients, and with any other `save`, the accepted steps are
             computed a second time.
         controller: Step-size control; `PIDController()` by default where the method has an error estimate.
+        events: What to watch for: an `Event` or several, each of which ends the solve, changes its state or is only
+            noted, for every sample under `"per_sample"`; `Solution.events` holds what happened.
         save: What to keep: the states at `t_span`; `"steps"`, those at the ends of the accepted steps; `"dense"`,
             the states at `t_span` and `Solution.dense`, the solution as a function of time; or a `Save`, which combines
             these, can keep a function of the state in its place, and can add the solver's own estimates at its steps.
@@ -133,6 +138,8 @@ def odeint(
     References:
         Hairer, Norsett, Wanner: Solving Ordinary Differential Equations I, 2nd ed., chapter II.
     """
+    if torch.compiler.is_compiling():
+        refuse_compiled(save=save, progress=progress, callbacks=callbacks, compact=compact, events=events)
     posed = pose(
         f,
         x0,
@@ -146,11 +153,11 @@ def odeint(
         controller=controller,
         save=save,
         max_steps=max_steps,
+        events=events,
     )
     if compact and stepping == "joint":
         raise ValueError("compact: got True with stepping='joint', where the batch is one problem; try 'per_sample'")
     if torch.compiler.is_compiling():
-        refuse_compiled(save=save, progress=progress, callbacks=callbacks, compact=compact)
         return with_constant_numbers(lambda: _solve_without_gradient(posed))
     if under_transform():
         _refuse_transformed(progress=progress, callbacks=callbacks, compact=compact)
@@ -257,11 +264,17 @@ def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool, 
     learns = problem.learns
     trains = torch.is_grad_enabled() and any(p.requires_grad for p in problem.stepper.parameters())
     known = learns or trains or not posed.save.only_outputs or under_transform() or in_forward_mode()
+    if problem.events is not None and torch.is_grad_enabled():
+        known = known or problem.events.is_differentiable(problem.clock.start, start.detach())
     known = known or is_differentiable(start) or problem.clock.differentiable is not None
     field = WatchedField(problem.f, known)
     # Otherwise there is nothing to notice, or to detach.
     watched = not learns and (torch.is_grad_enabled() or under_transform() or in_forward_mode())
-    values = replace(problem, f=field if watched else problem.f, clock=problem.clock.without_gradient())
+    events = None if problem.events is None else problem.events.without_gradient()
+    clock = problem.clock.without_gradient()
+    values = replace(
+        problem, f=field if watched else problem.f, clock=clock, events=problem.events if learns else events
+    )
     record = RecordSteps(posed.layout.lead, learns)
     outputs = None if known else _saver(posed, values, start.detach(), _buffers(posed))
     observers: list[Observer] = [] if outputs is None else [outputs]
@@ -276,12 +289,13 @@ def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool, 
     if outputs is not None and not field.differentiable:
         return state, outputs.result(state.x, _succeeded(problem, state)), n_evals
     saver = _saver(posed, problem, start, ListRows(t))
-    steps = record.result(state, None if posed.save.every_step else _last_output(posed, state))
+    every_step = posed.save.every_step or problem.events is not None
+    steps = record.result(state, None if every_step else _last_output(posed, state))
     x, carry, more_evals = replay(problem, steps, start, [saver], None if before is None else before.carry(problem))
     success = _succeeded(problem, state)
     saved = saver.result(x, success)
-    state = state._replace(x=torch.where(success.unsqueeze(-1), x, state.x), carry=carry)
-    return state, saved, n_evals + more_evals
+    last = x if every_step else torch.where(success.unsqueeze(-1), x, state.x)
+    return state._replace(x=last, carry=carry), saved, n_evals + more_evals
 
 
 def _last_output(posed: Posed, state: State) -> Tensor:
@@ -338,6 +352,8 @@ def _saver(posed: Posed, problem: Problem, start: Tensor, rows: Rows) -> Saver:
         saver = SaveSteps(clock.first, start, t, values, saver)
     if save.keeps("dense"):
         saver = SaveDense(saver, SaveSteps(clock.first, start, t), posed.layout)
+    if problem.events is not None:
+        saver = SaveEvents(saver, len(problem.events), t, posed.layout)
     return SaveInternals(saver, t) if save.internals else saver
 
 
@@ -413,4 +429,5 @@ def pack(posed: Posed, state: State, saved: Saved, status: Any, n_evals: Any) ->
         steps=steps,
         dense=saved.dense,
         internals=saved.internals,
+        events=saved.events,
     )

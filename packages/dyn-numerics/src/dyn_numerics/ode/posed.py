@@ -15,22 +15,27 @@ from dyn_numerics.ode.arguments import (
     check_initial_state,
     check_sampled_arguments,
     check_step_size,
+    check_stops,
     choose_controller,
     constant,
     extra_arguments,
     flat_tolerance,
     step_limit,
     time_span,
+    watched_events,
 )
 from dyn_numerics.ode.attempt import Problem
 from dyn_numerics.ode.controllers.controller import Controller
 from dyn_numerics.ode.error_norm import ErrorNorm
-from dyn_numerics.ode.flat_field import UserField, check_signature
+from dyn_numerics.ode.events.event import Event
+from dyn_numerics.ode.events.watch import EventWatch
+from dyn_numerics.ode.flat_field import UserField
 from dyn_numerics.ode.kept_values import KeptValues
 from dyn_numerics.ode.save import Form, Save
 from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.steppers.by_name import stepper as stepper_by_name
 from dyn_numerics.ode.times import Clock, is_differentiable
+from dyn_numerics.ode.user_function import check_signature
 from dyn_numerics.pytree_state import StateLayout
 from dyn_numerics.transforms import under_transform, under_vmap
 
@@ -76,6 +81,7 @@ def pose(
     controller: Controller | None = None,
     save: Form | Save = "t_span",
     max_steps: int | None = None,
+    events: Event | Sequence[Event] = (),
 ) -> Posed:
     """Checks the arguments of `odeint` and lays the problem out.
 
@@ -92,6 +98,7 @@ def pose(
         controller: Step-size control.
         save: What to keep.
         max_steps: Greatest number of attempts.
+        events: What to watch for.
 
     Raises:
         RuntimeError: If it is to be compiled and this torch cannot.
@@ -106,8 +113,10 @@ def pose(
     per_sample = _is_per_sample(stepping)
     layout = check_initial_state(x0, per_sample)
     check_sampled_arguments(args, layout)
+    watched = watched_events(events, len(args))
     stepper = _named(solver) if isinstance(solver, str) and not compiling else stepper_by_name(solver)
     controller = choose_controller(controller, stepper, step_size)
+    check_stops(controller.stops, layout)
     step_size = None if step_size is None else constant(float(step_size))
     limit = step_limit(max_steps, controller.adaptive)
     save = Save.of(save)
@@ -143,9 +152,10 @@ def pose(
             differentiable=learns,
         ),
         max_steps=limit,
-        completes=_completes(controller, clock, save),
+        completes=bool(watched) or _completes(controller, clock, save),
         branches=not (per_sample or unreadable),
         learns=learns,
+        events=EventWatch.of(watched, args, layout),
     )
     start = layout.flatten(x0)
     if not compiling:
@@ -206,7 +216,8 @@ def _schedule(
         inner = inner.unsqueeze(-1).expand(-1, *layout.lead)
     marks = inner if under_transform() or is_differentiable(inner) else None
     lands_on_times = not controller.adaptive and step_size is None
-    return t, inner, Clock(times if on_host else inner.detach(), step_size, lands_on_times, marks)
+    clock = Clock(times if on_host else inner.detach(), step_size, lands_on_times, marks)
+    return t, inner, clock.with_stops(controller.stops, controller.jumps)
 
 
 def _completes(controller: Controller, clock: Clock, save: Save) -> bool:

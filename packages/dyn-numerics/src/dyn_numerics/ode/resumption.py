@@ -30,7 +30,8 @@ class Ended:
         posed: The problem as it was posed, but for the state at its start.
         state: The last state, as differentiable as the outputs.
         begun: Where a step was ever taken: a truth value, or `[*lead]`. Elsewhere no step size is known.
-        failed: Where the end was not reached, `[*lead]`.
+        failed: Where it failed, `[*lead]`.
+        stopped: Where an event ended it.
         status_code: As in `Solution`, and so are the two that follow.
         t_reached: The last time at which the state is known.
         dt_last: Magnitude of the last attempted step.
@@ -41,6 +42,7 @@ class Ended:
     state: State
     begun: Flag
     failed: Tensor
+    stopped: Tensor
     status_code: Tensor
     t_reached: Tensor
     dt_last: Tensor
@@ -57,11 +59,13 @@ class Ended:
             before: What it went on from itself, if anything.
         """
         begun = state.n_accepted > 0
+        stopped = solution.status_code == Status.EVENT.code
         return cls(
             posed=replace(posed, start=state.x),
             state=state,
             begun=begun if before is None else begun | before.begun,
-            failed=solution.status_code != Status.SUCCESS.code,
+            failed=(solution.status_code != Status.SUCCESS.code) & ~stopped,
+            stopped=stopped,
             status_code=solution.status_code,
             t_reached=solution.t_reached,
             dt_last=solution.dt_last,
@@ -88,17 +92,18 @@ class Ended:
             old.save if save is None else save,
             old.problem.max_steps if max_steps is None else max_steps,
         )
-        first, end, known = posed.times[0].detach(), old.times[-1].detach(), old.t[-1].detach()
-        # Or the end as the user got it back, in a dtype that may be shorter.
-        elsewhere = (first != end) & (first != known.to(first.dtype)) & ~self.failed
-        if bool(elsewhere.any()):
+        first = posed.times[0].detach()
+        end = torch.where(self.stopped, self.t_reached, old.times[-1].detach())
+        # Or as the user got it back, in a dtype that may be shorter.
+        elsewhere = (first != end) & (first != end.to(old.t.dtype)) & ~self.failed
+        if _any(elsewhere):
             raise ValueError(
                 f"t_span: got {_first(first, elsewhere)} as the first time, expected "
-                f"{_first(end, elsewhere)}, where the solution ended; try t_span = [solution.t[-1], ...]"
+                f"{_first(end, elsewhere)}, where the solution ended; try t_span = [solution.t_reached, ...]"
             )
         ways = [torch.as_tensor(p.problem.clock.direction, device=first.device) for p in (old, posed)]
         moves = (posed.times[-1] != first) & (old.times[-1] != old.times[0])
-        if bool(((ways[0] != ways[1]) & moves & ~self.failed).any()):
+        if _any((ways[0] != ways[1]) & moves & ~self.failed):
             raise ValueError(
                 "t_span: got times in the other direction, expected them to go on as the solution did; "
                 "try odeint from its last state"
@@ -121,14 +126,18 @@ class Ended:
             dt, memory = _detached((dt, memory))
         on_host = isinstance(clock.start, float)
         running = negate(self.failed_in(problem))
-        zero, n_evals = last.n_steps * 0, 0
+        zero, n_evals, events = last.n_steps * 0, 0, last.events
+        if events is not None:
+            n_jumps = tuple(count * 0 for count in events.n_jumps)
+            events = events._replace(n_jumps=n_jumps, code=zero + Status.SUCCESS.code)
         new = both(running, negate(self.begun))
-        if bool(new.any()) if isinstance(new, Tensor) else new:
+        if _any(new):
             fresh, n_evals = initial_state(problem, x)
             dt, memory = where(new, (fresh.dt, fresh.memory), (dt, memory))
             carry = fresh.carry
         elif carry is None and running is not False:
-            f, t0 = Counter(problem.f), state_time(clock.first, x)
+            first, _ = clock.inside(clock.start, clock.start, (clock.first, clock.first), x)
+            f, t0 = Counter(problem.f), state_time(first, x)
             wanted = problem.controller.adaptive or (problem.completes and not problem.branches)
             carry = problem.stepper.init(f, t0, x, f(t0, x) if wanted else None)
             n_evals = f.calls
@@ -147,6 +156,8 @@ class Ended:
             n_accepted=zero,
             n_active_evals=zero + n_evals,
             running=running,
+            shift=problem.shift,
+            events=events,
         )
         return look_ahead(problem, state), n_evals
 
@@ -156,15 +167,18 @@ class Ended:
         Args:
             problem: The problem as it was posed again.
         """
-        begun = bool(self.begun.all()) if isinstance(self.begun, Tensor) else self.begun
+        clock = self.posed.problem.clock
+        # Before a first step there is none; that of a step that an event cuts is behind it; the field may jump at the end.
+        jumps = clock.stops is not None and clock.stops.jumps and _any(clock.stops.hold(clock.end))
+        whole = not (_any(negate(self.begun)) or _any(self.stopped) or jumps)
         recorded = all(then or not now for then, now in zip(self.modes, _modes(), strict=True))
         # A slope at the end moves with that time, and at the start with the other.
-        moves = self.posed.problem.clock.differentiable is not None or problem.clock.differentiable is not None
-        known = begun and recorded and not moves
+        moves = clock.differentiable is not None or problem.clock.differentiable is not None
+        known = whole and recorded and not moves
         return self.state.carry if known else None
 
     def failed_in(self, problem: Problem) -> Flag:
-        """Where the end was not reached, as the driver of the problem computes with it."""
+        """Where it failed, as the driver of the problem computes with it."""
         return bool(self.failed) if problem.branches else self.failed
 
     def kept_failed(self, solution: Solution) -> Solution:
@@ -184,6 +198,10 @@ class Ended:
 def _modes() -> tuple[bool, bool]:
     """Whether gradients are being recorded, and whether derivatives of forward mode are being computed."""
     return torch.is_grad_enabled(), in_forward_mode()
+
+
+def _any(flag: Flag) -> bool:
+    return bool(flag.any()) if isinstance(flag, Tensor) else flag
 
 
 def _detached(values: Any) -> Any:

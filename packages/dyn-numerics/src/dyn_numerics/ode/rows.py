@@ -147,4 +147,5 @@ def stack(values: Sequence[Scalar], like: Tensor) -> Tensor:
     """Values of one kind, tensors or host numbers, as one tensor; the latter in the dtype and on the device of `like`."""
     if not any(isinstance(value, Tensor) for value in values):
         return torch.tensor(values, dtype=like.dtype, device=like.device)
-    return torch.stack([torch.as_tensor(value, device=like.device) for value in values])
+    numbers = (value if isinstance(value, Tensor) else like.new_full((), value) for value in values)
+    return torch.stack([number.to(like.device) for number in numbers])

@@ -22,6 +22,7 @@ from dyn_numerics.pytree_state import StateLayout
 from dyn_numerics.transforms import any_lane
 
 if TYPE_CHECKING:
+    from dyn_numerics.ode.events.event_record import EventRecord
     from dyn_numerics.ode.internals import Internals
 
 __all__ = ["SaveDense", "SaveGrid", "SaveSteps", "SaveTimes", "SaveValues", "Saved", "Saver"]
@@ -38,6 +39,7 @@ class Saved(NamedTuple):
     steps: Steps | None = None
     dense: DenseSolution | None = None
     internals: Internals | None = None
+    events: tuple[EventRecord, ...] = ()
 
     def without(self, lost: Tensor) -> Saved:
         """The same, with NaN where there is no solution.
@@ -138,12 +140,13 @@ class SaveValues(Saver):
             return
         output = self._times.first_in(attempted)
         while _any(holds := both(attempted.moved, self._times.holds(attempted, output))):
-            start, end = attempted.ends
-            at = _at(self._t, output)
-            # Where nobody asks, at the start of the step: what is not kept must be finite in gradients.
-            theta = torch.where(torch.as_tensor(holds), (at - start) / (end - start), 0)
+            # Where nobody asks, at the start of the step that was taken: what is not kept is finite in gradients.
+            t = where(holds, _at(self._t, output), attempted.stepped[0])
+            start = where(holds, attempted.start, attempted.stepped[0])
+            length = where(holds, attempted.end - attempted.start, 1.0)
+            theta = torch.as_tensor((t - start) / length, device=self._t.device)
             x = evaluate(attempted.interpolant, theta).to(self._x0.dtype)
-            self._rows.add(holds, output, [self._values(where(holds, at, start), x)], attempted.samples)
+            self._rows.add(holds, output, [self._values(t, x)], attempted.samples)
             output = output + holds
 
     def result(self, x: Tensor, success: Tensor, after: Tensor | None = None) -> Saved:
@@ -270,7 +273,9 @@ class SaveDense(Saver):
 def _at_end_of_step(attempted: AttemptedStep, values: KeptValues | None) -> Tensor:
     """What is kept of the state at the end of a step."""
     x = attempted.step.x
-    return x if values is None else values(attempted.ends[1], x)
+    if values is None:
+        return x
+    return values(where(attempted.moved, attempted.end, attempted.stepped[1]), x)
 
 
 def _value_at_end(values: KeptValues, t: Tensor, x: Tensor, success: Tensor, x0: Tensor) -> Tensor:

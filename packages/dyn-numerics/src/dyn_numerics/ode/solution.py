@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dyn_numerics.errors import solver_error
 from dyn_numerics.ode.dense import DenseSolution
+from dyn_numerics.ode.events.event_record import EventRecord
 from dyn_numerics.ode.internals import Internals
 from dyn_numerics.ode.save import Form, Save
 from dyn_numerics.ode.steps import Steps
@@ -32,7 +33,7 @@ class Solution:
         t: Output times, `[T]`, or `[T, batch]` if they were given so, in the user's time unit. With `save="steps"` alone
             those of `steps`.
         x: States there, `[T, *x0.shape]` in the structure of `x0`, or what `Save(fn=...)` made of them, in the structure
-            that it returns; NaN where the solve did not get.
+            that it returns; NaN where the solve did not get, or after it ended.
         stats: What the solve cost.
         status_code: How it ended, int64 `[]`; `status` reads it.
         t_reached: The last time at which the state is known, `[]`, float64.
@@ -41,6 +42,7 @@ class Solution:
             otherwise None.
         dense: The solution as a function of time, with `save="dense"` and at least one accepted step; otherwise None.
         internals: The solver's estimates at its steps, with `save=Save(internals=True)`; otherwise None.
+        events: What happened, a record for each of the `events`, in their order.
 
     Example:
         >>> import torch
@@ -60,6 +62,7 @@ class Solution:
     steps: Steps | None = None
     dense: DenseSolution | None = None
     internals: Internals | None = None
+    events: tuple[EventRecord, ...] = ()
     _resumption: Callable[..., Solution] | str = field(
         default="that was compiled, loaded or copied, expected one as odeint returned it", repr=False
     )
@@ -128,7 +131,9 @@ class Solution:
             SolverError: If the solve, or that of a sample, did not reach its end; the error carries this solution.
         """
         if bool((self.status_code != Status.SUCCESS.code).any()):
-            raise solver_error(self._statuses(), self)
+            statuses = self._statuses()
+            if not all(status.is_success for status in statuses):
+                raise solver_error(statuses, self)
         return self
 
     def __getstate__(self) -> dict[str, Any]:

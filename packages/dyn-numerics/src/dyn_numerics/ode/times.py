@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from dyn_numerics.dtypes import real_dtype
-from dyn_numerics.ode.scalar import Scalar, where
+from dyn_numerics.ode.scalar import Flag, Scalar, either, where
+from dyn_numerics.ode.stops import Stops
 
 __all__ = ["Clock", "host_numbers", "in_forward_mode", "is_differentiable", "state_time", "time_dtype"]
 
@@ -67,6 +68,7 @@ class Clock:
         start: Start time.
         end: End of the solve.
         direction: 1.0 forward, -1.0 in reversed time.
+        stops: Further times to land on, or None.
     """
 
     def __init__(
@@ -78,6 +80,7 @@ class Clock:
     ) -> None:
         self.times, self.step, self.lands_on_times = times, step, lands_on_times
         self.differentiable = differentiable
+        self.stops: Stops | None = None
         self.start: Scalar = times[0]
         self.end: Scalar = times[-1]
         self.direction: Scalar
@@ -89,6 +92,22 @@ class Clock:
             self.direction = torch.where(self.end < self.start, -torch.ones_like(self.end), torch.ones_like(self.end))
         else:
             self.direction = -1.0 if self.end < self.start else 1.0
+
+    def with_stops(self, times: Tensor | None, jumps: bool) -> Clock:
+        """The same clock with further times to land on.
+
+        Args:
+            times: The times, float64 `[n]` or `[n, *lead]`, in any order; or None.
+            jumps: Whether the field jumps there.
+        """
+        twin = Clock(self.times, self.step, self.lands_on_times, self.differentiable)
+        if times is not None and isinstance(self.start, Tensor):
+            times = times.to(self.start)
+            times = times.reshape(-1, *[1] * self.start.dim()) if times.dim() == 1 else times
+            twin.stops = Stops(times.expand(-1, *self.start.shape), self.direction, jumps)
+        elif times is not None:
+            twin.stops = Stops(host_numbers(times), self.direction, jumps)
+        return twin
 
     @property
     def has_grid(self) -> bool:
@@ -107,45 +126,95 @@ class Clock:
         # A last step of rounding errors alone is left out.
         return where(left > 1e-10 * offset, self.start + self.direction * offset, self.end)
 
+    def next_target(self, t: Scalar, reached: int | Tensor) -> Scalar:
+        """The time to land on next: a target, or a stop before it.
+
+        Args:
+            t: The present time.
+            reached: Number of targets that have been reached.
+        """
+        target = self.target(reached)
+        return target if self.stops is None else self.stops.before(target, t)
+
+    @property
+    def jumps(self) -> bool:
+        """Whether the field jumps at the stops."""
+        return self.stops is not None and self.stops.jumps
+
+    def inside(self, t0: Scalar, t1: Scalar, ends: tuple[Scalar, Scalar], x: Tensor) -> tuple[Scalar, Scalar]:
+        """The ends of a step as its method receives them, which are on one side of where the field jumps.
+
+        Args:
+            t0: Start of the step, as control knows it.
+            t1: Its end.
+            ends: Both, as differentiable as they are.
+            x: The state, `[*lead, N]`.
+        """
+        return ends if self.stops is None else self.stops.inside(t0, t1, ends, x)
+
     @property
     def first(self) -> Scalar:
         """The start as the first step receives it."""
         return self.start if self.differentiable is None else self.differentiable[0]
 
-    def start_of_step(self, t: Scalar, reached: int | Tensor) -> Scalar:
+    def start_of_step(self, t: Scalar, reached: int | Tensor, shift: Scalar | None = None) -> Scalar:
         """The start of a step as the step receives it.
 
         Args:
             t: The start, as control knows it.
             reached: Number of targets that have been reached.
+            shift: Zero, with the gradient with which the start moves; None if it moves with the clock.
         """
+        if shift is not None:
+            return t + shift
         marks = self.differentiable
         if marks is None:
             return t
-        return _at(marks, reached) if self.lands_on_times else t + (marks[0] - marks[0].detach())
+        return _at(marks, reached) if self.lands_on_times else t + self.shift
 
-    def end_of_step(self, t1: Scalar, reached: int | Tensor) -> Scalar:
+    def end_of_step(self, t1: Scalar, reached: int | Tensor, shift: Scalar | None = None) -> Scalar:
         """The end of a step as the step receives it.
 
         Args:
             t1: The end, as control knows it.
             reached: Number of targets that had been reached before the step.
+            shift: As in `start_of_step`: a step that does not end at a target moves as its start does.
         """
         marks = self.differentiable
         if marks is None:
-            return t1
-        moved = t1 + (marks[0] - marks[0].detach())
+            return t1 if shift is None else where(self._is_fixed(t1, reached), t1, t1 + shift)
+        with_start = t1 + self.shift
+        moved = with_start if shift is None else t1 + shift
+        if self.stops is not None:
+            moved = where(self.stops.hold(t1), t1, moved)
         if self.lands_on_times:
             return where(t1 == self.target(reached), _at(marks, reached + 1), moved)
+        if self.step is not None:
+            moved = where(t1 == self.target(reached), with_start, moved)
         return where(t1 == self.end, marks[-1], moved)
+
+    def _is_fixed(self, t1: Scalar, reached: int | Tensor) -> Flag:
+        """Whether a step that starts anywhere ends there."""
+        at_target = t1 == self.target(reached)
+        return at_target if self.stops is None else either(at_target, self.stops.hold(t1))
+
+    @property
+    def shift(self) -> Scalar:
+        """Zero, with the gradient with which the start moves."""
+        marks = self.differentiable
+        return 0.0 * self.start if marks is None else marks[0] - marks[0].detach()
 
     def without_gradient(self) -> Clock:
         """The same clock for a loop that nobody differentiates."""
-        return Clock(self.times, self.step, self.lands_on_times)
+        twin = Clock(self.times, self.step, self.lands_on_times)
+        twin.stops = self.stops
+        return twin
 
     def take(self, samples: Tensor) -> Clock:
         """The clock of some of the samples, whose indices are `[m]`."""
-        return Clock(self.times[:, samples], self.step, self.lands_on_times)  # type: ignore[call-overload]
+        twin = Clock(self.times[:, samples], self.step, self.lands_on_times)  # type: ignore[call-overload]
+        twin.stops = None if self.stops is None else self.stops.take(samples)
+        return twin
 
 
 def _at(times: Sequence[float] | Tensor, index: int | Tensor) -> Scalar:

@@ -51,6 +51,6 @@ class Autograd(SensitivityAlgorithm):
         **options: Any,
     ) -> Solution:
         if torch.compiler.is_compiling() and torch.is_grad_enabled():
-            refuse_compiled(**{name: options[name] for name in ("save", "compact", "progress", "callbacks")})
+            refuse_compiled(**{name: options[name] for name in ("save", "events", "compact", "progress", "callbacks")})
             return with_constant_numbers(lambda: compiled_autograd.solve(f, x0, t_span, args, options))
         return dyn_numerics.odeint(f, x0, t_span, args=args, **options)

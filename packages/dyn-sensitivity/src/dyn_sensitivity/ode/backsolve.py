@@ -108,13 +108,13 @@ class Backsolve(SensitivityAlgorithm):
 
         Raises:
             ValueError: If gradients are wanted and the solver or the controller is trainable, every sample has times of
-                its own, something else than the states at `t_span` is to be saved, the backward solver cannot choose
+                its own, something else than the states at `t_span` is to be saved, there are events, the backward solver cannot choose
                 its steps, or `f` captures a differentiable tensor that it does not know.
         """
         if not torch.is_grad_enabled():
             return dyn_numerics.odeint(f, x0, t_span, args=args, **options)
         if torch.compiler.is_compiling():
-            refuse_compiled(**{name: options[name] for name in ("save", "compact", "progress", "callbacks")})
+            refuse_compiled(**{name: options[name] for name in ("save", "events", "compact", "progress", "callbacks")})
             self._refuse_unsupported(t_span, options)
             backward = self.backward(options)
             return with_constant_numbers(
@@ -166,6 +166,11 @@ class Backsolve(SensitivityAlgorithm):
             raise ValueError(
                 f"save: got {options['save']!r} with sensitivity='adjoint', which differentiates the states at t_span "
                 f"alone; use save='t_span', sensitivity='autograd' or torch.no_grad()"
+            )
+        if options["events"] not in ((), []):
+            raise ValueError(
+                "events: got some with sensitivity='adjoint', whose backward solve does not meet them; "
+                "use sensitivity='autograd'"
             )
         controller = choose_controller(options["controller"], stepper(solver), options["step_size"])
         if controller.adaptive and self.solver is not None and stepper(self.solver).error_order is None:

@@ -21,7 +21,7 @@ from dyn_numerics.ode.posed import pose
 from dyn_numerics.ode.step_record import RecordStates
 from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_numerics.ode.substitutes import substitutes
-from dyn_numerics.ode.times import state_time
+from dyn_numerics.ode.times import Clock, state_time
 from dyn_numerics.pytree_state import StateLayout
 from dyn_sensitivity.ode.compiled_field import CompiledField, refuse_differentiable
 
@@ -118,7 +118,8 @@ class _Steps(torch.autograd.Function):
     def backward(ctx: Any, grad_x: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         times, start, count, code, t0s, t1s, reacheds, xs, *inputs = ctx.saved_tensors
         problem: _Problem = ctx.problem
-        field, method = problem.field, problem.options["solver"]
+        field, method, controller = problem.field, problem.options["solver"], problem.options["controller"]
+        clock = Clock(times, None, False).with_stops(controller.stops, controller.jumps)
         interpolates = problem.interpolates and len(times) > 2
         lead = start.shape[:-1]
         at_start, success = times == times[0], code == 0
@@ -146,16 +147,18 @@ class _Steps(torch.autograd.Function):
             if not problem.interpolates and len(times) > 2:
                 output = (row(reacheds, i) + 1).clamp(0, len(times) - 1)
                 here = grad_x.gather(0, output.reshape(1, *lead, 1).expand(1, *grad_x.shape[1:]))[0]
-                last = times.gather(0, output.unsqueeze(0))[0] == times[-1]
-                grad = grad + torch.where((taken & ~(last & success)).unsqueeze(-1), here, 0)
+                target = times.gather(0, output.unsqueeze(0))[0]
+                lands = taken & (t1 == target) & ~((target == times[-1]) & success)
+                grad = grad + torch.where(lands.unsqueeze(-1), here, 0)
 
             def step(x: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
                 f = field.at(inputs, place if lead else None)
-                found = method.step(f, t0, t1, x, f(state_time(t0, x), x))
+                start, end = clock.inside(t0, t1, (t0, t1), x)
+                found = method.step(f, start, end, x, f(state_time(start, x), x))
                 if not interpolates:
                     return (found.x,)
-                found = method.complete(f, t1, found)
-                return found.x, method.interpolant(f, t0, t1, x, found)
+                found = method.complete(f, end, found)
+                return found.x, method.interpolant(f, start, end, x, found)
 
             pull = vjp(step, x, *inputs)[1]
             of_step = torch.where(taken.unsqueeze(-1), grad, 0)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from dyn_numerics import Callbacks, Controller, Save, Solution, Stepper
+from dyn_numerics import Callbacks, Controller, Event, Save, Solution, Stepper
 from dyn_numerics.ode.arguments import extra_arguments
 from dyn_numerics.progress import ProgressBar
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
@@ -54,6 +54,7 @@ def odeint(
     step_size: float | None = None,
     stepping: Literal["joint", "per_sample"] = "joint",
     controller: Controller | None = None,
+    events: Event | Sequence[Event] = (),
     save: Literal["t_span", "steps", "dense"] | Save = "t_span",
     max_steps: int | None = None,
     compact: bool = False,
@@ -86,6 +87,7 @@ def odeint(
         step_size: Magnitude of fixed steps, in time units.
         stepping: One step size for the whole state, or one for each sample. The adjoint steps back jointly.
         controller: Step-size control.
+        events: What to watch for; only with `"autograd"`.
         save: What to keep; the adjoint keeps the states at `t_span` alone.
         max_steps: Greatest number of attempted steps. Inside `torch.compile`, `"autograd"` has room for a state at each
             of them, by default 4096.
@@ -123,6 +125,7 @@ def odeint(
         step_size=step_size,
         stepping=stepping,
         controller=controller,
+        events=events,
         save=save,
         max_steps=max_steps,
         compact=compact,

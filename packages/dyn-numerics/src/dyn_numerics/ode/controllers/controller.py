@@ -64,6 +64,7 @@ class Controller(nn.Module, ABC):
 
     Attributes:
         adaptive: Whether steps follow the error estimate; False for a fixed grid.
+        jumps: Whether the field jumps at its `stops`.
         differentiable: Whether its parameters are trained through the solve. Step sizes then carry gradients, through
             the errors that they were chosen by; otherwise they are constants to every gradient.
         first_step: Magnitude of the first step in time units, or None to have it estimated.
@@ -75,6 +76,7 @@ class Controller(nn.Module, ABC):
     """
 
     adaptive: bool = True
+    jumps: bool = False
     differentiable: bool = False
     min_step: float = 0.0
     max_step: float = inf
@@ -85,6 +87,11 @@ class Controller(nn.Module, ABC):
         super().__init__()
         self.first_step = None
         self.norm = None  # no attribute of the class: that would hide a norm that is a module
+
+    @property
+    def stops(self) -> Tensor | None:
+        """Times, float64 `[n]` or `[n, batch]` in any order, that the solve has to land on besides its outputs; or None."""
+        return None
 
     def init(self) -> Any:
         """Makes the memory with which the first attempt is judged."""

@@ -1,0 +1,88 @@
+"""Times that a solve must land on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dyn_numerics.ode.controllers.controller import Controller, Verdict
+from dyn_numerics.ode.controllers.pid import PIDController
+from dyn_numerics.ode.scalar import Scalar
+
+__all__ = ["StopAt"]
+
+
+class StopAt(Controller):
+    """Lands on given times, and otherwise steps as another controller says.
+
+    A field that jumps or has a kink at known times (a switched control, a dose, data that are read in) costs an adaptive
+    solver many rejected steps there, and a solver with fixed steps its order. A solve that lands on these times does not
+    notice. With `jumps=True` the step before such a time sees the field as it is just before, and the one after as it is just
+    after, whichever value the field has at the time itself.
+
+    Args:
+        times: The times `[n]` in any order, numbers or a tensor; those outside the span are left out. Under
+            `stepping="per_sample"` also `[n, batch]`, which may be filled up with repeated times.
+        controller: The other controller; `PIDController()` by default. `FixedStep()` for steps on a grid, which then stop at
+            the times as well.
+        jumps: Whether the field itself jumps there, not only a derivative of it.
+
+    Raises:
+        TypeError: If `times` are no numbers, or the controller is none.
+        ValueError: If a time is not finite, or requires a gradient.
+
+    Example:
+        >>> import torch
+        >>> from dyn_numerics import StopAt, odeint
+        >>> def controlled(t, x):
+        ...     return torch.where(t < 0.5, 1.0, -1.0) * torch.ones_like(x)
+        >>> sol = odeint(controlled, torch.zeros(1), [0.0, 2.0], controller=StopAt([0.5], jumps=True))
+        >>> round(sol.x[-1].item(), 6), sol.stats.n_rejected.item()
+        (-1.0, 0)
+    """
+
+    def __init__(
+        self, times: Sequence[float] | Tensor, controller: Controller | None = None, *, jumps: bool = False
+    ) -> None:
+        super().__init__()
+        controller = PIDController() if controller is None else controller
+        if not isinstance(controller, Controller):
+            raise TypeError(f"controller: got a {type(controller).__name__}, expected a dyn_numerics.Controller")
+        if not isinstance(jumps, bool):
+            raise TypeError(f"jumps: got a {type(jumps).__name__}, expected a truth value")
+        if isinstance(times, Tensor) and times.requires_grad:
+            raise ValueError(
+                "times: got a tensor that requires a gradient, expected fixed times; an Event(lambda t, x: t - time, "
+                "jump=lambda t, x: x) has a gradient to its time"
+            )
+        try:
+            found = torch.as_tensor(times)
+        except (TypeError, ValueError, RuntimeError):
+            raise TypeError(f"times: got {times!r:.60}, expected numbers, or a tensor [n]") from None
+        if found.dim() not in (1, 2) or found.is_complex() or found.dtype is torch.bool:
+            raise TypeError(f"times: got {times!r:.60}, expected numbers, or a tensor [n]")
+        if not torch.compiler.is_compiling() and not bool(torch.isfinite(found).all()):
+            raise ValueError(f"times: got {found.tolist()}, expected finite ones")
+        self.register_buffer("times", torch.as_tensor(times, dtype=torch.float64), persistent=False)
+        self.controller = controller
+        self.jumps = jumps
+        self.adaptive, self.differentiable = controller.adaptive, controller.differentiable
+        self.first_step, self.norm = controller.first_step, controller.norm
+        self.min_step, self.max_step = controller.min_step, controller.max_step
+
+    @property
+    def stops(self) -> Tensor:
+        """The times, float64 `[n]` or `[n, batch]`."""
+        return self.times  # type: ignore[return-value]
+
+    def extra_repr(self) -> str:
+        return f"times={self.stops.tolist()}, jumps={self.jumps}"
+
+    def init(self) -> Any:
+        return self.controller.init()
+
+    def judge(self, error: Scalar, error_order: int, memory: Any) -> Verdict:
+        return self.controller.judge(error, error_order, memory)

@@ -1,0 +1,1 @@
+"""Events: conditions that a solve watches for."""

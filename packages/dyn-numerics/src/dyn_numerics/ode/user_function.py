@@ -1,0 +1,111 @@
+"""A function of the user's of time and state, as the numerics call it: on flat states."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
+from typing import Any, Self
+
+import torch
+from torch import Tensor, nn
+from torch.utils._pytree import tree_map_only
+
+from dyn_numerics.autocast import autocast_of_caller
+from dyn_numerics.ode.per_sample import PerSample, bare_arguments
+from dyn_numerics.pytree_state import StateLayout
+
+__all__ = ["UserFunction", "check_signature"]
+
+POSITIONAL = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+
+
+def check_signature(function: Callable[..., Any], n_args: int, name: str = "f", kind: str = "field") -> None:
+    """Refuses a function that cannot be called as `f(t, x, *args)`.
+
+    Args:
+        function: The user's function.
+        n_args: Number of extra arguments.
+        name: The argument's name, for the message.
+        kind: What it is, for the message.
+
+    Raises:
+        TypeError: If it is not callable or its signature does not take them.
+    """
+    if not callable(function):
+        raise TypeError(f"{name}: got a {type(function).__name__}, expected a function or module f(t, x, *args)")
+    if isinstance(function, type):
+        raise TypeError(
+            f"{name}: got the class {function.__name__}, expected a function or module; "
+            f"try an instance, {function.__name__}(...)"
+        )
+    try:
+        signature = inspect.signature(function.forward if isinstance(function, nn.Module) else function)
+    except (TypeError, ValueError):  # a builtin without a signature
+        return
+    if not _binds(signature, 2 + n_args):
+        extra = f" with {n_args} args" if n_args else ""
+        required = sum(p.default is p.empty and p.kind in POSITIONAL for p in signature.parameters.values())
+        hint = "; pass the rest as args=(...)" if required > 2 + n_args else ""
+        if _binds(signature, 1):
+            hint = f"; for a {kind} of the state alone try lambda t, x: f(x)"
+            if kind == "field":
+                hint = "; for a field of the state alone, such as nn.Sequential, try lambda t, x: f(x) or dyn_models.NeuralODE"
+        raise TypeError(
+            f"{name}: got a {kind} with the signature {signature}, expected one that takes (t, x, *args){extra}{hint}"
+        )
+
+
+def _binds(signature: inspect.Signature, count: int) -> bool:
+    try:
+        signature.bind(*[None] * count)
+    except TypeError:
+        return False
+    return True
+
+
+class UserFunction:
+    """A function `f(t, x, *args)` on flat states, under the autocast of whoever makes this.
+
+    Args:
+        f: The user's function.
+        args: Its extra arguments.
+        layout: Layout of the state.
+    """
+
+    def __init__(self, f: Callable[..., Any], args: Sequence[Any], layout: StateLayout) -> None:
+        self._f, self._args, self._layout = f, tuple(args), layout
+        self._bare = bare_arguments(args)
+        mixed = torch.is_autocast_enabled(layout.device.type)
+        self._autocast: Callable[[], AbstractContextManager[object]] | None = (
+            autocast_of_caller(layout.device.type) if mixed else None
+        )
+        self._shape = layout.shapes[0] if layout.is_single_tensor else None
+
+    def take(self, samples: Tensor | None) -> Self:
+        """The function of some of the samples, whose indices are `[m]`; with None that of all, for another solve."""
+        args: Sequence[Any] = self._args
+        if samples is not None:
+            args = [tree_map_only(PerSample, lambda arg: arg.take(samples), arg) for arg in args]
+        twin = type(self)(self._f, args, self._layout)
+        twin._autocast = self._autocast
+        return twin
+
+    def value(self, t: Tensor, x: Tensor) -> Any:
+        """What the function returns.
+
+        Args:
+            t: Time, `[*lead]`.
+            x: State, `[*lead, N]`.
+        """
+        shape = self._shape
+        if shape is None:
+            state = self._layout.unflatten(x)
+        else:
+            state = x if len(shape) == 1 else x.reshape((*x.shape[:-1], *shape))  # a plain tuple is faster
+            if t.dim():
+                t = t.reshape((*t.shape, *[1] * len(shape)))
+        if self._autocast is None:
+            return self._f(t, state, *self._bare)
+        with self._autocast():
+            return self._f(t, state, *self._bare)

@@ -1,0 +1,264 @@
+"""When events happen, in which order, and what becomes of the solve."""
+
+import math
+
+import pytest
+import torch
+
+from dyn_numerics import Event, EventError, PIDController, Save, Status, odeint
+
+D = torch.float64
+STEPPINGS = pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+
+
+def decay(t, x):
+    return -x
+
+
+def turning(t, x):
+    return torch.stack([x[..., 1], -x[..., 0]], dim=-1)
+
+
+def ones(stepping, *shape):
+    return torch.ones(1, *shape, dtype=D) if stepping == "per_sample" else torch.ones(*shape, dtype=D)
+
+
+@STEPPINGS
+def test_a_terminal_event_ends_the_solve(stepping):
+    event = Event(lambda t, x: x[..., 0] - 0.5)
+    sol = odeint(
+        decay, ones(stepping, 1), [0.0, 0.3, 0.6, 0.9], events=event, stepping=stepping, rtol=1e-10, atol=1e-10
+    )
+    assert (sol.status if stepping == "joint" else sol.status[0]) is Status.EVENT
+    assert sol.events[0].t.item() == pytest.approx(math.log(2), abs=1e-9)
+    assert sol.events[0].x.item() == pytest.approx(0.5, abs=1e-15)
+    assert torch.equal(sol.events[0].x, sol.events[0].x_after)
+    assert sol.x[2].item() == pytest.approx(math.exp(-0.6), abs=1e-9)
+    assert sol.x[3].isnan().all()
+    assert sol.t_reached.item() == sol.events[0].t.item()
+    assert sol.raise_if_failed() is sol
+
+
+@STEPPINGS
+def test_an_event_that_is_only_noted_changes_nothing(stepping):
+    x0, t = ones(stepping, 2), torch.linspace(0, 9, 10, dtype=D)
+    plain = odeint(turning, x0, t, stepping=stepping)
+    noted = odeint(turning, x0, t, stepping=stepping, events=Event(lambda t, x: x[..., 0], terminal=False))
+    assert torch.equal(plain.x, noted.x)
+    assert str(plain.stats) == str(noted.stats)
+    found = noted.events[0]
+    assert found.count.item() == 3
+    rough = torch.tensor([0.75, 1.75, 2.75], dtype=D) * math.pi
+    torch.testing.assert_close(found.t.reshape(-1), rough, rtol=1e-2, atol=0)
+    assert found.x[..., 0].abs().max() < 1e-14
+
+
+@pytest.mark.parametrize(("direction", "expected"), [(0, [1, 2, 3]), (1, [2]), (-1, [1, 3])])
+def test_direction(direction, expected):
+    event = Event(lambda t, x: torch.sin(math.pi * t), terminal=False, direction=direction)
+    sol = odeint(decay, torch.ones(1, dtype=D), [0.5, 3.5], events=event, controller=PIDController(max_step=0.4))
+    torch.testing.assert_close(sol.events[0].t, torch.tensor(expected, dtype=D), rtol=0, atol=1e-14)
+
+
+@pytest.mark.parametrize(("direction", "expected"), [(0, [3, 2, 1]), (1, [3, 1]), (-1, [2])])
+def test_direction_is_that_of_the_solve(direction, expected):
+    event = Event(lambda t, x: torch.sin(math.pi * t), terminal=False, direction=direction)
+    sol = odeint(decay, torch.ones(1, dtype=D), [3.5, 0.5], events=event, controller=PIDController(max_step=0.4))
+    torch.testing.assert_close(sol.events[0].t, torch.tensor(expected, dtype=D), rtol=0, atol=1e-14)
+
+
+@STEPPINGS
+@pytest.mark.parametrize("start", [0.0, 2 * math.pi])
+def test_zero_at_the_start_does_not_happen(start, stepping):
+    """Even if rounding makes it a number that is not quite zero, as sin(2 pi)."""
+    event = Event(lambda t, x: torch.sin(t))
+    sol = odeint(decay, ones(stepping, 1), [start, start + 4.0], events=event, stepping=stepping)
+    assert sol.events[0].t.item() == pytest.approx(start + math.pi, abs=1e-14)
+
+
+def test_zero_from_the_start_on_never_happens():
+    sol = odeint(decay, torch.ones(1, dtype=D), [0.0, 4.0], events=Event(lambda t, x: 0 * x[0]))
+    assert sol.status is Status.SUCCESS
+    assert sol.events[0].count == 0
+    assert sol.events[0].t.shape == (0,)
+    assert sol.events[0].x.shape == (0, 1)
+
+
+def test_zero_at_the_start_and_left_later():
+    event = Event(lambda t, x: (t - 1).clamp(min=0) * (t - 2))
+    sol = odeint(decay, torch.ones(1, dtype=D), [0.0, 4.0], events=event, controller=PIDController(max_step=0.3))
+    assert sol.events[0].t.item() == pytest.approx(2.0, abs=1e-14)
+
+
+def test_going_on_from_an_event():
+    """The state at an event starts another solve, in which the same event has not just happened."""
+    event = Event(lambda t, x: x[..., 0])
+    x, t = torch.tensor([0.0, 1.0], dtype=D), 0.0
+    for k in range(1, 5):
+        sol = odeint(turning, x, [t, t + 10], events=event, rtol=1e-10, atol=1e-10)
+        x, t = sol.events[0].x[0], sol.events[0].t.item()
+        assert t == pytest.approx(k * math.pi, abs=1e-8)
+
+
+@STEPPINGS
+def test_two_events_in_one_step(stepping):
+    """Earliest first, whatever their order; after one that ends the solve there is no other."""
+    late, early = Event(lambda t, x: t - 0.3), Event(lambda t, x: t - 0.2)
+    seen = odeint(decay, ones(stepping, 1), [0.0, 1.0], events=[late, early], stepping=stepping, solver="rk4")
+    assert [record.count.item() for record in seen.events] == [0, 1]
+    assert seen.events[1].t.item() == pytest.approx(0.2, abs=1e-15)
+    noted = [Event(lambda t, x: t - 0.3, terminal=False), Event(lambda t, x: t - 0.2, terminal=False)]
+    seen = odeint(decay, ones(stepping, 1), [0.0, 1.0], events=noted, stepping=stepping, solver="rk4")
+    assert [record.t.item() for record in seen.events] == pytest.approx([0.3, 0.2], abs=1e-15)
+    assert seen.stats.n_steps == 1
+    mixed = [noted[0], Event(lambda t, x: t - 0.25), noted[1]]
+    seen = odeint(decay, ones(stepping, 1), [0.0, 1.0], events=mixed, stepping=stepping, solver="rk4")
+    assert [record.count.item() for record in seen.events] == [0, 1, 1]
+
+
+@STEPPINGS
+def test_two_jumps_in_one_step(stepping):
+    double, add = (lambda t, x: 2 * x), (lambda t, x: x + 1)
+
+    def solve(*events):
+        return odeint(lambda t, x: 0 * x, ones(stepping, 1), [0.0, 1.0], events=events, stepping=stepping, solver="rk4")
+
+    def at(time, jump, scale=1.0):
+        return Event(lambda t, x: scale * (t - time), jump=jump)
+
+    assert solve(at(0.2, double), at(0.3, add)).x[-1].item() == 3
+    assert solve(at(0.3, double), at(0.2, add)).x[-1].item() == 4
+    # At one time, up to rounding: in the order in which they are given.
+    assert solve(at(0.3, double), at(0.3, add, 3)).x[-1].item() == 3
+    assert solve(at(0.3, add, 3), at(0.3, double)).x[-1].item() == 4
+    seen = solve(at(0.3, add, 3), at(0.3, double))
+    assert [(r.x.item(), r.x_after.item()) for r in seen.events] == [(1, 2), (2, 4)]
+
+
+def test_a_jump_that_moves_another_condition_across_zero_is_no_event():
+    raised = Event(lambda t, x: t - 0.5, jump=lambda t, x: x + 10)
+    level = Event(lambda t, x: x[0] - 5, terminal=False)
+    sol = odeint(decay, torch.ones(1, dtype=D), [0.0, 3.0], events=[raised, level], rtol=1e-10, atol=1e-10)
+    expected = 0.5 + math.log((10 + math.exp(-0.5)) / 5)
+    assert sol.events[1].t.tolist() == pytest.approx([expected], abs=1e-8)  # when it falls back, not when it is raised
+
+
+def test_a_jump_at_the_very_end_is_not_made():
+    event = Event(lambda t, x: t - 1.0, jump=lambda t, x: 10 + x)
+    sol = odeint(lambda t, x: 0 * x, torch.ones(1, dtype=D), [0.0, 1.0], events=event)
+    assert (sol.x[-1].item(), sol.events[0].count.item(), sol.status) == (1.0, 1, Status.SUCCESS)
+
+
+def test_an_output_at_a_jump_is_the_state_before():
+    event = Event(lambda t, x: t - 0.5, jump=lambda t, x: 10 + x)
+    for options in ({}, {"solver": "rk4"}):
+        sol = odeint(lambda t, x: 0 * x, torch.ones(1, dtype=D), [0.0, 0.5, 1.0], events=event, **options)
+        assert sol.x[:, 0].tolist() == [1, 1, 11]
+
+
+def test_a_switched_system():
+    """A thermostat: its period is ln((k - low) / (k - high)) / a + ln(high / low) / a."""
+    a, low, high, k = 0.7, 18.0, 22.0, 30.0
+
+    def heat(t, s):
+        return torch.stack([a * (k * s[..., 1] - s[..., 0]), 0 * s[..., 1]], dim=-1)
+
+    def switch(to):
+        return lambda t, s: torch.stack([s[..., 0], torch.full_like(s[..., 1], to)], dim=-1)
+
+    events = [
+        Event(lambda t, s: s[..., 0] - high, direction=1, jump=switch(0.0)),
+        Event(lambda t, s: s[..., 0] - low, direction=-1, jump=switch(1.0)),
+    ]
+    start = torch.tensor([[20.0, 1.0], [19.0, 0.0], [40.0, 0.0]], dtype=D)
+    sol = odeint(heat, start, [0.0, 5.0], events=events, stepping="per_sample", rtol=1e-10, atol=1e-10)
+    period = math.log((k - low) / (k - high)) / a + math.log(high / low) / a
+    for record in sol.events:
+        gaps = record.t.diff(dim=0)
+        assert gaps.shape[0] >= 5
+        torch.testing.assert_close(gaps[~gaps.isnan()], torch.full_like(gaps[~gaps.isnan()], period), rtol=1e-9, atol=0)
+    joint = odeint(heat, start[0], [0.0, 5.0], events=events, rtol=1e-10, atol=1e-10)
+    torch.testing.assert_close(joint.events[0].t, sol.events[0].t[: joint.events[0].count, 0], rtol=1e-9, atol=0)
+
+
+@STEPPINGS
+def test_a_condition_that_is_nan(stepping):
+    event = Event(lambda t, x: torch.log(x[..., 0] - 0.5) + 100)
+    sol = odeint(decay, ones(stepping, 1), [0.0, 0.3, 5.0], events=event, stepping=stepping, throw=False)
+    assert (sol.status if stepping == "joint" else sol.status[0]) is Status.CONDITION_NOT_FINITE
+    assert sol.x[1].isfinite().all()
+    assert sol.x[2].isnan().all()
+    with pytest.raises(EventError, match="The condition of an event was NaN"):
+        sol.raise_if_failed()
+
+
+def test_neighbours_of_a_condition_that_is_nan():
+    event = Event(lambda t, x: torch.log(x[..., 0] - 0.5) + 100)
+    x0 = torch.tensor([[1.0], [500.0]], dtype=D, requires_grad=True)
+    sol = odeint(decay, x0, [0.0, 2.0], events=event, stepping="per_sample", throw=False, rtol=1e-9, atol=1e-9)
+    assert [status.name for status in sol.status] == ["CONDITION_NOT_FINITE", "SUCCESS"]
+    (gradient,) = torch.autograd.grad(sol.x[-1, 1].sum(), x0)
+    torch.testing.assert_close(gradient, torch.tensor([[0.0], [math.exp(-2)]], dtype=D), rtol=1e-7, atol=0)
+
+
+def test_nan_beyond_an_event_that_ends_the_step():
+    events = [Event(lambda t, x: x[0] - 0.5), Event(lambda t, x: torch.sqrt(x[0] - 0.4), terminal=False)]
+    sol = odeint(decay, torch.ones(1, dtype=D), [0.0, 5.0], events=events, solver="dopri8")
+    assert sol.status is Status.EVENT
+
+
+def test_an_infinite_condition_has_a_sign():
+    event = Event(lambda t, x: torch.where(t < 0.75, math.inf, -math.inf))
+    sol = odeint(decay, torch.ones(1, dtype=D), [0.0, 5.0], events=event)
+    assert sol.events[0].t.item() == pytest.approx(0.75, abs=1e-14)
+
+
+@pytest.mark.parametrize(("dtype", "atol"), [(torch.float32, 1e-6), (torch.float16, 2e-3), (torch.complex128, 1e-9)])
+def test_dtypes(dtype, atol):
+    event = Event(lambda t, x: x.abs()[0] - 0.5)
+    sol = odeint(
+        decay, torch.ones(1, dtype=dtype), [0.0, 2.0], events=event, rtol=1e-3 if dtype.itemsize == 2 else 1e-7
+    )
+    assert sol.events[0].x.dtype is dtype
+    assert sol.events[0].t.dtype is torch.float64
+    assert sol.events[0].t.item() == pytest.approx(math.log(2), abs=max(atol, 1e-6))
+
+
+def test_extra_arguments():
+    sol = odeint(
+        lambda t, x, a, b: -a * x,
+        torch.ones(1, dtype=D),
+        [0.0, 5.0],
+        args=(2.0, 0.25),
+        rtol=1e-9,
+        atol=1e-9,
+        events=Event(lambda t, x, a, b: x[0] - b),
+    )
+    assert sol.events[0].t.item() == pytest.approx(math.log(4) / 2, abs=1e-8)
+
+
+def test_without_steps():
+    sol = odeint(decay, torch.ones(1, dtype=D), [0.0, 0.0], events=Event(lambda t, x: x[0] - 1))
+    assert sol.events[0].count == 0
+    sol = odeint(
+        decay, torch.ones(0, 1, dtype=D), [0.0, 1.0], events=Event(lambda t, x: x[:, 0]), stepping="per_sample"
+    )
+    assert sol.events[0].t.shape == (0, 0)
+
+
+def test_one_host_read_more_for_each_condition(host_reads):
+    x0, event = torch.ones(2, dtype=D), Event(lambda t, x: x[0] + 10)
+    counts = []
+    for events in ((), event):
+        host_reads.clear()
+        with torch.no_grad():
+            steps = int(odeint(turning, x0, [0.0, 5.0], events=events).stats.n_accepted)
+        counts.append(len(host_reads))
+    assert counts[1] - counts[0] == steps + 1  # and one for the sign at the start
+
+
+@STEPPINGS
+def test_internals_of_a_step_that_is_cut(stepping):
+    event = Event(lambda t, x: x[..., 0] - 0.5)
+    sol = odeint(decay, ones(stepping, 1), [0.0, 2.0], events=event, stepping=stepping, save=Save(internals=True))
+    assert sol.internals.dt.sum().item() == pytest.approx(sol.events[0].t.item(), abs=1e-15)
