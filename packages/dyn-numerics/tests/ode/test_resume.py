@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from dyn_numerics import FixedStep, MaxStepsError, PIDController, Save, Status, odeint
+from dyn_numerics import Event, FixedStep, MaxStepsError, PIDController, Save, Status, StopAt, odeint
 
 ADAPTIVE = ["bosh3", "dopri5", "tsit5", "vern7", "dopri8"]
 TIGHT = {"rtol": 1e-7, "atol": 1e-9}
@@ -323,6 +323,8 @@ def test_what_has_failed_stays_failed_beside_others():
         assert (grads[0][1:] != 0).all()
         assert grads[0][0] == 0
         assert grads[1] is None or torch.isfinite(grads[1])
+    on = torch.stack([first.t_reached, torch.full((3,), 3.0, dtype=torch.float64)])  # from where the first one stopped
+    assert torch.equal(first.resume(on).x[:, 1:], first.resume([2.0, 3.0]).x[:, 1:])
     with pytest.raises(RuntimeError, match=r"Sample 0 stopped at t = (0\.9|1)"):
         first.resume([2.0, 3.0], throw=True)
 
@@ -417,3 +419,82 @@ def test_inference_mode_on_the_way():
         second = first.resume([1.0, 2.0])
     assert second.x.is_inference()
     torch.testing.assert_close(second.x, first.resume([1.0, 2.0]).x, rtol=1e-13, atol=0)
+
+
+def fall(t, x):
+    return torch.stack([x[..., 1], -torch.ones_like(x[..., 0])], dim=-1)
+
+
+def drop(stepping):
+    """Balls at rest, from heights that are reached by others at other times."""
+    heights = torch.tensor([[1.0, 0.0], [2.0, 0.0]], dtype=torch.float64)
+    return heights if stepping == "per_sample" else heights[0]
+
+
+@both_steppings
+def test_bouncing_goes_on_across_the_seam(stepping):
+    """The seam lies in the air, and just before and behind a bounce; every bounce happens once."""
+    bounce = Event(lambda t, x: x[..., 0], direction=-1, jump=lambda t, x: x * torch.tensor([0.0, -0.8]).to(x))
+    options = {"stepping": stepping, "events": bounce, "rtol": 1e-9, "atol": 1e-9}
+    x0 = drop(stepping).requires_grad_()
+    first_bounce = math.sqrt(2.0)
+    whole = odeint(fall, x0, [0.0, 6.0], **options)
+    (expected,) = torch.autograd.grad(whole.x[-1].sum(), x0)
+    for seam in (1.0, first_bounce - 1e-6, first_bounce + 1e-6, 3.0):
+        first = odeint(fall, x0, [0.0, seam], **options)
+        second = first.resume([seam, 6.0])
+        torch.testing.assert_close(second.x[-1], whole.x[-1], rtol=1e-6, atol=1e-6)
+        assert torch.equal(first.events[0].count + second.events[0].count, whole.events[0].count)
+        (found,) = torch.autograd.grad(second.x[-1].sum(), x0)
+        torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+@both_steppings
+def test_from_a_terminal_event_on(stepping):
+    """It does not happen again, and the slope behind the step that it cut is not the first of the next."""
+    lands = Event(lambda t, x: x[..., 0] - 0.5, direction=-1)
+    options = {"stepping": stepping, "events": lands, "rtol": 1e-9, "atol": 1e-9, "solver": "dopri5"}
+
+    def f(t, x):
+        time = t.reshape(x.shape[:-1])
+        return torch.stack([x[..., 1], -1 - torch.sin(3 * time)], dim=-1)
+
+    x0 = drop(stepping).requires_grad_()
+    first = odeint(f, x0, [0.0, 5.0], **options)
+    end = first.t_reached
+    assert torch.all(first.status_code == Status.EVENT.code)
+    on = torch.stack([end, end + 1])
+    second = first.resume(on)
+    assert torch.all(second.status_code == 0)
+    assert torch.all(second.events[0].count == 0)
+    exact = odeint(f, x0, torch.stack([0 * end, end + 1]), stepping=stepping, rtol=1e-11, atol=1e-11)
+    torch.testing.assert_close(second.x[-1], exact.x[-1], rtol=1e-8, atol=1e-8)
+    with pytest.raises(ValueError, match=r"t_span: got 5 .*as the first time, expected \d\.\d+"):
+        first.resume([5.0, 6.0])
+    # The end of the first piece moves with its event, and the start of the second is given.
+    start = first.events[0].t[0]
+    moving = first.resume(torch.stack([start, (end + 1)]))
+    (found,) = torch.autograd.grad(moving.x[-1].sum(), x0)
+    (expected,) = torch.autograd.grad(exact.x[-1].sum(), x0)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
+
+
+@both_steppings
+@pytest.mark.parametrize("solver", ["rk4", "dopri5"])
+def test_from_where_the_field_jumps_on(solver, stepping):
+    """The slope before the jump must not be the first behind it."""
+
+    def f(t, x):
+        return torch.where(t < 1, -x, 3 * x)
+
+    controller = StopAt([1.0], FixedStep() if solver == "rk4" else PIDController(), jumps=True)
+    options = {"solver": solver, "stepping": stepping, "controller": controller}
+    options |= {"step_size": 0.125} if solver == "rk4" else {"rtol": 1e-9, "atol": 1e-9}
+    x0 = torch.ones(2, 1, dtype=torch.float64)
+    whole = odeint(f, x0, [0.0, 2.0], **options)
+    first = odeint(f, x0, [0.0, 1.0], **options)
+    second = first.resume([1.0, 2.0])
+    torch.testing.assert_close(second.x[-1], whole.x[-1], rtol=1e-9, atol=0)
+    assert torch.equal(first.stats.n_steps + second.stats.n_steps, whole.stats.n_steps)
+    rounding = 1e-2 if solver == "rk4" else 1e-7
+    torch.testing.assert_close(second.x[-1], torch.full_like(x0, math.exp(2)), rtol=rounding, atol=0)

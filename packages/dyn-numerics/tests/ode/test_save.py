@@ -11,6 +11,7 @@ from dyn_numerics import (
     Bosh3,
     Dopri5,
     Dopri8,
+    Event,
     FixedStep,
     Heun,
     RungeKutta4,
@@ -185,6 +186,44 @@ def test_samples_with_spans_of_their_own_and_one_that_fails():
     # log x is minus the integral of the rate times t
     moved = -(spans[:, 1:].square() - spans[:1, 1:].square()).sum() / 2
     torch.testing.assert_close(found, moved + 8.0, rtol=1e-6, atol=0)
+
+
+def test_a_sample_that_fails_meets_no_gradient_of_the_function():
+    """Where it stopped, and at the end, the function has no value."""
+    x0, scale = torch.ones(2, 1, dtype=torch.float64), torch.tensor(2.0, dtype=torch.float64, requires_grad=True)
+    sol = odeint(
+        lambda t, x: torch.cat([x[:1] ** 2, -x[1:]]), x0, [0.0, 0.5, 1.5, 2.0], stepping="per_sample", throw=False,
+        save=Save(fn=lambda t, x: scale * (1e3 - x).log()),
+    )  # fmt: skip
+    assert sol.x[:, 0, 0].isfinite().tolist() == [True, True, False, False]
+    (found,) = torch.autograd.grad(sol.x[:, 1].sum() + sol.x[:2, 0].sum(), scale)
+    torch.testing.assert_close(found, (sol.x[:, 1].sum() + sol.x[:2, 0].sum()).detach() / 2, rtol=1e-12, atol=0)
+
+
+@both_steppings
+def test_beside_events(stepping):
+    """Outputs end with a terminal event, steps with its time; a jump is seen from the step that it ends."""
+    ball = torch.tensor([[1.0, 0.0], [2.0, 0.0]], dtype=torch.float64)
+    t = torch.linspace(0, 1.5, 31, dtype=torch.float64)
+    bounce = Event(lambda t, x: x[..., 0], direction=-1, jump=lambda t, x: x * torch.tensor([0.0, -0.5]).to(x))
+    ends = Event(lambda t, x: x[..., 0], direction=-1)
+    for event, x0 in itertools.product((bounce, ends), (ball[:1], ball)):
+        start = x0 if stepping == "per_sample" else x0[0]
+
+        def fall(t, x):
+            return torch.stack([x[..., 1], -torch.ones_like(x[..., 0])], -1)
+
+        def energy(t, x):
+            return x[..., 1] ** 2 / 2 + x[..., 0]
+
+        options = {"stepping": stepping, "events": event, "rtol": 1e-8, "atol": 1e-8}
+        whole = odeint(fall, start, t, save=Save(("dense", "steps")), **options)
+        small = odeint(fall, start, t, save=Save(("t_span", "steps"), fn=energy), **options)
+        torch.testing.assert_close(small.x, energy(t, whole.x), rtol=1e-12, atol=1e-12, equal_nan=True)
+        assert torch.equal(small.steps.t, whole.steps.t)
+        torch.testing.assert_close(small.steps.x, energy(*whole.steps), rtol=1e-12, atol=1e-12)
+        if event is ends:
+            assert small.x.isnan().any()
 
 
 @both_steppings
