@@ -142,6 +142,7 @@ class NeuralODE(nn.Module):
         solution = self._solve(self._slope_and_loss, (x, zero), times, args)
         kept = {field.name: getattr(solution, field.name) for field in fields(solution)}
         state, integral = kept.pop("x")
+        kept["_resumption"] = "with an integral, expected one without"
         return IntegralSolution(**kept, x=state, integral=integral)
 
     def trajectory(self, x: Any, t_span: Tensor | Sequence[float] | None = None, args: Sequence[Any] = ()) -> Any:

@@ -43,6 +43,7 @@ from dyn_numerics.ode.steppers.explicit_methods import (
 )
 from dyn_numerics.ode.steppers.explicit_runge_kutta import ExplicitRungeKutta
 from dyn_numerics.ode.steppers.runge_kutta2 import RungeKutta2
+from dyn_numerics.ode.steps import Steps
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
 from dyn_numerics.seminorm import Seminorm
 from dyn_numerics.statistics import Statistics
@@ -83,6 +84,7 @@ __all__ = [
     "Step",
     "StepUnderflowError",
     "Stepper",
+    "Steps",
     "StiffnessError",
     "StopAt",
     "Tsit5",

@@ -147,13 +147,14 @@ class StateLayout:
         if self.structure is not None:
             self.structure = tree_structure(self.structure)
 
-    def check(self, name: str, state: Any, lead: torch.Size | None = None) -> None:
+    def check(self, name: str, state: Any, lead: torch.Size | None = None, like: str = "as the state") -> None:
         """Refuses a state of another layout.
 
         Args:
             name: What returned the state, for the message.
             state: The state.
             lead: Shape of the samples if it is not that of the layout.
+            like: What has this layout, for the message.
 
         Raises:
             TypeError: If structure or dtype differ.
@@ -162,20 +163,18 @@ class StateLayout:
         try:
             leaves = self.leaves(state)
         except ValueError:
-            raise TypeError(
-                f"{name}: returned {_describe(state)}, expected {_words(self.structure)} as the state"
-            ) from None
+            raise TypeError(f"{name}: returned {_describe(state)}, expected {_words(self.structure)} {like}") from None
         lead = self.lead if lead is None else lead
         for leaf, inner, dtype in zip(leaves, self.shapes, self.dtypes, strict=True):
             shape = (*lead, *inner)
             if not isinstance(leaf, Tensor):
                 raise TypeError(f"{name}: returned a {type(leaf).__name__}, expected a tensor")
             if leaf.shape != shape:
-                raise ValueError(f"{name}: returned shape {list(leaf.shape)}, expected {list(shape)} as the state")
+                raise ValueError(f"{name}: returned shape {list(leaf.shape)}, expected {list(shape)} {like}")
             if leaf.dtype != dtype:
-                raise TypeError(f"{name}: returned dtype {leaf.dtype}, expected {dtype} as the state; cast in {name}")
+                raise TypeError(f"{name}: returned dtype {leaf.dtype}, expected {dtype} {like}; cast in {name}")
             if leaf.device != self.device:
-                raise ValueError(f"{name}: returned device {leaf.device}, expected {self.device} as the state")
+                raise ValueError(f"{name}: returned device {leaf.device}, expected {self.device} {like}")
 
 
 def _describe(state: Any) -> str:

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounter
 
-from dyn_numerics import Callbacks, FixedStep, PIDController, SolverError, Status, StopAt, odeint
+from dyn_numerics import Callbacks, FixedStep, PIDController, Save, SolverError, Status, StopAt, odeint
 from dyn_numerics.ode.compiled_loop import is_supported
 from dyn_numerics.ode.steppers.by_name import stepper
 
@@ -287,6 +287,7 @@ def test_a_number_that_a_field_captures_compiles_again(x0):
     [
         {"save": "steps"},
         {"save": "dense"},
+        {"save": Save(fn=lambda t, x: x.sum())},
         {"progress": True},
         {"callbacks": Callbacks(on_step=print)},
         {"compact": True, "stepping": "per_sample"},
@@ -297,6 +298,14 @@ def test_what_runs_in_python_is_refused(options, x0):
     name = next(iter(options))
     with pytest.raises(Exception, match=f"{name}: got .* inside torch.compile, where a solve is one program"):
         compiled(forced, backend="eager", **options)(x0, torch.tensor([0.0, 1.0], dtype=D))
+
+
+def test_going_on_is_refused(x0):
+    t = torch.tensor([0.0, 1.0], dtype=D)
+    with pytest.raises(Exception, match=r"resume: got a solution inside of torch.compile"):
+        torch.compile(lambda x0, t: odeint(forced, x0, t).resume(t + 1).x, fullgraph=True, backend="eager")(x0, t)
+    with torch.no_grad(), pytest.raises(ValueError, match="resume: got a solution that was compiled"):
+        compiled(forced, backend="eager")(x0, t).resume(t + 1)
 
 
 def test_a_gradient_is_refused(x0):

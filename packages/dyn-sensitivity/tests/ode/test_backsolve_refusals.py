@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, jvp
 
-from dyn_numerics import Controller, RungeKutta2, Verdict
+from dyn_numerics import Controller, RungeKutta2, Save, Verdict
 from dyn_sensitivity import Backsolve, odeint
 
 
@@ -179,6 +179,19 @@ def test_frozen_trainable_solver_is_taken():
     x0 = wanted(2)
     odeint(lambda t, x: -x, x0, [0, 1], solver=solver, sensitivity="adjoint").x[-1].sum().backward()
     torch.testing.assert_close(x0.grad, torch.full((2,), 0.5))
+
+
+def test_what_a_function_keeps():
+    with pytest.raises(ValueError, match=r"save: got Save\(.*\) with sensitivity='adjoint'"):
+        odeint(lambda t, x: -x, wanted(2), [0, 1], save=Save(fn=lambda t, x: x.sum()), sensitivity="adjoint")
+
+
+def test_a_solution_that_is_to_go_on():
+    sol = odeint(lambda t, x: -x, wanted(2), [0.0, 1.0], sensitivity="adjoint")
+    with pytest.raises(ValueError, match=r"resume: got a solution of sensitivity='adjoint', expected .*'autograd'"):
+        sol.resume([1.0, 2.0])
+    with torch.no_grad():
+        assert odeint(lambda t, x: -x, wanted(2), [0.0, 1.0], sensitivity="adjoint").resume([1.0, 2.0]).x is not None
 
 
 @pytest.mark.parametrize("save", ["steps", "dense"])

@@ -26,7 +26,7 @@ from dyn_numerics.ode.times import Clock, state_time, time_dtype
 from dyn_numerics.status import Status
 from dyn_numerics.transforms import any_lane
 
-__all__ = ["Attempt", "Problem", "State", "across", "attempt", "commit", "initial_state", "status_code"]
+__all__ = ["Attempt", "Problem", "State", "across", "attempt", "commit", "initial_state", "look_ahead", "status_code"]
 
 LAST_STEP_STRETCH = 1.01  # a step that would leave less than 1 % of itself is stretched to the target (Hairer, DOPRI5)
 
@@ -177,8 +177,7 @@ def initial_state(problem: Problem, x0: Tensor) -> tuple[State, int]:
     clock, controller, stepper = problem.clock, problem.controller, problem.stepper
     f = Counter(problem.f)
     number, count, flag = _makers(problem, x0)
-    first, _ = clock.inside(clock.start, clock.start, (clock.first, clock.first), x0)
-    t0 = state_time(first, x0)
+    t0 = state_time(clock.first_inside(x0), x0)
     standing = problem.branches and bool(clock.start == clock.end)  # a span of no length takes no evaluation
     slope, dt, finite, x = None, number(controller.max_step), flag(True), x0
     if not standing and (controller.adaptive or (problem.completes and not problem.branches)):
@@ -213,7 +212,7 @@ def initial_state(problem: Problem, x0: Tensor) -> tuple[State, int]:
         shift=problem.shift,
         events=None if problem.events is None else problem.events.init(number, count, clock.start),
     )
-    return _look_ahead(problem, state), f.calls
+    return look_ahead(problem, state), f.calls
 
 
 def _makers(problem: Problem, x0: Tensor) -> tuple[Any, Any, Any]:
@@ -384,7 +383,7 @@ def commit(problem: Problem, state: State, tried: Attempt, careful: bool = True)
         problem.controller.adaptive and step.retry is not state.carry
     ):  # otherwise there is no retry, or it is what we have
         stayed = where(both(running, negate(moved)), step.retry, state.carry)
-    return _look_ahead(
+    return look_ahead(
         problem,
         State(
             t=where(moved, tried.t1, state.t),
@@ -406,7 +405,7 @@ def commit(problem: Problem, state: State, tried: Attempt, careful: bool = True)
     )
 
 
-def _look_ahead(problem: Problem, state: State) -> State:
+def look_ahead(problem: Problem, state: State) -> State:
     """Sets the end of the next attempt, and whether there is one."""
     target = problem.clock.next_target(state.t, state.reached)
     left = magnitude(target - state.t)

@@ -61,6 +61,14 @@ class DenseSolution:
             slope = evaluate_derivative(piece, theta) / dt.to(theta.dtype).unsqueeze(-1)
             return self._layout.unflatten(slope.to(self._layout.dtype))
 
+    def without(self, lost: Tensor) -> DenseSolution:
+        """The same, NaN where there is no solution.
+
+        Args:
+            lost: Which problems have none, `[]`, or `[batch]` under `stepping="per_sample"`.
+        """
+        return DenseSolution(self.t, torch.where(lost[..., None, None], torch.nan, self._coefficients), self._layout)
+
     def _locate(self, t: Tensor | Sequence[float] | float) -> tuple[Tensor, Tensor, Tensor]:
         """The polynomials `[..., p + 1, N]` that hold the times, the positions `[...]` in them, and their lengths."""
         lead = self.t.shape[1:]

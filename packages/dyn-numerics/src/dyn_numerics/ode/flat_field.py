@@ -21,8 +21,8 @@ class SampledField(Protocol):
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor: ...
 
-    def take(self, samples: Tensor) -> SampledField:
-        """The field of some of the samples, whose indices are `[m]`."""
+    def take(self, samples: Tensor | None) -> SampledField:
+        """The field of some of the samples, whose indices are `[m]`; with None that of all, for another solve."""
 
 
 class UserField(UserFunction):
@@ -119,8 +119,8 @@ class WatchedField:
         """Whether any value so far could be differentiated, of this field or of one that was taken from it."""
         return self._noticed["differentiable"]
 
-    def take(self, samples: Tensor) -> WatchedField:
-        """The field of some of the samples, whose indices are `[m]`."""
+    def take(self, samples: Tensor | None) -> WatchedField:
+        """The field of some of the samples, whose indices are `[m]`; with None that of all."""
         twin = WatchedField(self._f.take(samples), self.differentiable)
         twin._noticed = self._noticed
         return twin

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from functools import partial
 from math import inf
 from typing import Any, Literal
 
@@ -13,7 +14,7 @@ from torch import Tensor
 from dyn_numerics.autocast import without_autocast
 from dyn_numerics.dtypes import real_dtype, wide_dtype
 from dyn_numerics.ode import compiled_loop, eager_loop
-from dyn_numerics.ode.arguments import refuse_compiled
+from dyn_numerics.ode.arguments import refuse_compiled, step_limit
 from dyn_numerics.ode.attempt import Problem, State, initial_state, status_code
 from dyn_numerics.ode.callbacks import Callbacks, TellCallbacks
 from dyn_numerics.ode.constant_numbers import with_constant_numbers
@@ -24,12 +25,15 @@ from dyn_numerics.ode.flat_field import WatchedField
 from dyn_numerics.ode.internals import SaveInternals
 from dyn_numerics.ode.observer import Observer
 from dyn_numerics.ode.posed import Posed, pose
+from dyn_numerics.ode.resumption import Ended
 from dyn_numerics.ode.rows import BufferRows, ListRows, Rows
-from dyn_numerics.ode.save import Save
-from dyn_numerics.ode.saver import Saved, SaveDense, SaveGrid, Saver, SaveSteps, SaveTimes
+from dyn_numerics.ode.save import Form, Save
+from dyn_numerics.ode.saver import Saved, SaveDense, SaveGrid, Saver, SaveSteps, SaveTimes, SaveValues
+from dyn_numerics.ode.scalar import where
 from dyn_numerics.ode.solution import Solution
 from dyn_numerics.ode.step_record import RecordSteps, replay
 from dyn_numerics.ode.stepper import Stepper
+from dyn_numerics.ode.steps import Steps
 from dyn_numerics.ode.substitutes import substituted, substitutes
 from dyn_numerics.ode.times import in_forward_mode, is_differentiable, state_time
 from dyn_numerics.progress import ProgressBar, ShowProgress, progress_bar
@@ -100,8 +104,8 @@ def odeint(
         events: What to watch for: an `Event` or several, each of which ends the solve, changes its state or is only
             noted, for every sample under `"per_sample"`; `Solution.events` holds what happened.
         save: What to keep: the states at `t_span`; `"steps"`, those at the ends of the accepted steps; `"dense"`,
-            the states at `t_span` and `Solution.dense`, the solution as a function of time; or a `Save`, which can add
-            the solver's own estimates at its steps.
+            the states at `t_span` and `Solution.dense`, the solution as a function of time; or a `Save`, which combines
+            these, can keep a function of the state in its place, and can add the solver's own estimates at its steps.
         max_steps: Greatest number of attempted steps over the whole solve; by default 10^5 for adaptive steps and none
             for fixed ones.
         compact: With `"per_sample"`, whether samples that have ended leave the batch whenever they are half of it; what
@@ -113,7 +117,8 @@ def odeint(
             were not reached are NaN.
 
     Returns:
-        The solution, which unpacks as `t, x`: the times `[T]` and the states `[T, *x0.shape]`.
+        The solution, which unpacks as `t, x`: the times `[T]` and the states `[T, *x0.shape]`. `Solution.resume` goes on
+        where it ends.
 
     Raises:
         SolverError: If the solve does not reach its end and `throw` is true: `MaxStepsError`, `StepUnderflowError`
@@ -156,11 +161,27 @@ def odeint(
         return with_constant_numbers(lambda: _solve_without_gradient(posed))
     if under_transform():
         _refuse_transformed(progress=progress, callbacks=callbacks, compact=compact)
+    return _solve(posed, _Options(compact, progress, callbacks, throw))
+
+
+@dataclass(frozen=True)
+class _Options:
+    """What `odeint` is told beside the problem, by the names of its arguments."""
+
+    compact: bool
+    progress: bool | ProgressBar | None
+    callbacks: Callbacks | None
+    throw: bool
+
+
+def _solve(posed: Posed, options: _Options, before: Ended | None = None) -> Solution:
+    """Solves in Python, from the start or from where another solve ended."""
+    callbacks = options.callbacks
     if not (callbacks is None or isinstance(callbacks, Callbacks)):
         raise TypeError(
             f"callbacks: got a {type(callbacks).__name__}, expected Callbacks(on_step=..., on_accept=..., on_reject=...)"
         )
-    bar = progress_bar(progress)
+    bar = progress_bar(options.progress)
     watchers: list[Observer] = [] if callbacks is None else [TellCallbacks(callbacks, posed.layout)]
     shown = None if bar is None else ShowProgress(bar, posed.layout.lead.numel())
     if shown is not None:
@@ -169,20 +190,50 @@ def odeint(
     problem = posed.problem
     with without_autocast(posed.layout.device.type):
         if problem.branches:
-            state, saved, n_evals = _solve_branching(posed, watchers)
+            state, saved, n_evals = _solve_branching(posed, watchers, before)
         else:
-            state, saved, n_evals = _solve_selecting(posed, watchers, compact)
-        if problem.clock.differentiable is not None and posed.save.states != "steps":
-            saved, more = _move_where_standing(posed, saved)
+            state, saved, n_evals = _solve_selecting(posed, watchers, options.compact, before)
+        if problem.clock.differentiable is not None:
+            state, saved, more = _move_where_standing(posed, state, saved)
             n_evals += more
         code = status_code(problem, state)
+        if before is not None:
+            saved = saved.without(before.failed)
+            code = where(before.failed_in(problem), Status.SUCCESS.code, code)  # it has been diagnosed
         if posed.is_readable:
             code, more = eager_loop.diagnose(problem, state, code)
             n_evals += more
         solution = pack(posed, state, saved, code, n_evals)
+    if before is not None:
+        solution = before.kept_failed(solution)
+    resumption: Any = "that came out of torch.func, expected one as odeint returned it outside"
+    if not under_transform():
+        resumption = partial(_resume, Ended.of(posed, state, solution, before), options)
+    solution = replace(solution, _resumption=resumption)
     if shown is not None:
         shown.close(posed.times[0], posed.times[-1], solution.t_reached)
-    return solution.raise_if_failed() if throw and posed.is_readable else solution
+    return solution.raise_if_failed() if options.throw and posed.is_readable else solution
+
+
+def _resume(
+    ended: Ended,
+    options: _Options,
+    t_span: Tensor | Sequence[float],
+    *,
+    save: Form | Save | None,
+    max_steps: int | None,
+    progress: bool | ProgressBar | None,
+    throw: bool | None,
+) -> Solution:
+    """Goes on where a solve has ended, as `Solution.resume`."""
+    limit = None if max_steps is None else step_limit(max_steps, ended.posed.problem.controller.adaptive)
+    posed = ended.pose(t_span, None if save is None else Save.of(save), limit)
+    options = replace(
+        options,
+        progress=options.progress if progress is None else progress,
+        throw=options.throw if throw is None else throw,
+    )
+    return _solve(posed, options, ended)
 
 
 def _refuse_transformed(**options: Any) -> None:
@@ -198,16 +249,16 @@ Solved = tuple[State, Saved, Any]
 """The last state, what was kept, and the calls of `f`."""
 
 
-def _solve_branching(posed: Posed, watchers: Sequence[Observer]) -> Solved:
+def _solve_branching(posed: Posed, watchers: Sequence[Observer], before: Ended | None) -> Solved:
     """One problem, in Python: only accepted steps stay in the graph."""
     problem, start = posed.problem, posed.start
     saver = _saver(posed, problem, start, ListRows(posed.times))
-    state, first_evals = initial_state(problem, start)
+    state, first_evals = initial_state(problem, start) if before is None else before.begin(problem, start)
     state, n_evals = eager_loop.solve(problem, state, [saver, *watchers])
     return state, saver.result(state.x, _succeeded(problem, state)), first_evals + n_evals
 
 
-def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool) -> Solved:
+def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool, before: Ended | None) -> Solved:
     """Many problems in Python: without gradient first, then, if somebody wants it, the accepted steps again with it."""
     problem, start, t = posed.problem, posed.start, posed.times
     learns = problem.learns
@@ -231,16 +282,20 @@ def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool) 
         observers.append(record)
     # Steppers must compute to the bit what the repetition will: it is of what was accepted here that there is a gradient.
     with torch.set_grad_enabled(learns or (torch.is_grad_enabled() and not trains)):
-        state, first_evals = initial_state(values, start if learns else start.detach())
+        at = start if learns else start.detach()
+        state, first_evals = initial_state(values, at) if before is None else before.begin(values, at, not learns)
         state, n_evals = eager_loop.solve(values, state, [*observers, *watchers], compact)
     n_evals += first_evals
     if outputs is not None and not field.differentiable:
         return state, outputs.result(state.x, _succeeded(problem, state)), n_evals
     saver = _saver(posed, problem, start, ListRows(t))
-    only_outputs = posed.save.only_outputs and problem.events is None
-    steps = record.result(state, _last_output(posed, state) if only_outputs else None)
-    x, more_evals = replay(problem, steps, start, [saver])
-    return state, saver.result(x, _succeeded(problem, state)), n_evals + more_evals
+    every_step = posed.save.every_step or problem.events is not None
+    steps = record.result(state, None if every_step else _last_output(posed, state))
+    x, carry, more_evals = replay(problem, steps, start, [saver], None if before is None else before.carry(problem))
+    success = _succeeded(problem, state)
+    saved = saver.result(x, success)
+    state = state._replace(x=torch.where(success.unsqueeze(-1), x, state.x), carry=carry)
+    return state, saved, n_evals + more_evals
 
 
 def _last_output(posed: Posed, state: State) -> Tensor:
@@ -287,14 +342,19 @@ def solve_compiled(posed: Posed, observers: Sequence[Observer] = (), diagnose: b
 
 def _saver(posed: Posed, problem: Problem, start: Tensor, rows: Rows) -> Saver:
     """What keeps the things that the user wants, in rows of its own kind."""
-    clock, t = problem.clock, posed.times
-    outputs: Saver = SaveGrid(t, start, rows) if clock.lands_on_times else SaveTimes(clock, t, start, rows)
-    if posed.save.states != "t_span":
-        steps = SaveSteps(clock.first, start, t)
-        outputs = steps if posed.save.states == "steps" else SaveDense(outputs, steps, posed.layout)
+    clock, t, save, values = problem.clock, posed.times, posed.save, posed.values
+    saver: Saver | None = None
+    if save.outputs and clock.lands_on_times:
+        saver = SaveGrid(t, start, rows, values)
+    elif save.outputs:
+        saver = SaveTimes(clock, t, start, rows) if values is None else SaveValues(clock, t, start, rows, values)
+    if saver is None or save.keeps("steps"):
+        saver = SaveSteps(clock.first, start, t, values, saver)
+    if save.keeps("dense"):
+        saver = SaveDense(saver, SaveSteps(clock.first, start, t), posed.layout)
     if problem.events is not None:
-        outputs = SaveEvents(outputs, len(problem.events), t, posed.layout)
-    return SaveInternals(outputs, t) if posed.save.internals else outputs
+        saver = SaveEvents(saver, len(problem.events), t, posed.layout)
+    return SaveInternals(saver, t) if save.internals else saver
 
 
 def _buffers(posed: Posed) -> BufferRows:
@@ -312,19 +372,25 @@ def _succeeded(problem: Problem, state: State) -> Tensor:
     return torch.as_tensor(state.t == problem.clock.end, device=state.x.device)
 
 
-def _move_where_standing(posed: Posed, saved: Saved) -> tuple[Saved, int]:
-    """Lets outputs of spans of no length move with their times, which no step does; and the calls of `f` it takes."""
+def _move_where_standing(posed: Posed, state: State, saved: Saved) -> tuple[State, Saved, int]:
+    """Lets the ends of spans of no length move with their times, which no step does; and the calls of `f` it takes."""
     start, t = posed.start, posed.times
     standing = (t[0] == t[-1]).detach()
     if not any_lane(standing):
-        return saved, 0
+        return state, saved, 0
     # Where a span has a length another's numbers are taken: the field may have no value there.
     places = substitutes(standing) if standing.dim() else None
     f = posed.problem.f if places is None else posed.problem.f.take(places)
     slope = f(*substituted(places, (state_time(t[0].detach(), start), start)))
     slope = torch.where(standing.unsqueeze(-1) & torch.isfinite(slope.detach()), slope, 0)
     moved = start + (t - t[0]).to(real_dtype(start.dtype)).unsqueeze(-1) * slope
-    return saved._replace(x=torch.where(standing.unsqueeze(-1), moved, saved.x)), 1
+    state = state._replace(x=torch.where(standing.unsqueeze(-1), moved[-1], state.x))
+    if not posed.save.outputs:
+        return state, saved, 1
+    if posed.values is not None:
+        at = torch.where(standing, t, t[0])
+        moved = torch.stack([posed.values(time, x) for time, x in zip(at, moved, strict=True)])
+    return state, saved._replace(x=torch.where(standing.unsqueeze(-1), moved, saved.x)), 1
 
 
 def pack(posed: Posed, state: State, saved: Saved, status: Any, n_evals: Any) -> Solution:
@@ -337,7 +403,7 @@ def pack(posed: Posed, state: State, saved: Saved, status: Any, n_evals: Any) ->
         status: Code of how it ended.
         n_evals: Calls of `f`.
     """
-    layout, x, device = posed.layout, saved.x, posed.layout.device
+    layout, x, device = posed.values or posed.layout, saved.x, posed.layout.device
     counts = [n_evals, state.n_steps, state.n_accepted, state.n_steps - state.n_accepted, state.n_active_evals]
     stats = [torch.as_tensor(count, device=device) for count in counts]
     code = torch.as_tensor(status, device=device)
@@ -348,13 +414,19 @@ def pack(posed: Posed, state: State, saved: Saved, status: Any, n_evals: Any) ->
     lost = ~known.all(dim=0) & ((code == Status.SUCCESS.code) | overflowed)
     last = (known.sum(0) - 1).clamp(min=0)
     t_known = saved.t.detach().gather(0, last.unsqueeze(0)).squeeze(0)
+    states = layout.unflatten(torch.where((lost & ~known).unsqueeze(-1), torch.nan, x))
+    steps = saved.steps
+    if steps is not None:
+        own = states if steps.x is saved.x else layout.unflatten(steps.x)
+        steps = Steps(steps.t.to(posed.t.dtype), own)
     return Solution(
-        t=saved.t.to(posed.t.dtype) if posed.save.states == "steps" else posed.t,
-        x=layout.unflatten(torch.where((lost & ~known).unsqueeze(-1), torch.nan, x)),
+        t=posed.t if posed.save.outputs or steps is None else steps.t,
+        x=states,
         stats=Statistics(*stats),
         status_code=torch.where(lost, Status.NON_FINITE.code, code),
         t_reached=torch.where(lost, t_known, t_reached.detach()),
         dt_last=dt_last.detach(),
+        steps=steps,
         dense=saved.dense,
         internals=saved.internals,
         events=saved.events,

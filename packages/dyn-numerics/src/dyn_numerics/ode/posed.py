@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
@@ -30,7 +30,8 @@ from dyn_numerics.ode.error_norm import ErrorNorm
 from dyn_numerics.ode.events.event import Event
 from dyn_numerics.ode.events.watch import EventWatch
 from dyn_numerics.ode.flat_field import UserField
-from dyn_numerics.ode.save import Save
+from dyn_numerics.ode.kept_values import KeptValues
+from dyn_numerics.ode.save import Form, Save
 from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.steppers.by_name import stepper as stepper_by_name
 from dyn_numerics.ode.times import Clock, is_differentiable
@@ -38,7 +39,7 @@ from dyn_numerics.ode.user_function import check_signature
 from dyn_numerics.pytree_state import StateLayout
 from dyn_numerics.transforms import under_transform, under_vmap
 
-__all__ = ["Posed", "pose"]
+__all__ = ["Posed", "pose", "pose_again"]
 
 
 @dataclass(frozen=True)
@@ -53,6 +54,7 @@ class Posed:
         t: Output times as the user gets them back.
         save: What to keep.
         is_readable: Whether the values of tensors can be read.
+        values: What to keep of a state instead of itself, or None.
     """
 
     problem: Problem
@@ -62,6 +64,7 @@ class Posed:
     t: Tensor
     save: Save
     is_readable: bool
+    values: KeptValues | None = None
 
 
 def pose(
@@ -76,7 +79,7 @@ def pose(
     step_size: float | None = None,
     stepping: str = "joint",
     controller: Controller | None = None,
-    save: str | Save = "t_span",
+    save: Form | Save = "t_span",
     max_steps: int | None = None,
     events: Event | Sequence[Event] = (),
 ) -> Posed:
@@ -117,12 +120,7 @@ def pose(
     step_size = None if step_size is None else constant(float(step_size))
     limit = step_limit(max_steps, controller.adaptive)
     save = Save.of(save)
-    learns = controller.differentiable and torch.is_grad_enabled()
-    if torch.is_grad_enabled() and not learns and any(p.requires_grad for p in controller.parameters()):
-        raise ValueError(
-            f"controller: got {controller} with parameters that require gradients, which it does not train; set its "
-            f"attribute differentiable to True, or freeze it"
-        )
+    learns = _learns(controller)
     if learns and unreadable:
         raise ValueError(
             "controller: got one that is trained through the solve, expected that only outside of torch.compile and "
@@ -139,37 +137,22 @@ def pose(
             f"odeint: a solve inside torch.compile needs torch {oldest} or newer, got {torch.__version__}; "
             f"solve outside of it, or install a newer one"
         )
-    times: Any  # host numbers, nested where samples have spans of their own
-    t, inner, times = time_span(t_span, layout, on_host=not unreadable)
-    if times:
-        check_step_size(
-            zip(times[0], times[-1], strict=True) if inner.dim() > 1 else [(times[0], times[-1])], step_size, limit
-        )
-    on_host = not (per_sample or unreadable or controller.differentiable)
-    if inner.dim() == 1 and per_sample:
-        inner = inner.unsqueeze(-1).expand(-1, *layout.lead)
-    marks = inner if under_transform() or is_differentiable(inner) else None
-    lands_on_times = not controller.adaptive and step_size is None
+    t, inner, clock = _schedule(t_span, layout, controller, step_size, limit)
     problem = Problem(
         f=UserField(f, args, layout),
         stepper=stepper,
         controller=controller,
-        clock=Clock(times if on_host else inner.detach(), step_size, lands_on_times, marks).with_stops(
-            controller.stops, controller.jumps
-        ),
+        clock=clock,
         error_norm=ErrorNorm(
             flat_tolerance("rtol", rtol, layout),
             flat_tolerance("atol", atol, layout),
             layout,
             controller.norm,
-            on_host=on_host,
+            on_host=not isinstance(clock.start, Tensor),
             differentiable=learns,
         ),
         max_steps=limit,
-        completes=bool(watched)
-        or controller.adaptive
-        or save.states == "dense"
-        or not (lands_on_times or len(inner) <= 2),
+        completes=bool(watched) or _completes(controller, clock, save),
         branches=not (per_sample or unreadable),
         learns=learns,
         events=EventWatch.of(watched, args, layout),
@@ -179,7 +162,78 @@ def pose(
         start = start.view_as(
             start
         )  # a field may ask for gradients of its argument, which the user's tensor must not get
-    return Posed(problem, layout, start, inner, t, save, not unreadable)
+    values = None if save.fn is None else KeptValues(save.fn, layout)
+    return Posed(problem, layout, start, inner, t, save, not unreadable, values)
+
+
+def pose_again(posed: Posed, x: Tensor, t_span: Tensor | Sequence[float], save: Save, max_steps: float) -> Posed:
+    """Poses a problem again with other times.
+
+    Args:
+        posed: The problem.
+        x: State at the start, `[*lead, N]`.
+        t_span: Output times.
+        save: What to keep.
+        max_steps: Greatest number of attempts.
+
+    Raises:
+        TypeError: As `dyn_numerics.odeint`, of `t_span`.
+        ValueError: As `dyn_numerics.odeint`, of `t_span`.
+    """
+    problem, layout = posed.problem, posed.layout
+    controller, norm = problem.controller, problem.error_norm
+    t, inner, clock = _schedule(t_span, layout, controller, problem.clock.step, max_steps)
+    learns = _learns(controller)
+    values = posed.values
+    if save is not posed.save:
+        values = None if save.fn is None else KeptValues(save.fn, layout)
+    problem = replace(
+        problem,
+        f=problem.f.take(None),
+        clock=clock,
+        error_norm=ErrorNorm(norm.rtol, norm.atol, layout, norm.norm, norm.on_host, learns),
+        max_steps=max_steps,
+        # What the last step knows of its end is not lost where the steps to come could do without.
+        completes=problem.completes or _completes(controller, clock, save),
+        learns=learns,
+    )
+    return Posed(problem, layout, x, inner, t, save, posed.is_readable, values)
+
+
+def _schedule(
+    t_span: Tensor | Sequence[float], layout: StateLayout, controller: Controller, step_size: float | None, limit: float
+) -> tuple[Tensor, Tensor, Clock]:
+    """The output times as the user gets them back and in the dtype of times, `[T, *lead]`, and the clock."""
+    unreadable = torch.compiler.is_compiling() or under_vmap()
+    times: Any  # host numbers, nested where samples have spans of their own
+    t, inner, times = time_span(t_span, layout, on_host=not unreadable)
+    if times:
+        check_step_size(
+            zip(times[0], times[-1], strict=True) if inner.dim() > 1 else [(times[0], times[-1])], step_size, limit
+        )
+    on_host = not (layout.lead or unreadable or controller.differentiable)
+    if inner.dim() == 1 and layout.lead:
+        inner = inner.unsqueeze(-1).expand(-1, *layout.lead)
+    marks = inner if under_transform() or is_differentiable(inner) else None
+    lands_on_times = not controller.adaptive and step_size is None
+    clock = Clock(times if on_host else inner.detach(), step_size, lands_on_times, marks)
+    return t, inner, clock.with_stops(controller.stops, controller.jumps)
+
+
+def _completes(controller: Controller, clock: Clock, save: Save) -> bool:
+    """Whether the steps have to be interpolated."""
+    return controller.adaptive or save.keeps("dense") or not (clock.lands_on_times or len(clock.times) <= 2)
+
+
+def _learns(controller: Controller) -> bool:
+    """Whether the controller is trained through the solve."""
+    learns = controller.differentiable and torch.is_grad_enabled()
+    if torch.is_grad_enabled() and not learns and any(p.requires_grad for p in controller.parameters()):
+        raise ValueError(
+            f"controller: got {controller} with parameters that require gradients, which it does not train; set its "
+            f"attribute differentiable to True, or freeze it"
+        )
+    return learns
 
 
 @cache

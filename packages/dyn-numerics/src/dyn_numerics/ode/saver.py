@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from bisect import bisect_right
-from math import inf
 from typing import TYPE_CHECKING, NamedTuple, Protocol
 
 import torch
@@ -13,10 +11,12 @@ from torch.nn.functional import pad
 
 from dyn_numerics.ode.dense import DenseSolution
 from dyn_numerics.ode.interpolants.polynomial import evaluate
+from dyn_numerics.ode.kept_values import KeptValues
 from dyn_numerics.ode.observer import AttemptedStep, Observer
+from dyn_numerics.ode.output_times import OutputTimes
 from dyn_numerics.ode.rows import Rows, stack
 from dyn_numerics.ode.scalar import Flag, Scalar, both, where
-from dyn_numerics.ode.search import count_below
+from dyn_numerics.ode.steps import Steps
 from dyn_numerics.ode.times import Clock
 from dyn_numerics.pytree_state import StateLayout
 from dyn_numerics.transforms import any_lane
@@ -25,17 +25,32 @@ if TYPE_CHECKING:
     from dyn_numerics.ode.events.event_record import EventRecord
     from dyn_numerics.ode.internals import Internals
 
-__all__ = ["SaveDense", "SaveGrid", "SaveSteps", "SaveTimes", "Saved", "Saver"]
+__all__ = ["SaveDense", "SaveGrid", "SaveSteps", "SaveTimes", "SaveValues", "Saved", "Saver"]
 
 
 class Saved(NamedTuple):
-    """What was kept: times `[T, *lead]` in the dtype of times, states `[T, *lead, N]` there, and what else was wanted."""
+    """What was kept: times `[T, *lead]` in the dtype of times, states `[T, *lead, N]` there, and what else was wanted.
+
+    Where a user's function says what to keep of a state, its vectors `[T, *lead, M + 1]` stand for the states.
+    """
 
     t: Tensor
     x: Tensor
+    steps: Steps | None = None
     dense: DenseSolution | None = None
     internals: Internals | None = None
     events: tuple[EventRecord, ...] = ()
+
+    def without(self, lost: Tensor) -> Saved:
+        """The same, with NaN where there is no solution.
+
+        Args:
+            lost: Which problems have none, `[*lead]`.
+        """
+        blank = lost.unsqueeze(-1)
+        steps = self.steps and self.steps._replace(x=torch.where(blank, torch.nan, self.steps.x))
+        dense = self.dense and self.dense.without(lost)
+        return self._replace(x=torch.where(blank, torch.nan, self.x), steps=steps, dense=dense)
 
 
 class Saver(Observer, Protocol):
@@ -63,36 +78,20 @@ class SaveTimes(Saver):
     """
 
     def __init__(self, clock: Clock, t: Tensor, x0: Tensor, rows: Rows) -> None:
-        self._clock, self._t, self._x0, self._rows = clock, t, x0, rows
-        self._ahead: Tensor | None = None  # output times in the order of the solve, and infinity, [*lead, T + 1]
-        if isinstance(clock.direction, Tensor) and len(t) > 2:
-            ahead = (t.detach() * clock.direction).movedim(0, -1)
-            ahead = torch.where(ahead < ahead[..., -1:], ahead, inf)  # at the end it is the state itself
-            self._ahead = torch.cat([ahead, torch.full_like(ahead[..., :1], inf)], dim=-1)
+        self._times, self._direction = OutputTimes(clock, t), clock.direction
+        self._t, self._x0, self._rows = t, x0, rows
 
     def observe(self, attempted: AttemptedStep) -> None:
         """Keeps the step where it holds an output."""
-        if len(self._t) > 2 and attempted.moved is not False:
-            first, holds = self._first_output(attempted)
+        if self._times and attempted.moved is not False:
+            first = self._times.first_in(attempted)
+            holds = both(attempted.moved, self._times.holds(attempted, first))
             stepper = attempted.problem.stepper
             if stepper.dense_evals and isinstance(holds, Tensor) and not torch.compiler.is_compiling():
-                holds = holds if any_lane(holds) else False  # a host read is cheaper than such an interpolant
+                holds = holds if _any(holds) else False  # a host read is cheaper than such an interpolant
             if holds is not False:
                 values = [attempted.start, attempted.end, attempted.interpolant]
                 self._rows.add(holds, first, values, attempted.samples)
-
-    def _first_output(self, attempted: AttemptedStep) -> tuple[int | Tensor, Flag]:
-        """Index of the first output behind the start of the step, and whether the step holds it."""
-        t0, t1 = attempted.t0, attempted.t1
-        if self._ahead is None:
-            times, direction = self._clock.times, self._clock.direction
-            first = bisect_right(times, direction * t0, key=lambda t: direction * t)
-            return first, first < len(times) - 1 and direction * times[first] <= direction * t1
-        ahead = self._ahead if attempted.samples is None else self._ahead[attempted.samples]
-        direction = attempted.problem.clock.direction
-        following = count_below(ahead, (t0 * direction).unsqueeze(-1), including=True)  # type: ignore[union-attr]
-        holds = ahead.gather(-1, following).squeeze(-1) <= t1 * direction
-        return following.squeeze(-1), both(attempted.moved, holds)
 
     def result(self, x: Tensor, success: Tensor, after: Tensor | None = None) -> Saved:
         """The states at all times; NaN at those that the solve did not reach."""
@@ -106,7 +105,7 @@ class SaveTimes(Saver):
 
     def _interpolated(self, after: Tensor | None) -> Tensor:
         """States at all times from the interpolants, `[T, *lead, N]`; NaN where none holds the time."""
-        t, lead, direction = self._t, self._x0.shape[:-1], self._clock.direction
+        t, lead, direction = self._t, self._x0.shape[:-1], self._direction
         starts, ends, coefficients = self._rows.columns(after)  # [R, *lead], [R, *lead], [R, *lead, p + 1, N]
         ahead, ahead_ends = t.detach() * direction, ends.detach() * direction
         at = self._rows.locate(ahead, ahead_ends, after)  # [T, *lead]
@@ -120,6 +119,45 @@ class SaveTimes(Saver):
         return torch.where(found.unsqueeze(-1), evaluate(piece, theta).to(self._x0.dtype), torch.nan)
 
 
+class SaveValues(Saver):
+    """Keeps what a user's function makes of the interpolated states, as soon as the step that holds them is accepted.
+
+    Args:
+        clock: The clock.
+        t: Output times `[T, *lead]` in the dtype of times; outputs are differentiable with respect to it.
+        x0: State at the start, `[*lead, N]`, and wherever a span has no length.
+        rows: Where the values go.
+        values: The function.
+    """
+
+    def __init__(self, clock: Clock, t: Tensor, x0: Tensor, rows: Rows, values: KeptValues) -> None:
+        self._times, self._t, self._x0, self._rows, self._values = OutputTimes(clock, t), t, x0, rows, values
+        self._first = values(t[0], x0)
+
+    def observe(self, attempted: AttemptedStep) -> None:
+        """Keeps the value at every output that the step holds."""
+        if not self._times or attempted.moved is False:
+            return
+        output = self._times.first_in(attempted)
+        while _any(holds := both(attempted.moved, self._times.holds(attempted, output))):
+            start, end = attempted.stepped
+            at = _at(self._t, output)
+            # Where nobody asks, at the start of the step: what is not kept must be finite in gradients.
+            theta = torch.where(torch.as_tensor(holds), (at - start) / (end - start), 0)
+            x = evaluate(attempted.interpolant, theta).to(self._x0.dtype)
+            self._rows.add(holds, output, [self._values(where(holds, at, start), x)], attempted.samples)
+            output = output + holds
+
+    def result(self, x: Tensor, success: Tensor, after: Tensor | None = None) -> Saved:
+        """The values at all times; NaN at those that the solve did not reach."""
+        t = self._t
+        found, there = self._rows.states(self._first, after)
+        found = torch.where(there.unsqueeze(-1), found, torch.nan)
+        last = _value_at_end(self._values, t, x, success, self._x0)
+        found = torch.where(((t == t[-1]) & success).unsqueeze(-1), last, found)
+        return Saved(t, torch.where((t == t[0]).unsqueeze(-1), self._first, found))
+
+
 class SaveGrid(Saver):
     """Keeps the states of a solve that lands on every output time and moves with it, so that nothing is interpolated.
 
@@ -127,25 +165,28 @@ class SaveGrid(Saver):
         t: Output times `[T, *lead]` in the dtype of times.
         x0: State at the start, `[*lead, N]`.
         rows: Where the states go.
+        values: What to keep of a state instead, or None.
     """
 
-    def __init__(self, t: Tensor, x0: Tensor, rows: Rows) -> None:
-        self._t, self._x0, self._rows = t, x0, rows
+    def __init__(self, t: Tensor, x0: Tensor, rows: Rows, values: KeptValues | None = None) -> None:
+        self._t, self._x0, self._rows, self._values = t, x0, rows, values
+        self._first = x0 if values is None else values(t[0], x0)
 
     def observe(self, attempted: AttemptedStep) -> None:
         """Keeps the new state where it is an output."""
         lands = attempted.t1 == attempted.problem.clock.target(attempted.reached)
         holds = both(attempted.moved, lands)
         if holds is not False:
-            self._rows.add(holds, attempted.reached + 1, [attempted.step.x], attempted.samples)
+            self._rows.add(holds, attempted.reached + 1, [_at_end_of_step(attempted, self._values)], attempted.samples)
 
     def result(self, x: Tensor, success: Tensor, after: Tensor | None = None) -> Saved:
         """The states at all times; NaN at those that the solve did not reach."""
         t = self._t
-        states, there = self._rows.states(self._x0, after)
+        states, there = self._rows.states(self._first, after)
         states = torch.where(there.unsqueeze(-1), states, torch.nan)
-        states = torch.where(((t == t[-1]) & success).unsqueeze(-1), x, states)  # a repeated end pads a ragged span
-        return Saved(t, torch.where((t == t[0]).unsqueeze(-1), self._x0, states))
+        last = x if self._values is None else _value_at_end(self._values, t, x, success, self._x0)
+        states = torch.where(((t == t[-1]) & success).unsqueeze(-1), last, states)  # a repeated end pads a ragged span
+        return Saved(t, torch.where((t == t[0]).unsqueeze(-1), self._first, states))
 
 
 class SaveSteps(Saver):
@@ -155,18 +196,29 @@ class SaveSteps(Saver):
         start: Start time as the stepper receives it.
         x0: State there, `[*lead, N]`.
         t: Output times `[T, *lead]` in the dtype of times.
+        values: What to keep of a state instead, or None.
+        outputs: What keeps the states at given times; without, those at the steps stand for them.
     """
 
-    def __init__(self, start: Scalar, x0: Tensor, t: Tensor) -> None:
-        self._like = t
+    def __init__(
+        self,
+        start: Scalar,
+        x0: Tensor,
+        t: Tensor,
+        values: KeptValues | None = None,
+        outputs: Saver | None = None,
+    ) -> None:
+        self._like, self._values, self._outputs = t, values, outputs
         self._times = [start]
-        self._states = [x0]
+        self._states = [x0 if values is None else values(start, x0)]
 
     def observe(self, attempted: AttemptedStep) -> None:
         """Keeps the new time and state."""
+        if self._outputs is not None:
+            self._outputs.observe(attempted)
         if attempted.moved is not False:
             moved = attempted.moved
-            end, x = attempted.end, attempted.step.x
+            end, x = attempted.end, _at_end_of_step(attempted, self._values)
             if isinstance(moved, Tensor):
                 end, x = torch.where(moved, end, self._times[-1]), torch.where(moved.unsqueeze(-1), x, self._states[-1])
             self._times.append(end)
@@ -174,7 +226,7 @@ class SaveSteps(Saver):
 
     @property
     def last(self) -> Tensor:
-        """The last state, `[*lead, N]`."""
+        """What was kept last, `[*lead, N]`."""
         return self._states[-1]
 
     @property
@@ -184,7 +236,9 @@ class SaveSteps(Saver):
 
     def result(self, x: Tensor, success: Tensor, after: Tensor | None = None) -> Saved:
         """The start and the end of every accepted step, and the states there."""
-        return Saved(self.t, torch.stack(self._states))
+        steps = Steps(self.t, torch.stack(self._states))
+        saved = Saved(*steps) if self._outputs is None else self._outputs.result(x, success, after)
+        return saved._replace(steps=steps)
 
 
 class SaveDense(Saver):
@@ -213,3 +267,26 @@ class SaveDense(Saver):
         if self._coefficients:
             dense = DenseSolution(self._steps.t, torch.stack(self._coefficients), self._layout)
         return self._outputs.result(x, success, after)._replace(dense=dense)
+
+
+def _at_end_of_step(attempted: AttemptedStep, values: KeptValues | None) -> Tensor:
+    """What is kept of the state at the end of a step."""
+    x = attempted.step.x
+    return x if values is None else values(attempted.stepped[1], x)
+
+
+def _value_at_end(values: KeptValues, t: Tensor, x: Tensor, success: Tensor, x0: Tensor) -> Tensor:
+    """What is kept of the last states; where a solve did not succeed that of the first, which nobody asks for."""
+    return values(torch.where(success, t[-1], t[0]), torch.where(success.unsqueeze(-1), x, x0))
+
+
+def _any(holds: Flag) -> bool:
+    """Whether it holds for any problem: one host read, if it is one of tensors."""
+    return any_lane(holds) if isinstance(holds, Tensor) else holds
+
+
+def _at(t: Tensor, output: int | Tensor) -> Tensor:
+    """The output times with an index, `[*lead]`; the last one beyond the end."""
+    if isinstance(output, Tensor):
+        return t.gather(0, output.clamp(max=len(t) - 1).unsqueeze(0)).squeeze(0)
+    return t[output]

@@ -162,7 +162,9 @@ class RecordStates(Observer):
         return self._t0, self._t1, self._reached, self._x
 
 
-def replay(problem: Problem, record: StepRecord, x0: Tensor, observers: Sequence[Observer]) -> tuple[Tensor, int]:
+def replay(
+    problem: Problem, record: StepRecord, x0: Tensor, observers: Sequence[Observer], carry: Any = None
+) -> tuple[Tensor, Any, int]:
     """Repeats accepted steps, differentiably.
 
     A problem that is not stepped repeats the step before, which was finite, and one that never moved takes the numbers of
@@ -173,12 +175,13 @@ def replay(problem: Problem, record: StepRecord, x0: Tensor, observers: Sequence
         record: Its accepted steps.
         x0: State at the start, `[*lead, N]`.
         observers: Told of every step.
+        carry: The stepper's at the start; made there if not given.
 
     Returns:
-        The last states, and the calls of `f`.
+        The last states, what the stepper carries there, and the calls of `f`.
     """
     stepper, clock, field, events = problem.stepper, problem.clock, problem.f, problem.events
-    x, carry, n_evals = x0, None, 0
+    x, n_evals = x0, 0
     shift = problem.shift
     previous, places = None, None
     if record.n_whole == 0 and len(record) and record.taken.dim() > 1:
@@ -194,7 +197,7 @@ def replay(problem: Problem, record: StepRecord, x0: Tensor, observers: Sequence
             inputs = inputs if previous is None else where(taken, inputs, previous)
             inputs = substituted(places, inputs)
         t0, t1, at, known = inputs
-        if i == 0:
+        if i == 0 and carry is None:
             slope = f(state_time(t0, at), at) if problem.completes else None
             known = stepper.init(f, state_time(t0, at), at, slope)
             carry = known
@@ -214,6 +217,7 @@ def replay(problem: Problem, record: StepRecord, x0: Tensor, observers: Sequence
                 attempted,
                 t1=found.end,
                 end=where(taken, met.end, end),
+                stepped=(t0, met.end),
                 step=met.step,
                 found=found,
                 occurrences=met.occurrences,
@@ -228,4 +232,4 @@ def replay(problem: Problem, record: StepRecord, x0: Tensor, observers: Sequence
         carry = where(taken, carried, carry)
         if shift is not None:
             shift = where(taken, attempted.end - attempted.t1, shift)
-    return x, n_evals + f.calls
+    return x, carry, n_evals + f.calls

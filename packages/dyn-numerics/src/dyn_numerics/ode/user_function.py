@@ -82,9 +82,11 @@ class UserFunction:
         )
         self._shape = layout.shapes[0] if layout.is_single_tensor else None
 
-    def take(self, samples: Tensor) -> Self:
-        """The function of some of the samples, whose indices are `[m]`."""
-        args = [tree_map_only(PerSample, lambda arg: arg.take(samples), arg) for arg in self._args]
+    def take(self, samples: Tensor | None) -> Self:
+        """The function of some of the samples, whose indices are `[m]`; with None that of all, for another solve."""
+        args: Sequence[Any] = self._args
+        if samples is not None:
+            args = [tree_map_only(PerSample, lambda arg: arg.take(samples), arg) for arg in args]
         twin = type(self)(self._f, args, self._layout)
         twin._autocast = self._autocast
         return twin

@@ -266,3 +266,17 @@ def test_on_a_device(stepping, moved):
     x0 = torch.zeros(1, 1, dtype=D, device="cuda")
     sol = odeint(switched(0.7, False), x0, t, controller=controller, stepping=stepping)
     torch.testing.assert_close(sol.x.reshape(-1).cpu(), exact(t, 0.7), rtol=0, atol=1e-12)
+
+
+@STEPPINGS
+def test_resume(stepping):
+    controller = StopAt([0.7, 1.4], jumps=True)
+
+    def f(t, x):
+        return torch.where(t < 0.7, 1.0, torch.where(t < 1.4, -2.0, 0.5)) * torch.ones_like(x)
+
+    first = odeint(f, torch.zeros(1, 1, dtype=D), [0.0, 0.7], controller=controller, stepping=stepping)
+    second = first.resume([0.7, 2.0])
+    assert first.x[-1].item() == pytest.approx(0.7, abs=1e-13)
+    assert second.x[-1].item() == pytest.approx(0.7 - 2 * 0.7 + 0.5 * 0.6, abs=1e-13)
+    assert second.stats.n_rejected.sum() == 0

@@ -124,7 +124,7 @@ class Backsolve(SensitivityAlgorithm):
         field, inputs = RecalledField.of(f, x0, args, params)
         problem = BacksolveProblem(field, options, self.backward(options))
         times: Tensor | Sequence[float] = t_span
-        kept: dict[str, Any] = {}
+        kept: dict[str, Any] = {"_resumption": "of sensitivity='adjoint', expected one of sensitivity='autograd'"}
         if any(_is_differentiable(t) for t in tree_leaves(t_span)):
             # The user gets the times back as always, with their gradient; several as one tensor, which has one.
             kept["t"], inner, _ = time_span(t_span, check_initial_state(x0))

@@ -88,7 +88,7 @@ def odeint(
         stepping: One step size for the whole state, or one for each sample. The adjoint steps back jointly.
         controller: Step-size control.
         events: What to watch for; only with `"autograd"`.
-        save: What to keep.
+        save: What to keep; the adjoint keeps the states at `t_span` alone.
         max_steps: Greatest number of attempted steps. Inside `torch.compile`, `"autograd"` has room for a state at each
             of them, by default 4096.
         compact: Whether samples that have ended leave the batch.
@@ -97,7 +97,7 @@ def odeint(
         throw: Whether a solve that does not reach its end raises.
 
     Returns:
-        The solution, which unpacks as `t, x`.
+        The solution, which unpacks as `t, x`. It can be resumed, but for one of the adjoint.
 
     Raises:
         SolverError: As in `dyn_numerics.odeint`.

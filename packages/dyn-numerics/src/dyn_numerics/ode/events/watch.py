@@ -142,6 +142,7 @@ class EventWatch:
                 step=met.step,
                 t1=found.end,
                 end=met.end,
+                stepped=(tried.stepped[0], where(found.cut, met.end, tried.stepped[1])),
                 x=met.x,
                 carry=met.carry,
                 shift=where(moved, met.end - found.end, state.shift),
