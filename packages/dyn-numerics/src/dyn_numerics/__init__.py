@@ -37,6 +37,7 @@ from dyn_numerics.ode.steppers.explicit_methods import (
     Vern7,
 )
 from dyn_numerics.ode.steppers.explicit_runge_kutta import ExplicitRungeKutta
+from dyn_numerics.ode.steppers.hyper import HyperStepper
 from dyn_numerics.ode.steppers.runge_kutta2 import RungeKutta2
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
 from dyn_numerics.seminorm import Seminorm
@@ -56,6 +57,7 @@ __all__ = [
     "ExplicitRungeKutta",
     "FixedStep",
     "Heun",
+    "HyperStepper",
     "Internals",
     "MaxStepsError",
     "Midpoint",

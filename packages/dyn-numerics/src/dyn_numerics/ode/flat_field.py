@@ -118,8 +118,7 @@ class UserField:
             state = layout.unflatten(x)
         else:
             state = x if len(shape) == 1 else x.reshape((*lead, *shape))  # a plain tuple is faster
-            if t.dim():
-                t = t.reshape((*lead, *[1] * len(shape)))
+            t = layout.spread(t)
         writes = (t._version, x._version) if self._counts else None
         if self._autocast is None:
             slope = self._f(t, state, *self._bare)

@@ -143,7 +143,7 @@ def pose(
     lands_on_times = not controller.adaptive and step_size is None
     problem = Problem(
         f=UserField(f, args, layout),
-        stepper=stepper,
+        stepper=stepper.on(layout),
         controller=controller,
         clock=Clock(times if on_host else inner.detach(), step_size, lands_on_times, marks),
         error_norm=ErrorNorm(
