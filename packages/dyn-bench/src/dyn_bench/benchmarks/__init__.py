@@ -1,10 +1,13 @@
-"""What solves cost, each benchmark in a file, by their names on the command line."""
+"""What solves cost and what training brings, each benchmark in a file, by their names on the command line."""
 
 from dyn_bench.benchmarks.compiled import Compiled
 from dyn_bench.benchmarks.overhead import Overhead
+from dyn_bench.benchmarks.trained_solvers import TrainedSolvers
 from dyn_bench.experiment import Experiment
 
 __all__ = ["BENCHMARKS"]
 
-BENCHMARKS: dict[str, Experiment] = {benchmark.name: benchmark for benchmark in (Overhead(), Compiled())}
+BENCHMARKS: dict[str, Experiment] = {
+    benchmark.name: benchmark for benchmark in (Overhead(), Compiled(), TrainedSolvers())
+}
 """The benchmarks, with their default settings, by name."""
