@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+from math import inf
 from typing import Any
 
 import torch
@@ -30,7 +32,7 @@ class Correction(nn.Module):
     def __init__(self, width: int = 32) -> None:
         super().__init__()
         sizes = (4, width, width, 2)
-        linear = [nn.Linear(m, n, dtype=torch.float64) for m, n in zip(sizes, sizes[1:], strict=False)]
+        linear = [nn.Linear(m, n, dtype=torch.float64) for m, n in pairwise(sizes)]
         nn.init.zeros_(linear[-1].weight)
         nn.init.zeros_(linear[-1].bias)
         self.layers = nn.Sequential(linear[0], nn.Tanh(), linear[1], nn.Tanh(), linear[2])
@@ -90,7 +92,7 @@ def hyper_euler(progress: Progress, *, iterations: int, problems: int, held_out:
         "iterations": iterations,
     }
     ratios = {name: errors["HyperEuler"][at] / errors[name][at] for name in methods}
-    bounds = {"Euler": 1.0, "midpoint": 1.0, "Heun": 1.0, "classical": float("inf")}
+    bounds = {"Euler": 1.0, "midpoint": 1.0, "Heun": 1.0, "classical": inf}
     measurements = [
         Measurement(f"HyperEuler: error / {name}'s, equal evaluations", ratios[name], high=high)
         for name, high in bounds.items()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from math import exp
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,12 +21,12 @@ from dyn_numerics import Controller, PIDController, odeint
 __all__ = ["learned_controller"]
 
 END, OUTPUTS = 12.0, 21
-TRAINED = (1e-4, 1e-5, 1e-6, 1e-7)
+TRAINED = (1e-4, 10**-5.5, 1e-7)
 SWEPT = tuple(10 ** (-half / 2) for half in range(6, 19))
 ERRORS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 PAIRS = 10
 
-# I, PI and PID controllers of the literature (Hairer and Wanner; Gustafsson; Soederlind), each with four safeties.
+# I, PI and PID controllers of the literature (Hairer and Wanner; Gustafsson; Söderlind), each with three safeties.
 COEFFICIENTS = {
     "I": (0.0, 1.0, 0.0),
     "I, 0.7": (0.0, 0.7, 0.0),
@@ -33,7 +35,7 @@ COEFFICIENTS = {
     "PI, 0.2 0.4": (0.2, 0.4, 0.0),
     "PID, 0.49 0.34 0.1": (0.49, 0.34, 0.1),
 }
-SAFETIES = (0.6, 0.7, 0.8, 0.9)
+SAFETIES = (0.5, 0.7, 0.9)
 
 
 class Curve(NamedTuple):
@@ -80,7 +82,7 @@ class Orbits:
             atol=each,
             stepping="per_sample",
             controller=controller,
-            max_steps=3000,
+            max_steps=2000,
             throw=False,
         )
         error = (solution.x - self.exact.repeat(1, times, 1)).square().mean((0, 2)).sqrt()
@@ -96,10 +98,11 @@ class Orbits:
 
 
 def learned_controller(progress: Progress, *, generations: int, problems: int, held_out: int) -> Outcome:
-    """Trains a controller on orbits to need fewer evaluations than the best PID controller at equal error.
+    """Trains a controller on orbits to need fewer evaluations than PID controllers at equal error.
 
     The cost is the logarithm of evaluations over those of the PID controller that was best on the same orbits, at the
     error that was reached: whoever loosens the tolerance wins nothing. A population of controllers is tried in one batch.
+    A PID controller is tuned in the same way, half as long; the learned one starts from it.
 
     Args:
         progress: Where to show it.
@@ -113,39 +116,55 @@ def learned_controller(progress: Progress, *, generations: int, problems: int, h
     orbits = Orbits(problems, seed=0)
     curves = {name: orbits.curve(pid) for name, pid in track(progress, pids.items(), len(pids), "PID controllers")}
     first = _best(curves, errors)
-    baseline = curves[first]
 
     def cost(population: Tensor) -> Tensor:
         controller = NeuralController(population.repeat_interleave(len(TRAINED) * problems, 0))
         evaluations, error = orbits.solve(controller, TRAINED, copies=len(population))
-        return (evaluations - baseline.evaluations_at(error)).mean(-1)
+        return (evaluations - curves[first].evaluations_at(error)).mean(-1)
 
-    start = NeuralController.around(pids[first], seed=2)
-    rates = [0.03 * (1 - generation / generations) for generation in range(generations)]
-    weights = evolve(cost, start, track(progress, rates, generations, "a controller"), pairs=PAIRS, spread=0.05, seed=3)
+    def evolved(cost: Callable[[Tensor], Tensor], start: Tensor, generations: int, name: str) -> Tensor:
+        rates = [0.05 * (1 - generation / generations) for generation in range(generations)]
+        return evolve(cost, start, track(progress, rates, generations, name), pairs=PAIRS, spread=0.05, seed=3)
+
+    tuned = evolved(
+        lambda population: cost(NeuralController.completed(population)),
+        NeuralController.around(pids[first], seed=2)[:4],
+        (generations + 1) // 2,
+        "a PID controller",
+    )
+    p, i, d, safety = tuned.tolist()
+    pids["tuned"] = PIDController(p, i, d, safety=exp(safety))
+    weights = evolved(cost, NeuralController.around(pids["tuned"], seed=2), generations, "a controller")
     orbits = Orbits(held_out, seed=1)
     curves = {name: orbits.curve(pid) for name, pid in track(progress, pids.items(), len(pids), "held out")}
-    best = _best(curves, errors)
+    best = _best({name: curve for name, curve in curves.items() if name != "tuned"}, errors)
     learned = orbits.curve(NeuralController(weights))
     work = learned.evaluations_at(errors)
-    against = {"best": curves[best], "first": curves[first], "default": orbits.curve(PIDController())}
+    against = {"tuned": curves["tuned"], "best": curves[best], "default": orbits.curve(PIDController())}
     ratios = {name: (work - curve.evaluations_at(errors)).exp() for name, curve in against.items()}
     measurements = [
-        Measurement("controller: evaluations / the best PID's, equal error", _mean(ratios["best"]), high=1.0),
-        Measurement("controller: the same, largest over the errors", ratios["best"].max().item(), high=1.0),
-        Measurement("controller: evaluations / its start's, equal error", _mean(ratios["first"]), high=1.0),
-        Measurement("controller: evaluations / the default PID's, equal error", _mean(ratios["default"]), high=1.0),
+        Measurement("controller: evaluations / the tuned PID's, equal error", _mean(ratios["tuned"]), high=1.0),
+        Measurement("controller: the same, largest over the errors", ratios["tuned"].max().item(), high=1.0),
+        Measurement("controller: evaluations / the best published PID's", _mean(ratios["best"]), high=1.0),
+        Measurement("controller: evaluations / the default PID's", _mean(ratios["default"]), high=1.0),
     ]
     record = {
+        "tuned": {"p": p, "i": i, "d": d, "safety": exp(safety)},
         "best": best,
-        "start": first,
         "errors": ERRORS,
         "ratios": {name: ratio.tolist() for name, ratio in ratios.items()},
-        "evaluations": {name: c.evaluations_at(errors).exp().tolist() for name, c in (*curves.items(), ("learned", learned))},
+        "evaluations": {
+            name: curve.evaluations_at(errors).exp().tolist() for name, curve in (*curves.items(), ("learned", learned))
+        },
         "weights": weights.tolist(),
         "generations": generations,
     }
-    return Outcome(measurements, {"controller": _draw(learned, against, ratios, best)}, {"controller": record})
+    looks = {
+        "tuned": ("#D55E00", "--", "PID, tuned alike"),
+        "best": ("#CC79A7", "-.", f"best published: {best}"),
+        "default": ("#0072B2", ":", "default: I, safety 0.9"),
+    }
+    return Outcome(measurements, {"controller": _draw(learned, against, ratios, looks)}, {"controller": record})
 
 
 def _best(curves: dict[str, Curve], errors: Tensor) -> str:
@@ -156,18 +175,18 @@ def _mean(ratios: Tensor) -> float:
     return ratios.log().mean().exp().item()
 
 
-def _draw(learned: Curve, against: dict[str, Curve], ratios: dict[str, Tensor], best: str) -> Figure:
+def _draw(
+    learned: Curve, against: dict[str, Curve], ratios: dict[str, Tensor], looks: dict[str, tuple[str, str, str]]
+) -> Figure:
     figure = Figure(figsize=(9, 3.6), layout="constrained")
     work, saved = figure.subplots(1, 2)
-    looks = {"best": ("#D55E00", "--", best), "default": ("#0072B2", ":", "the default: I, safety 0.9")}
     for name, (colour, style, label) in looks.items():
         curve = against[name]
         work.loglog(curve.error.exp(), curve.evaluations.exp(), style, color=colour, label=label, linewidth=2)
-        saved.semilogx(ERRORS, ratios[name], style, color=colour, marker="o", label=f"against {label}", linewidth=2)
+        saved.semilogx(ERRORS, ratios[name], style, color=colour, marker="o", linewidth=2)
     work.loglog(learned.error.exp(), learned.evaluations.exp(), color="#009E73", label="learned", linewidth=2)
     work.set(title="On other orbits, by dopri5", xlabel="error", ylabel="evaluations")
-    saved.axhline(1, color="0.5", linestyle=":", linewidth=1)
-    saved.set(title="Evaluations of the learned controller", xlabel="error", ylabel="share")
     work.legend()
-    saved.legend()
+    saved.axhline(1, color="0.5", linestyle=":", linewidth=1)
+    saved.set(title="The learned controller against each PID", xlabel="error", ylabel="share of its evaluations")
     return figure

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import log
 from typing import NamedTuple
 
 import torch
@@ -70,10 +71,14 @@ class NeuralController(Controller):
         """The weights `[count]`, float64, that make it this PID controller, with a hidden layer that is drawn."""
         generator = torch.Generator().manual_seed(seed)
         base, hidden, *rest = (torch.zeros(size, dtype=torch.float64) for size in SIZES)
-        base[:4] = torch.tensor([pid.p, pid.i, pid.d, pid.safety])
-        base[3] = base[3].log()
+        base[:4] = torch.tensor([pid.p, pid.i, pid.d, log(pid.safety)], dtype=torch.float64)
         hidden = 0.7 * torch.randn(hidden.shape, dtype=hidden.dtype, generator=generator)
         return torch.cat([base, hidden, *rest])
+
+    @staticmethod
+    def completed(pids: Tensor) -> Tensor:
+        """The weights `[..., count]` of PID controllers, of which p, i, d and the logarithm of the safety are given."""
+        return torch.cat([pids, pids.new_zeros(*pids.shape[:-1], sum(SIZES) - pids.shape[-1])], -1)
 
     def init(self) -> Memory:
         return Memory(0.0, 0.0, False, 0.0, 0.0)
@@ -84,11 +89,13 @@ class NeuralController(Controller):
         seen = torch.stack([e, last, before, rejected.to(e.dtype), size - usual, e - last], -1)
         base, weights, biases, out, offsets = self.weights.split(SIZES, -1)
         hidden = (seen.unsqueeze(-1) * weights.unflatten(-1, (FEATURES, WIDTH))).sum(-2) + biases
-        of_factor, of_limit = ((hidden.tanh().unsqueeze(-1) * out.unflatten(-1, (WIDTH, 2))).sum(-2) + offsets).unbind(-1)
+        of_factor, of_limit = ((hidden.tanh().unsqueeze(-1) * out.unflatten(-1, (WIDTH, 2))).sum(-2) + offsets).unbind(
+            -1
+        )
         p, i, d, safety, limit = base.unbind(-1)
         accept = error <= (limit + of_limit).clamp(-3, 3).exp()
         factor = safety - (p + i + d) * e + (p + 2 * d) * last - d * before + of_factor
-        factor = factor.clamp(torch.tensor(0.2).log().item(), torch.tensor(10.0).log().item())
+        factor = factor.clamp(log(0.2), log(10.0))
         factor = torch.where(rejected, factor.clamp(max=0), factor)
         factor = torch.where(accept, factor, factor.clamp(max=-0.1))  # retries end
         kept = Memory(

@@ -23,13 +23,13 @@ class TwoBody:
 
     @staticmethod
     def starts(count: int, seed: int) -> Tensor:
-        """Draws where orbits of period 2 pi are nearest to their focus, `[count, 4]`, float64.
+        """Draws where orbits of period 2 pi are furthest from their focus, `[count, 4]`, float64.
 
         Eccentricities are uniform in [0.2, 0.9].
         """
         e = 0.2 + 0.7 * torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(seed))
         none = torch.zeros_like(e)
-        return torch.stack([1 - e, none, none, ((1 + e) / (1 - e)).sqrt()], -1)
+        return torch.stack([1 + e, none, none, ((1 - e) / (1 + e)).sqrt()], -1)
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         """The field at states `[..., 4]`."""

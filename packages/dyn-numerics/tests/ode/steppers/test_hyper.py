@@ -157,7 +157,10 @@ def test_a_wrong_network_makes_steps_shorter(stepping):
     x0, span, fine = start(), [0.0, 2.0], {"rtol": 1e-12, "atol": 1e-12}
     exact = odeint(forced, x0, span, **fine).x[-1]
     wild = HyperStepper(Dopri5(), lambda t, x, f: 1e3 * torch.ones_like(x))
-    found, plain = odeint(forced, x0, span, solver=wild, **options), odeint(forced, x0, span, solver="dopri5", **options)
+    found, plain = (
+        odeint(forced, x0, span, solver=wild, **options),
+        odeint(forced, x0, span, solver="dopri5", **options),
+    )
     assert (found.stats.n_accepted > 1.5 * plain.stats.n_accepted).all()
     assert (found.x[-1] - exact).abs().max() < 1e-4
 
@@ -432,5 +435,7 @@ def test_bases_that_are_none(base):
 
 @pytest.mark.parametrize("net", [None, Net])
 def test_networks_that_are_none(net):
-    with pytest.raises(TypeError, match=r"net: got (a NoneType|the class Net), expected a module or function net\(t, x, f"):
+    with pytest.raises(
+        TypeError, match=r"net: got (a NoneType|the class Net), expected a module or function net\(t, x, f"
+    ):
         HyperStepper(Euler(), net)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, Self
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from dyn_numerics.dtypes import wide_dtype
 from dyn_numerics.ode.interpolants.hermite import cubic_hermite
