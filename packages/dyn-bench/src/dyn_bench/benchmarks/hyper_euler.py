@@ -102,13 +102,14 @@ def hyper_euler(progress: Progress, *, iterations: int, problems: int, held_out:
 
 def _exact(problem: Duffing, x0: Tensor, steps: int) -> Tensor:
     times = torch.linspace(0, END, steps + 1, dtype=torch.float64)
-    return odeint(problem, x0, times, solver="dopri8", rtol=1e-11, atol=1e-11).x
+    exact: Tensor = odeint(problem, x0, times, solver="dopri8", rtol=1e-11, atol=1e-11).x
+    return exact
 
 
 def _error(method: Stepper, problem: Duffing, x0: Tensor, steps: int) -> float:
     """Root mean square over times, oscillators and their states."""
     times = torch.linspace(0, END, steps + 1, dtype=torch.float64)
-    x = odeint(problem, x0, times, solver=method).x
+    x: Tensor = odeint(problem, x0, times, solver=method).x
     return (x - _exact(problem, x0, steps)).square().mean().sqrt().item()
 
 

@@ -28,11 +28,11 @@ class Memory(NamedTuple):
         usual: Mean of recent step sizes.
     """
 
-    error: Tensor | float
-    error_before: Tensor | float
-    rejected: Tensor | bool
-    size: Tensor | float
-    usual: Tensor | float
+    error: Tensor
+    error_before: Tensor
+    rejected: Tensor
+    size: Tensor
+    usual: Tensor
 
 
 class NeuralController(Controller):
@@ -81,17 +81,17 @@ class NeuralController(Controller):
         return torch.cat([pids, pids.new_zeros(*pids.shape[:-1], sum(SIZES) - pids.shape[-1])], -1)
 
     def init(self) -> Memory:
-        return Memory(0.0, 0.0, False, 0.0, 0.0)
+        return Memory(0.0, 0.0, False, 0.0, 0.0)  # type: ignore[arg-type]  # tensors from the first attempt on
 
     def judge(self, error: Tensor, error_order: int, memory: Memory) -> Verdict:  # type: ignore[override]
         last, before, rejected, size, usual = memory
         e = error.clamp(1e-10, 1e10).log() / (error_order + 1)
         seen = torch.stack([e, last, before, rejected.to(e.dtype), size - usual, e - last], -1)
-        base, weights, biases, out, offsets = self.weights.split(SIZES, -1)
-        hidden = (seen.unsqueeze(-1) * weights.unflatten(-1, (FEATURES, WIDTH))).sum(-2) + biases
-        of_factor, of_limit = ((hidden.tanh().unsqueeze(-1) * out.unflatten(-1, (WIDTH, 2))).sum(-2) + offsets).unbind(
-            -1
-        )
+        base, weights, biases, out, offsets = torch.split_with_sizes(self.weights, SIZES, -1)
+        weights = weights.reshape(*weights.shape[:-1], FEATURES, WIDTH)
+        out = out.reshape(*out.shape[:-1], WIDTH, 2)
+        hidden = ((seen.unsqueeze(-1) * weights).sum(-2) + biases).tanh()
+        of_factor, of_limit = ((hidden.unsqueeze(-1) * out).sum(-2) + offsets).unbind(-1)
         p, i, d, safety, limit = base.unbind(-1)
         accept = error <= (limit + of_limit).clamp(-3, 3).exp()
         factor = safety - (p + i + d) * e + (p + 2 * d) * last - d * before + of_factor

@@ -38,7 +38,7 @@ def trained_table(progress: Progress, *, iterations: int, problems: int, held_ou
     for _ in track(progress, range(iterations), iterations, "a table"):
         loss = _error(method, problem, x0, exact).log()
         optimizer.zero_grad()
-        loss.backward()
+        loss.backward()  # type: ignore[no-untyped-call]
         optimizer.step()
         schedule.step()
     problem, x0 = Duffing.family(held_out, seed=1)
@@ -64,12 +64,13 @@ def _times(steps: int) -> Tensor:
 
 
 def _exact(problem: Duffing, x0: Tensor, steps: int) -> Tensor:
-    return odeint(problem, x0, _times(steps), solver="dopri8", rtol=1e-11, atol=1e-11).x
+    exact: Tensor = odeint(problem, x0, _times(steps), solver="dopri8", rtol=1e-11, atol=1e-11).x
+    return exact
 
 
 def _error(method: Stepper, problem: Duffing, x0: Tensor, exact: Tensor) -> Tensor:
     """Root mean square over times, oscillators and their states."""
-    x = odeint(problem, x0, _times(len(exact) - 1), solver=method).x
+    x: Tensor = odeint(problem, x0, _times(len(exact) - 1), solver=method).x
     return (x - exact).square().mean().sqrt()
 
 
