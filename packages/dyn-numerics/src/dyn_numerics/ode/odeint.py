@@ -221,7 +221,7 @@ def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool) 
         state, first_evals = initial_state(values, start if learns else start.detach())
         state, n_evals = eager_loop.solve(values, state, [*observers, *watchers], compact)
     n_evals += first_evals
-    if outputs is not None and not (field.differentiable or state.x.requires_grad):  # a method may capture tensors
+    if outputs is not None and not field.differentiable:
         return state, outputs.result(state.x, _succeeded(problem, state)), n_evals
     saver = _saver(posed, problem, start, ListRows(t))
     steps = record.result(state, _last_output(posed, state) if posed.save.only_outputs else None)
