@@ -26,7 +26,7 @@ SWEPT = tuple(10 ** (-half / 2) for half in range(6, 19))
 ERRORS = (1e-2, 1e-3, 1e-4, 1e-5, 1e-6)
 PAIRS = 10
 
-# I, PI and PID controllers of the literature (Hairer and Wanner; Gustafsson; Söderlind), each with three safeties.
+# I, PI and PID controllers with coefficients of the usual sizes, each with three safeties.
 COEFFICIENTS = {
     "I": (0.0, 1.0, 0.0),
     "I, 0.7": (0.0, 0.7, 0.0),
@@ -135,7 +135,7 @@ def learned_controller(progress: Progress, *, generations: int, problems: int, h
     p, i, d, safety = tuned.tolist()
     pids["tuned"] = PIDController(p, i, d, safety=exp(safety))
     weights = evolved(cost, NeuralController.around(pids["tuned"], seed=2), generations, "a controller")
-    orbits = Orbits(held_out, seed=1)
+    orbits = Orbits(held_out, seed=2026)  # drawn anew after all settings were chosen
     curves = {name: orbits.curve(pid) for name, pid in track(progress, pids.items(), len(pids), "held out")}
     best = _best({name: curve for name, curve in curves.items() if name != "tuned"}, errors)
     learned = orbits.curve(NeuralController(weights))
@@ -145,7 +145,7 @@ def learned_controller(progress: Progress, *, generations: int, problems: int, h
     measurements = [
         Measurement("controller: evaluations / the tuned PID's, equal error", _mean(ratios["tuned"]), high=1.0),
         Measurement("controller: the same, largest over the errors", ratios["tuned"].max().item(), high=1.0),
-        Measurement("controller: evaluations / the best published PID's", _mean(ratios["best"]), high=1.0),
+        Measurement("controller: evaluations / the best of 18 PIDs'", _mean(ratios["best"]), high=1.0),
         Measurement("controller: evaluations / the default PID's", _mean(ratios["default"]), high=1.0),
     ]
     record = {
@@ -161,7 +161,7 @@ def learned_controller(progress: Progress, *, generations: int, problems: int, h
     }
     looks = {
         "tuned": ("#D55E00", "--", "PID, tuned alike"),
-        "best": ("#CC79A7", "-.", f"best published: {best}"),
+        "best": ("#CC79A7", "-.", f"best of 18: {best}"),
         "default": ("#0072B2", ":", "default: I, safety 0.9"),
     }
     return Outcome(measurements, {"controller": _draw(learned, against, ratios, looks)}, {"controller": record})

@@ -265,6 +265,21 @@ def test_internals_of_a_step_that_is_cut(stepping):
 
 
 @STEPPINGS
+def test_events_at_one_time_but_for_rounding(stepping):
+    """Neither is lost, whichever comes first in numbers."""
+    for time in torch.linspace(0.11, 0.93, 40, dtype=D).tolist():
+        events = [
+            Event(lambda t, x, time=time: torch.exp(t) - math.exp(time), jump=lambda t, x: x + 1),
+            Event(lambda t, x, time=time: t**3 - time**3, jump=lambda t, x: 2 * x),
+        ]
+        for order, expected in ((events, 4), (events[::-1], 3)):
+            sol = odeint(
+                lambda t, x: 0 * x, ones(stepping, 1), [0.0, 1.0], events=order, stepping=stepping, solver="rk4"
+            )
+            assert sol.x[-1].item() == expected
+
+
+@STEPPINGS
 def test_nan_beyond_a_jump(stepping):
     """What a condition is beyond the end of a step that a jump cuts does not count."""
     reset = Event(lambda t, x: x[..., 0] - 0.5, jump=lambda t, x: x + 1)
