@@ -42,6 +42,7 @@ from dyn_numerics.ode.steppers.explicit_methods import (
     Vern7,
 )
 from dyn_numerics.ode.steppers.explicit_runge_kutta import ExplicitRungeKutta
+from dyn_numerics.ode.steppers.hyper import HyperStepper
 from dyn_numerics.ode.steppers.runge_kutta2 import RungeKutta2
 from dyn_numerics.ode.steps import Steps
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
@@ -65,6 +66,7 @@ __all__ = [
     "ExplicitRungeKutta",
     "FixedStep",
     "Heun",
+    "HyperStepper",
     "Internals",
     "MaxStepsError",
     "Midpoint",

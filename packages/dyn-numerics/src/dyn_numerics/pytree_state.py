@@ -126,6 +126,12 @@ class StateLayout:
             leaves = [leaf.to(dtype) for leaf, dtype in zip(leaves, self.dtypes, strict=True)]
         return tree_unflatten(leaves, self.structure)  # type: ignore[arg-type]
 
+    def spread(self, value: Tensor) -> Tensor:
+        """Values `[*lead]` as functions of the state receive them: they broadcast against a state that is a tensor."""
+        if self.is_single_tensor and value.dim():
+            return value.reshape((*value.shape, *[1] * len(self.shapes[0])))
+        return value
+
     def finite(self, vectors: Tensor) -> Tensor:
         """Whether the states in vectors `[..., N]` are finite in every leaf and its own dtype, `[...]`."""
         lead = vectors.shape[:-1]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from dyn_numerics import Dopri5, PIDController, RungeKutta4, Save, Tsit5, odeint
+from dyn_numerics import Controller, Dopri5, PIDController, RungeKutta4, Save, Tsit5, Verdict, odeint
 
 OPTIONS = {"rtol": 1e-6, "atol": 1e-6, "save": Save(internals=True)}
 
@@ -69,6 +69,63 @@ def test_gradients_against_differences_with_the_same_steps(stepping):
         difference = (cost(mu + h) - cost(mu - h)) / (2 * h)
     assert abs(mu.grad.item()) > 1e-2
     torch.testing.assert_close(mu.grad, difference, rtol=1e-6, atol=0)
+
+
+class Replayed(Controller):
+    """Accepts steps of the sizes that another solve took, `[n]` or `[n, batch]`, whatever their errors."""
+
+    def __init__(self, sizes: Tensor) -> None:
+        super().__init__()
+        self.sizes = sizes.abs()
+        self.first_step = self.sizes.reshape(-1)[0].item()
+
+    def init(self):
+        return 0.0
+
+    def judge(self, error, error_order, memory):
+        here, after = self.size(memory), self.size(memory + 1)
+        return Verdict(error < float("inf"), after / here, memory + 1)
+
+    def size(self, i):
+        last = len(self.sizes) - 1
+        if isinstance(i, Tensor):
+            return self.sizes.gather(0, i.long().clamp(max=last).unsqueeze(0))[0]
+        return self.sizes[min(int(i), last)].item()
+
+
+@pytest.mark.parametrize("span", [[0.0, 2.0], [2.0, 0.0]], ids=["forward", "reversed"])
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+def test_the_regulariser_against_differences_at_the_steps_of_an_adaptive_solve(stepping, span):
+    """Its gradient is that of the accepted steps: of a sum whose step sizes stay when the parameter moves."""
+    x0 = torch.tensor([[1.0, 0.3], [0.2, -1.0]], dtype=torch.float64)
+
+    def field(t, x, mu):
+        angle, velocity = x.unbind(-1)
+        push = torch.cos(t.squeeze(-1)) if t.dim() else torch.cos(t)
+        return torch.stack([velocity, push - mu * torch.sin(3 * angle)], -1)
+
+    def kept(mu, **options):
+        options = {"rtol": 1e-5, "atol": 1e-7, "stepping": stepping, "save": Save(internals=True), **options}
+        return odeint(field, x0, span, args=(mu,), solver="dopri5", **options).internals
+
+    def cost(internals) -> Tensor:
+        return (internals.error * internals.dt.abs()).sum()
+
+    mu = torch.tensor(1.5, dtype=torch.float64, requires_grad=True)
+    adaptive = kept(mu, controller=PIDController(first_step=0.1))
+    cost(adaptive).backward()
+    sizes = adaptive.dt.detach()
+    if stepping == "per_sample":
+        assert (sizes[1, 0] - sizes[1, 1]).abs() > 1e-3
+        sizes = torch.where(sizes == 0, sizes[0], sizes)  # after the last step of a sample
+    assert len(sizes) > 5
+    h = 1e-5
+    with torch.no_grad():
+        same = kept(mu, controller=Replayed(sizes))
+        torch.testing.assert_close(same.dt, adaptive.dt.detach(), rtol=1e-12, atol=1e-15)
+        above, below = (cost(kept(mu + step, controller=Replayed(sizes))) for step in (h, -h))
+    assert mu.grad.abs() > 1e-8
+    torch.testing.assert_close(mu.grad, (above - below) / (2 * h), rtol=1e-6, atol=0)
 
 
 def test_a_sample_with_fewer_steps_adds_nothing():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import math
 import re
 from types import SimpleNamespace
 
@@ -11,7 +12,7 @@ import torch
 from torch import nn
 from torch.func import functional_call, jvp
 
-from dyn_numerics import Controller, RungeKutta2, Save, Verdict
+from dyn_numerics import Controller, Euler, HyperStepper, RungeKutta2, Save, Verdict
 from dyn_sensitivity import Backsolve, odeint
 
 
@@ -311,3 +312,23 @@ def test_a_controller_that_would_not_be_trained():
         odeint(
             lambda t, x: -x, torch.ones(1, requires_grad=True), [0.0, 1.0], sensitivity="adjoint", controller=Learned()
         )
+
+
+@pytest.mark.parametrize("backward", [None, "rk4"])
+def test_a_solver_that_knows_the_structure_of_the_state_steps_no_adjoint(backward):
+    solver = HyperStepper(Euler(), lambda t, x, f: -f / 2)
+    x0 = wanted(2)
+    options = {"solver": solver, "step_size": 0.01, "sensitivity": Backsolve(solver=backward)}
+    if backward is None:
+        with pytest.raises(ValueError, match=r"sensitivity: got .* to solve backward by HyperStepper, .*; give"):
+            odeint(lambda t, x: -x, x0, [0, 1], **options)
+        return
+    odeint(lambda t, x: -x, x0, [0, 1], **options).x[-1].sum().backward()
+    torch.testing.assert_close(x0.grad, torch.full((2,), math.exp(-1)), rtol=1e-6, atol=0)
+
+
+def test_a_network_of_the_solver_is_not_trained_by_the_adjoint():
+    solver = HyperStepper(Euler(), torch.nn.Bilinear(2, 2, 2))
+    options = {"solver": solver, "step_size": 0.1, "sensitivity": Backsolve(solver="rk4")}
+    with pytest.raises(ValueError, match="sensitivity: got 'adjoint' with the trainable solver HyperStepper"):
+        odeint(lambda t, x: -x, wanted(2), [0, 1], **options)

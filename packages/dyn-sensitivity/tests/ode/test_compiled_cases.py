@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
-from dyn_numerics import PIDController, Tsit5
+from dyn_numerics import Bosh3, Euler, HyperStepper, PIDController, Tsit5
 from dyn_numerics.ode.compiled_loop import is_supported
 from dyn_sensitivity import odeint
 
@@ -187,3 +187,39 @@ def test_what_a_compiled_gradient_would_get_wrong_is_refused():
         compiled(Tied(), sensitivity="adjoint", solver=Tsit5(trainable=True))(x0, T)
     with pytest.raises(Exception, match=r"x0: got torch\.complex128 inside torch\.compile"):
         compiled(Tied())(x0.to(torch.complex128), T)
+
+
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+@pytest.mark.parametrize(("base", "options"), [(Euler(), {"step_size": 0.1}), (Bosh3(), {"rtol": 1e-5})])
+def test_a_method_that_knows_the_structure_of_the_state(stepping, base, options):
+    """The backward pass steps by the method that the forward one was: for states [3, 2], not for vectors of 6."""
+
+    class Net(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(4, 2, dtype=D)
+
+        def forward(self, t, x, f):
+            return self.layer(torch.cat([x, f], -1)).tanh()
+
+    torch.manual_seed(0)
+    field, solver = nn.Linear(2, 2, dtype=D), HyperStepper(base, Net().requires_grad_(False))
+    x0 = torch.randn(3, 2, dtype=D, requires_grad=True)
+
+    class Field(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = field
+
+        def forward(self, t, x):
+            return self.layer(x)
+
+    f = Field()
+
+    def loss(x0, t):
+        return odeint(f, x0, t, solver=solver, stepping=stepping, max_steps=200, **options).x.square().sum()
+
+    inputs, t = [x0, *f.parameters()], torch.tensor([0.0, 0.33, 1.0], dtype=D)
+    found = torch.autograd.grad(torch.compile(loss, fullgraph=True, backend="aot_eager")(x0, t), inputs)
+    for grad, expected in zip(found, torch.autograd.grad(loss(x0, t), inputs), strict=True):
+        torch.testing.assert_close(grad, expected, rtol=1e-10, atol=1e-12)

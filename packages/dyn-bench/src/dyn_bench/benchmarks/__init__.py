@@ -1,13 +1,14 @@
-"""What solves cost, each benchmark in a file, by their names on the command line."""
+"""What solves cost and what training brings, each benchmark in a file, by their names on the command line."""
 
 from dyn_bench.benchmarks.compiled import Compiled
 from dyn_bench.benchmarks.overhead import Overhead
+from dyn_bench.benchmarks.trained_solvers import TrainedSolvers
 from dyn_bench.benchmarks.work_precision import WorkPrecision
 from dyn_bench.experiment import Experiment
 
 __all__ = ["BENCHMARKS"]
 
 BENCHMARKS: dict[str, Experiment] = {
-    benchmark.name: benchmark for benchmark in (Overhead(), Compiled(), WorkPrecision())
+    benchmark.name: benchmark for benchmark in (Overhead(), Compiled(), WorkPrecision(), TrainedSolvers())
 }
 """The benchmarks, with their default settings, by name."""

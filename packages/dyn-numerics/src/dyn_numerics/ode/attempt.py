@@ -26,17 +26,7 @@ from dyn_numerics.ode.times import Clock, state_time, time_dtype
 from dyn_numerics.status import Status
 from dyn_numerics.transforms import any_lane
 
-__all__ = [
-    "Attempt",
-    "Problem",
-    "State",
-    "across",
-    "attempt",
-    "commit",
-    "initial_state",
-    "look_ahead",
-    "status_code",
-]
+__all__ = ["Attempt", "Problem", "State", "across", "attempt", "commit", "initial_state", "look_ahead", "status_code"]
 
 LAST_STEP_STRETCH = 1.01  # a step that would leave less than 1 % of itself is stretched to the target (Hairer, DOPRI5)
 
@@ -187,8 +177,7 @@ def initial_state(problem: Problem, x0: Tensor) -> tuple[State, int]:
     clock, controller, stepper = problem.clock, problem.controller, problem.stepper
     f = Counter(problem.f)
     number, count, flag = _makers(problem, x0)
-    first, _ = clock.inside(clock.start, clock.start, (clock.first, clock.first), x0)
-    t0 = state_time(first, x0)
+    t0 = state_time(clock.first_inside(x0), x0)
     standing = problem.branches and bool(clock.start == clock.end)  # a span of no length takes no evaluation
     slope, dt, finite, x = None, number(controller.max_step), flag(True), x0
     if not standing and (controller.adaptive or (problem.completes and not problem.branches)):

@@ -140,7 +140,7 @@ def pose(
     t, inner, clock = _schedule(t_span, layout, controller, step_size, limit)
     problem = Problem(
         f=UserField(f, args, layout),
-        stepper=stepper,
+        stepper=stepper.on(layout),
         controller=controller,
         clock=clock,
         error_norm=ErrorNorm(

@@ -136,8 +136,7 @@ class Ended:
             dt, memory = where(new, (fresh.dt, fresh.memory), (dt, memory))
             carry = fresh.carry
         elif carry is None and running is not False:
-            first, _ = clock.inside(clock.start, clock.start, (clock.first, clock.first), x)
-            f, t0 = Counter(problem.f), state_time(first, x)
+            f, t0 = Counter(problem.f), state_time(clock.first_inside(x), x)
             wanted = problem.controller.adaptive or (problem.completes and not problem.branches)
             carry = problem.stepper.init(f, t0, x, f(t0, x) if wanted else None)
             n_evals = f.calls

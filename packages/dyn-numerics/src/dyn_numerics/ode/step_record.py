@@ -217,6 +217,7 @@ def replay(
                 attempted,
                 t1=found.end,
                 end=where(taken, met.end, end),
+                stepped=(t0, met.end),
                 step=met.step,
                 found=found,
                 occurrences=met.occurrences,

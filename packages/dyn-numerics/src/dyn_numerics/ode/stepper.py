@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 from torch import Tensor, nn
 
 from dyn_numerics.ode.scalar import Flag, Scalar
+from dyn_numerics.pytree_state import StateLayout
 
 __all__ = ["FlatField", "Step", "Stepper"]
 
@@ -53,12 +54,23 @@ class Stepper(nn.Module, ABC):
             None when the method has no estimate and steps on a fixed grid.
         dense_degree: Degree of the polynomial that `interpolant` returns; 3 unless a method sets another.
         dense_evals: Calls of `f` that `interpolant` makes.
+        structured: Whether the method wants to know how the user's state lies in its vectors (see `on`). It then steps no
+            other states along with that one, such as the continuous adjoint's.
     """
 
     order: int
     error_order: int | None = None
     dense_degree: int = 3
     dense_evals: int = 0
+    structured: bool = False
+
+    def on(self, layout: StateLayout) -> Self:
+        """Returns the method for states that lie so; itself, unless the structure of the state matters to it.
+
+        Args:
+            layout: How the user's state lies in vectors `[*lead, N]`.
+        """
+        return self
 
     def init(self, f: FlatField, t: Tensor, x: Tensor, slope: Tensor | None) -> Any:
         """Makes the first `carry`; evaluates `f` only if the method wants its value and nobody has it.

@@ -152,6 +152,10 @@ class Clock:
         """
         return ends if self.stops is None else self.stops.inside(t0, t1, ends, x)
 
+    def first_inside(self, x: Tensor) -> Scalar:
+        """The start as the method receives it, beyond a jump of the field that is there."""
+        return self.inside(self.start, self.start, (self.first, self.first), x)[0]
+
     @property
     def first(self) -> Scalar:
         """The start as the first step receives it."""

@@ -103,8 +103,7 @@ class UserFunction:
             state = self._layout.unflatten(x)
         else:
             state = x if len(shape) == 1 else x.reshape((*x.shape[:-1], *shape))  # a plain tuple is faster
-            if t.dim():
-                t = t.reshape((*t.shape, *[1] * len(shape)))
+            t = self._layout.spread(t)
         if self._autocast is None:
             return self._f(t, state, *self._bare)
         with self._autocast():

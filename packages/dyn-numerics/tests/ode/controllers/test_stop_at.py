@@ -85,6 +85,9 @@ def test_the_last_slope_is_made_anew_beyond_the_jump(counted):
             f, torch.zeros(1, dtype=D), [0.0, 1.0], solver="dopri5", controller=StopAt([0.5], FixedStep(), jumps=jumps)
         )
         assert sol.stats.n_evals == f.calls == 1 + 2 * 6 + more
+    f = counted(lambda t, x: 0 * x)
+    ends = StopAt([0.0, 1.0], FixedStep(), jumps=True)
+    assert odeint(f, torch.zeros(1, dtype=D), [0.0, 1.0], solver="dopri5", controller=ends).stats.n_evals == 1 + 6
 
 
 @STEPPINGS
@@ -107,7 +110,7 @@ def test_steps_end_there(stepping, solver):
 
 def test_steps_after_a_stop_are_as_long_as_planned():
     plain = odeint(lambda t, x: torch.cos(t) * x, torch.ones(1, dtype=D), [0.0, 10.0], rtol=1e-8)
-    stops = [k + 1e-3 * (k % 2) for k in range(1, 10)]
+    stops = [k + shift for k in range(1, 10) for shift in (0, 1e-6)]  # the step between the two is short
     stopping = odeint(
         lambda t, x: torch.cos(t) * x, torch.ones(1, dtype=D), [0.0, 10.0], rtol=1e-8, controller=StopAt(stops)
     )
@@ -266,3 +269,17 @@ def test_on_a_device(stepping, moved):
     x0 = torch.zeros(1, 1, dtype=D, device="cuda")
     sol = odeint(switched(0.7, False), x0, t, controller=controller, stepping=stepping)
     torch.testing.assert_close(sol.x.reshape(-1).cpu(), exact(t, 0.7), rtol=0, atol=1e-12)
+
+
+@STEPPINGS
+def test_resume(stepping):
+    controller = StopAt([0.7, 1.4], jumps=True)
+
+    def f(t, x):
+        return torch.where(t < 0.7, 1.0, torch.where(t < 1.4, -2.0, 0.5)) * torch.ones_like(x)
+
+    first = odeint(f, torch.zeros(1, 1, dtype=D), [0.0, 0.7], controller=controller, stepping=stepping)
+    second = first.resume([0.7, 2.0])
+    assert first.x[-1].item() == pytest.approx(0.7, abs=1e-13)
+    assert second.x[-1].item() == pytest.approx(0.7 - 2 * 0.7 + 0.5 * 0.6, abs=1e-13)
+    assert second.stats.n_rejected.sum() == 0

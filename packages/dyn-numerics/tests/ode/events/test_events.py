@@ -262,3 +262,69 @@ def test_internals_of_a_step_that_is_cut(stepping):
     event = Event(lambda t, x: x[..., 0] - 0.5)
     sol = odeint(decay, ones(stepping, 1), [0.0, 2.0], events=event, stepping=stepping, save=Save(internals=True))
     assert sol.internals.dt.sum().item() == pytest.approx(sol.events[0].t.item(), abs=1e-15)
+
+
+@STEPPINGS
+def test_events_at_one_time_but_for_rounding(stepping):
+    """Neither is lost, whichever comes first in numbers."""
+    for time in torch.linspace(0.11, 0.93, 40, dtype=D).tolist():
+        events = [
+            Event(lambda t, x, time=time: torch.exp(t) - math.exp(time), jump=lambda t, x: x + 1),
+            Event(lambda t, x, time=time: t**3 - time**3, jump=lambda t, x: 2 * x),
+        ]
+        for order, expected in ((events, 4), (events[::-1], 3)):
+            sol = odeint(
+                lambda t, x: 0 * x, ones(stepping, 1), [0.0, 1.0], events=order, stepping=stepping, solver="rk4"
+            )
+            assert sol.x[-1].item() == expected
+
+
+@STEPPINGS
+def test_nan_beyond_a_jump(stepping):
+    """What a condition is beyond the end of a step that a jump cuts does not count."""
+    reset = Event(lambda t, x: x[..., 0] - 0.5, jump=lambda t, x: x + 1)
+    other = Event(lambda t, x: torch.sqrt(x[..., 0] - 0.4999), terminal=False)
+    x0 = ones(stepping, 1)
+    sol = odeint(decay, x0, [0.0, 2.0], events=[reset, other], stepping=stepping, solver="rk4", step_size=0.25)
+    assert sol.x.isfinite().all()
+    assert sol.events[0].count.item() == 2
+
+
+@STEPPINGS
+@pytest.mark.parametrize("options", [{}, {"solver": "rk4"}, {"solver": "vern7"}])
+def test_functions_of_the_state_in_steps_that_are_cut(stepping, options):
+    event = Event(lambda t, x: x[..., 0] - 0.5, jump=lambda t, x: x + 1)
+    x0, t = ones(stepping, 2).requires_grad_(), torch.linspace(0, 3, 31, dtype=D)
+    whole = odeint(decay, x0, t, events=event, stepping=stepping, **options)
+    kept = odeint(decay, x0, t, events=event, stepping=stepping, save=Save(fn=lambda t, x: x[..., 0]), **options)
+    torch.testing.assert_close(kept.x, whole.x[..., 0], rtol=0, atol=1e-14)
+    found, expected = (torch.autograd.grad(x[17].sum(), x0)[0] for x in (kept.x, whole.x[..., 0]))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
+
+
+@STEPPINGS
+@pytest.mark.parametrize("options", [{"solver": "rk4", "step_size": 0.1}, {"rtol": 1e-10, "atol": 1e-10}])
+def test_resume(stepping, options):
+    """A solve in two parts meets the events of one: also one that it has just met, and counts on."""
+    event = Event(lambda t, x: x[..., 0] - 0.5, jump=lambda t, x: x + 1, max_jumps=3)
+    x0 = ones(stepping, 1)
+    whole = odeint(decay, x0, [0.0, 3.5], events=event, stepping=stepping, **options)
+    first = odeint(decay, x0, [0.0, 0.7], events=event, stepping=stepping, **options)
+    second = first.resume([0.7, 3.5])
+    times = torch.cat([first.events[0].t, second.events[0].t])
+    assert [len(first.events[0].t), len(second.events[0].t)] == [1, 2]
+    torch.testing.assert_close(times, whole.events[0].t, rtol=0, atol=1e-8 if "rtol" in options else 1e-14)
+    torch.testing.assert_close(second.x[-1], whole.x[-1], rtol=0, atol=1e-8 if "rtol" in options else 1e-14)
+    with pytest.raises(EventError):
+        second.resume([3.5, 10.0])
+
+
+def test_resume_of_samples_that_have_ended():
+    event = Event(lambda t, x: x[..., 0] - 0.5)
+    x0 = torch.tensor([[1.0], [10.0]], dtype=D)
+    first = odeint(decay, x0, [0.0, 1.0], events=event, stepping="per_sample")
+    second = first.resume([1.0, 2.0])
+    assert second.status == [Status.EVENT, Status.SUCCESS]
+    assert second.x[-1, 0].isnan().all()
+    assert second.x[-1, 1].item() == pytest.approx(10 * math.exp(-2), rel=1e-3)
+    assert second.t_reached[0] == first.t_reached[0]

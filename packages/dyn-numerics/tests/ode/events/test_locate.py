@@ -33,7 +33,8 @@ def test_smooth_functions_take_few_evaluations(f, zero):
     found = first_crossing(g, True, 0.0, math.copysign(1, f(0.0)), f(1.0))
     assert found == pytest.approx(zero, abs=1e-15)
     assert f(found) * f(1.0) >= 0  # on the far side
-    assert len(calls) <= 13
+    assert len(calls) <= (13 if zero != 0.3 else 11)  # a zero that is met exactly is the end
+    assert all(0 <= x <= 1 for x in calls)
 
 
 @pytest.mark.parametrize(
@@ -49,6 +50,7 @@ def test_no_function_takes_more_than_bisection_and_two(f, zero):
     g, calls = counting(f)
     assert first_crossing(g, True, 0.0, 1.0, f(1.0)) == pytest.approx(zero, abs=1e-15 if zero != 0.6 else 1e-6)
     assert len(calls) <= 55
+    assert all(0 <= x <= 1 for x in calls)
 
 
 def test_many_at_once():

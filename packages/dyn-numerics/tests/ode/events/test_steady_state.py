@@ -91,6 +91,15 @@ def test_bad_tolerances(bad, error):
 
 
 @pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+def test_rest_from_the_start_moves_with_it(stepping):
+    start = torch.tensor(0.5, dtype=D, requires_grad=True)
+    t = torch.stack([start, start.detach() + 3])
+    sol = odeint(relax, torch.ones(1, 1, dtype=D), t, events=SteadyState(atol=1e-3), stepping=stepping)
+    assert sol.events[0].t.item() == 0.5
+    assert torch.autograd.grad(sol.events[0].t.sum(), start)[0].item() == 1
+
+
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
 def test_rest_after_a_jump(stepping):
     """A kick away from rest at t = 1, one back to it at t = 2."""
     kick = Event(lambda t, x: t - 1, jump=lambda t, x: x - 1)

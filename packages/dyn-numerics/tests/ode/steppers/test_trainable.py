@@ -5,6 +5,7 @@ import torch
 
 from dyn_numerics import (
     Bosh3,
+    ButcherTableau,
     Dopri5,
     Dopri8,
     Euler,
@@ -13,6 +14,7 @@ from dyn_numerics import (
     Heun,
     Midpoint,
     Ralston,
+    RungeKutta2,
     RungeKutta4,
     Tsit5,
     Vern7,
@@ -189,3 +191,69 @@ def test_training_reaches_a_method_from_a_wrong_start():
     for _ in range(3):
         optimizer.step(closure)
     assert (loss(wrong) - target).abs() < 1e-4
+
+
+@each_stepper
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_effective_order_of_what_is_untrained_is_that_of_the_table(stepper, dtype):
+    order = stepper.table.order
+    assert stepper().effective_order() == order
+    assert stepper(trainable=True).to(dtype).effective_order() == order
+
+
+@pytest.mark.parametrize("stepper", STEPPERS[1:], ids=lambda stepper: stepper.__name__)
+@pytest.mark.parametrize(("change", "tolerance"), [(1e-5, None), (1e-9, 1e-10), (0.1, None)])
+def test_training_costs_the_order(stepper, change, tolerance):
+    method = stepper(trainable=True)
+    with torch.no_grad():
+        method.b_entries[0] += change
+        method.b_entries[-1] -= change
+    assert method.effective_order(tolerance) == 1
+    assert method.order == stepper.table.order
+
+
+def test_the_effective_order_is_the_largest_whose_conditions_hold():
+    """Of the classical method with a_43 = 1 + d the first condition that fails has three nodes: b a c = 1/6 + d / 12."""
+    method = RungeKutta4(trainable=True)
+    with torch.no_grad():
+        method.a_entries[3:6] += torch.tensor([-1e-3, 0, 1e-3])  # c stays
+    assert method.effective_order() == 2
+    assert method.effective_order(tolerance=0.01) == 4
+    kutta = Heun(trainable=True)
+    with torch.no_grad():  # any two-stage method with b c = 1/2 has order 2, whatever it started from
+        kutta.a_entries.fill_(0.75)
+        kutta.b_entries.copy_(torch.tensor([1 / 3, 2 / 3]))
+    assert kutta.effective_order() == 2
+
+
+def test_an_order_above_the_table_s():
+    """Euler's table with a second stage of no weight becomes the midpoint method's."""
+    table = ButcherTableau(name="idle", order=1, a=[[], [1]], b=[1, 0], source="for this test")
+    method = ExplicitRungeKutta(table, trainable=True)
+    assert method.effective_order() == 1
+    with torch.no_grad():
+        method.a_entries.fill_(0.5)
+        method.b_entries.copy_(torch.tensor([0.0, 1.0]))
+    assert (method.order, method.effective_order()) == (1, 2)
+
+
+@pytest.mark.parametrize("alpha", [-0.7, 0.5, 2 / 3, 1.0])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_family_of_order_two_stays_in_it(alpha, dtype):
+    method = RungeKutta2(0.5, trainable=True).to(dtype)
+    with torch.no_grad():
+        method.alpha.fill_(alpha)
+    assert method.effective_order() == 2
+
+
+def test_weights_that_are_not_finite_have_no_order():
+    method = Heun(trainable=True)
+    with torch.no_grad():
+        method.b_entries.fill_(torch.nan)
+    assert method.effective_order() == 0
+
+
+@pytest.mark.parametrize("tolerance", [0.0, -1e-10, 1.0, float("nan")])
+def test_a_tolerance_that_is_none(tolerance):
+    with pytest.raises(ValueError, match=r"tolerance: got .*, expected a number in \(0, 1\)"):
+        Heun().effective_order(tolerance)

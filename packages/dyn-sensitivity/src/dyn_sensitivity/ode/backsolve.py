@@ -108,8 +108,8 @@ class Backsolve(SensitivityAlgorithm):
 
         Raises:
             ValueError: If gradients are wanted and the solver or the controller is trainable, every sample has times of
-                its own, something else than the states at `t_span` is to be saved, there are events, the backward solver cannot choose
-                its steps, or `f` captures a differentiable tensor that it does not know.
+                its own, something else than the states at `t_span` is to be saved, there are events, the backward solver
+                cannot choose its steps or steps no adjoint, or `f` captures a differentiable tensor that it does not know.
         """
         if not torch.is_grad_enabled():
             return dyn_numerics.odeint(f, x0, t_span, args=args, **options)
@@ -171,6 +171,11 @@ class Backsolve(SensitivityAlgorithm):
             raise ValueError(
                 "events: got some with sensitivity='adjoint', whose backward solve does not meet them; "
                 "use sensitivity='autograd'"
+            )
+        if stepper(solver if self.solver is None else self.solver).structured:
+            raise ValueError(
+                f"sensitivity: got {self} to solve backward by {type(stepper(self.solver or solver)).__name__}, which knows the "
+                f"structure of the state but not of its adjoint; give Backsolve(solver=...) another, or use 'autograd'"
             )
         controller = choose_controller(options["controller"], stepper(solver), options["step_size"])
         if controller.adaptive and self.solver is not None and stepper(self.solver).error_order is None:

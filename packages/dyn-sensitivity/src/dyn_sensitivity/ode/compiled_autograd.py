@@ -67,7 +67,7 @@ def solve(
     """
     layout = StateLayout(x0, "x0", options["stepping"] == "per_sample")
     refuse_differentiable(t_span)
-    method = stepper(options["solver"])
+    method = stepper(options["solver"]).on(layout)
     if any(p.requires_grad for p in method.parameters()):
         raise ValueError(
             f"solver: got the trainable {method}, which a compiled solve does not train; solve outside of it"

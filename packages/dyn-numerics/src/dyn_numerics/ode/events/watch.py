@@ -142,6 +142,7 @@ class EventWatch:
                 step=met.step,
                 t1=found.end,
                 end=met.end,
+                stepped=(tried.stepped[0], where(found.cut, met.end, tried.stepped[1])),
                 x=met.x,
                 carry=met.carry,
                 shift=where(moved, met.end - found.end, state.shift),
@@ -252,7 +253,7 @@ class EventWatch:
             for condition, t, happened in zip(self._conditions, found.at, found.happened, strict=True)
         ]
         end: Scalar = piece.t1
-        for event, t, happened in reversed(list(zip(self._events, times, found.happened, strict=True))):
+        for event, t, happened in zip(self._events, times, found.happened, strict=True):
             if event.cuts:
                 end = where(happened, t, end)
         x, coefficients = step.x, piece.coefficients
