@@ -469,8 +469,12 @@ def test_from_a_terminal_event_on(stepping):
     assert torch.all(second.events[0].count == 0)
     exact = odeint(f, x0, torch.stack([0 * end, end + 1]), stepping=stepping, rtol=1e-11, atol=1e-11)
     torch.testing.assert_close(second.x[-1], exact.x[-1], rtol=1e-8, atol=1e-8)
-    with pytest.raises(ValueError, match=r"t_span: got 5 .*as the first time, expected \d\.\d+"):
-        first.resume([5.0, 6.0])
+    with pytest.raises(ValueError, match=r"t_span: got 4.5.*as the first time, expected \d\.\d+"):
+        first.resume([4.5, 6.0])
+    ended = first.resume([5.0, 6.0])
+    assert torch.equal(ended.status_code, first.status_code)
+    assert torch.equal(ended.t_reached, first.t_reached)
+    assert ended.x.isnan().all()
     # The end of the first piece moves with its event, and the start of the second is given.
     start = first.events[0].t[0]
     moving = first.resume(torch.stack([start, (end + 1)]))

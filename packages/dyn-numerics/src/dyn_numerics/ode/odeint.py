@@ -227,7 +227,7 @@ def _resume(
 ) -> Solution:
     """Goes on where a solve has ended, as `Solution.resume`."""
     limit = None if max_steps is None else step_limit(max_steps, ended.posed.problem.controller.adaptive)
-    posed = ended.pose(t_span, None if save is None else Save.of(save), limit)
+    posed, ended = ended.pose(t_span, None if save is None else Save.of(save), limit)
     options = replace(
         options,
         progress=options.progress if progress is None else progress,

@@ -30,7 +30,7 @@ class Ended:
         posed: The problem as it was posed, but for the state at its start.
         state: The last state, as differentiable as the outputs.
         begun: Where a step was ever taken: a truth value, or `[*lead]`. Elsewhere no step size is known.
-        failed: Where it failed, `[*lead]`.
+        failed: Where it failed, or stays ended all the same, `[*lead]`.
         stopped: Where an event ended it.
         status_code: As in `Solution`, and so are the two that follow.
         t_reached: The last time at which the state is known.
@@ -72,13 +72,18 @@ class Ended:
             modes=_modes(),
         )
 
-    def pose(self, t_span: Tensor | Sequence[float], save: Save | None, max_steps: float | None) -> Posed:
+    def pose(self, t_span: Tensor | Sequence[float], save: Save | None, max_steps: float | None) -> tuple[Posed, Ended]:
         """Poses the problem again with times that go on from the end.
+
+        What an event has ended goes on where they start at its time, and stays ended where they start at the last one.
 
         Args:
             t_span: Output times.
             save: What to keep, if not as before.
             max_steps: Greatest number of attempts, if not as before.
+
+        Returns:
+            The problem, and this, with what stays ended among what has failed.
 
         Raises:
             TypeError: As `dyn_numerics.odeint`, of `t_span`.
@@ -92,10 +97,16 @@ class Ended:
             old.save if save is None else save,
             old.problem.max_steps if max_steps is None else max_steps,
         )
-        first = posed.times[0].detach()
-        end = torch.where(self.stopped, self.t_reached, old.times[-1].detach())
-        # Or as the user got it back, in a dtype that may be shorter.
-        elsewhere = (first != end) & (first != end.to(old.t.dtype)) & ~self.failed
+        first, last = posed.times[0].detach(), old.times[-1].detach()
+        end = torch.where(self.stopped, self.t_reached, last)
+
+        def starts_at(t: Tensor) -> Tensor:
+            return (first == t) | (
+                first == t.to(old.t.dtype)
+            )  # as the user got it back, in a dtype that may be shorter
+
+        failed = self.failed | (self.stopped & starts_at(last) & ~starts_at(end))
+        elsewhere = ~starts_at(end) & ~failed
         if _any(elsewhere):
             raise ValueError(
                 f"t_span: got {_first(first, elsewhere)} as the first time, expected "
@@ -103,12 +114,12 @@ class Ended:
             )
         ways = [torch.as_tensor(p.problem.clock.direction, device=first.device) for p in (old, posed)]
         moves = (posed.times[-1] != first) & (old.times[-1] != old.times[0])
-        if _any((ways[0] != ways[1]) & moves & ~self.failed):
+        if _any((ways[0] != ways[1]) & moves & ~failed):
             raise ValueError(
                 "t_span: got times in the other direction, expected them to go on as the solution did; "
                 "try odeint from its last state"
             )
-        return posed
+        return posed, replace(self, failed=failed)
 
     def begin(self, problem: Problem, x: Tensor, detached: bool = False) -> tuple[State, int]:
         """The state before the first attempt, and the calls of `f` that it took.
@@ -128,8 +139,7 @@ class Ended:
         running = negate(self.failed_in(problem))
         zero, n_evals, events = last.n_steps * 0, 0, last.events
         if events is not None:
-            n_jumps = tuple(count * 0 for count in events.n_jumps)
-            events = events._replace(n_jumps=n_jumps, code=zero + Status.SUCCESS.code)
+            events = events._replace(code=zero + Status.SUCCESS.code)
         new = both(running, negate(self.begun))
         if _any(new):
             fresh, n_evals = initial_state(problem, x)

@@ -93,8 +93,9 @@ class Solution:
         its outputs are NaN, its status is kept, and `throw` raises it again.
 
         Args:
-            t_span: Output times, `[T]` or `[T, batch]`, in the direction of the solve, from `t[-1]` on, or from `t_reached`
-                where a terminal event ended it. Such an event does not happen there again.
+            t_span: Output times, `[T]` or `[T, batch]`, in the direction of the solve, from the last one on. What a terminal
+                event ended stays ended then; it goes on where they start at `t_reached`, and the event does not happen
+                there again.
             save: What to keep, `max_steps` over the resumed solve, `progress` and `throw`: as in `odeint`, and as they
                 were there by default.
             max_steps: See `save`.
