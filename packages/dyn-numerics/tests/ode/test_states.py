@@ -290,7 +290,8 @@ def test_on_a_gpu_as_on_the_cpu(solver, dtype, counted, device):
     gpu = odeint(counted_f, {k: v.to(device) for k, v in x0.items()}, T_SPAN, solver=solver, save="dense", **rough)
     assert all(t.device.type == device for t in counted_f.times)
     assert gpu.stats.n_evals.item() == counted_f.calls == cpu.stats.n_evals.item()
-    tolerance = 50 * torch.finfo(dtype).eps
+    # Powers of theta up to the seventh cancel: the weights of both have sums of magnitudes of some 10^4 in that form.
+    tolerance = (2000 if solver in ("vern7", "dopri8") else 50) * torch.finfo(dtype).eps
     for name in x0:
         assert gpu.x[name].device.type == gpu.t.device.type == device
         torch.testing.assert_close(gpu.x[name].cpu(), cpu.x[name], rtol=tolerance, atol=tolerance)
