@@ -8,11 +8,12 @@ from collections.abc import Iterator, Sequence
 from itertools import product
 from math import inf
 from typing import Any
+from unittest import SkipTest
 
 import torch
 from torch import Tensor
 
-from dyn_numerics.contracts.expectation import expect, expect_close, not_promised
+from dyn_numerics.contracts.expectation import expect, expect_close
 from dyn_numerics.contracts.structure import structure
 from dyn_numerics.ode.controllers.controller import Controller, Verdict
 from dyn_numerics.ode.odeint import odeint
@@ -71,7 +72,7 @@ class ControllerContract:
     def test_every_retry_is_shorter(self) -> None:
         """After a rejection the step is multiplied with less than 1, or the same attempt would be made again."""
         if not self.make().adaptive:
-            not_promised("adaptive = False: a rejection ends the solve")
+            raise SkipTest("adaptive = False: a rejection ends the solve")
         for errors, verdict in self._verdicts():
             sentence = f"factor: got {verdict.factor} after errors {errors}, the last rejected, expected less than 1"
             expect(verdict.accept or verdict.factor < 1, sentence)
@@ -113,26 +114,24 @@ class ControllerContract:
     def test_samples_do_not_meet(self) -> None:
         """On tensors `[batch]` every sample is judged alone: on its own errors, and to the bit wherever it stands."""
         controller = self.make()
-        together, turned = (
-            self._run(controller, list(zip(*runs, strict=True)), (len(runs),))[-1] for runs in (RUNS, RUNS[::-1])
-        )
-        for i, errors in enumerate(RUNS):
+        together, turned = self._judge_batch(controller, RUNS), self._judge_batch(controller, RUNS[::-1])
+        for name, found, other in zip(("accept", "factor"), together, turned, strict=True):
+            expect(torch.equal(found, other.flip(0)), f"{name}: expected the same bits wherever a sample stands")
+        for errors, *found in zip(RUNS, *together, strict=True):
             alone = self._run(controller, errors, ())[-1]
-            sentence = f"judge: expected for sample {i} of a batch, with errors {errors}, the verdict on it alone"
-            expect(bool(together.accept[i]) == bool(alone.accept), sentence)  # type: ignore[index]
-            for name, found, other in zip(("accept", "factor"), together, turned, strict=False):
-                expect(torch.equal(found, other.flip(0)), f"{name}: expected the same bits wherever a sample stands")
-            expect_close(together.factor[i], self._tensor(alone.factor), 1e-12, sentence)  # type: ignore[index]
+            for value, expected in zip(found, (alone.accept, alone.factor), strict=True):
+                sentence = f"judge: expected for a sample in a batch, with errors {errors}, the verdict on it alone"
+                expect_close(self._tensor(value), self._tensor(expected), 1e-12, sentence)
 
     def test_gradients_are_finite(self) -> None:
         """Gradients of a factor are finite, at the errors 0 and infinity too, if the controller is differentiable."""
         controller = self.make()
         if not controller.differentiable:
-            not_promised("differentiable = False")
+            raise SkipTest("differentiable = False")
         for errors in RUNS:
             given = [self._tensor(error).requires_grad_() for error in errors]
             factor = self._run(controller, given)[-1].factor
-            found = torch.autograd.grad(factor, [*given, *controller.parameters()], allow_unused=True)
+            found = torch.autograd.grad(self._tensor(factor), [*given, *controller.parameters()], allow_unused=True)
             expect(
                 all(gradient is None or bool(gradient.isfinite().all()) for gradient in found),
                 f"factor: got a gradient that is not finite at errors {errors}, expected finite ones; clip an error "
@@ -185,6 +184,12 @@ class ControllerContract:
             memory = verdicts[-1].memory if verdicts else self._first_memory(controller, lead)
             verdicts.append(self._judge(controller, error, memory, lead))
         return verdicts
+
+    def _judge_batch(self, controller: Controller, runs: Sequence[tuple[float, ...]]) -> tuple[Tensor, Tensor]:
+        """Whether the last attempts are accepted, and their factors, `[batch]`."""
+        lead = (len(runs),)
+        verdict = self._run(controller, list(zip(*runs, strict=True)), lead)[-1]
+        return self._tensor(verdict.accept).expand(lead), self._tensor(verdict.factor).expand(lead)
 
     def _judge(self, controller: Controller, error: Any, memory: Any, lead: tuple[int, ...] | None = None) -> Verdict:
         on_tensors = controller.differentiable or lead is not None

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from unittest import SkipTest
-
 import torch
 from torch import Tensor
 
-__all__ = ["expect", "expect_close", "not_promised"]
+__all__ = ["expect", "expect_close"]
 
 
 def expect(holds: object, sentence: str) -> None:
@@ -45,12 +43,3 @@ def expect_close(found: Tensor, expected: Tensor, atol: float, sentence: str) ->
     """
     __tracebackhide__ = True
     torch.testing.assert_close(found, expected, rtol=0, atol=atol, msg=lambda details: f"{sentence}\n{details}")
-
-
-def not_promised(reason: str) -> None:
-    """Skips a test of what the subject does not claim, under pytest and unittest alike.
-
-    Raises:
-        unittest.SkipTest: Always.
-    """
-    raise SkipTest(reason)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -24,7 +25,7 @@ class ForcedGrowth:
                 [2.7183]])
     """
 
-    starts: ClassVar[list[list[float]]] = [[1.0, 0.3], [-0.4, 0.5], [0.9, -0.7], [-0.2, -0.8]]
+    starts: ClassVar[Sequence[Sequence[float]]] = [[1.0, 0.3], [-0.4, 0.5], [0.9, -0.7], [-0.2, -0.8]]
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         """The field, `[*lead, N]`, at times `[*lead]` and states `[*lead, N]`."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import ClassVar
 
 import torch
@@ -37,7 +38,7 @@ class ForcedOscillator:
         S. H. Strogatz: Nonlinear Dynamics and Chaos, 2nd ed. (2015), section 8.2, for the unforced case.
     """
 
-    starts: ClassVar[list[list[float]]] = [[0.6, 0.3], [-0.4, 0.5], [0.9, -0.7], [-0.2, -0.8]]
+    starts: ClassVar[Sequence[Sequence[float]]] = [[0.6, 0.3], [-0.4, 0.5], [0.9, -0.7], [-0.2, -0.8]]
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         """The field, `[*lead, 2]`, at times `[*lead]` and states `[*lead, 2]`."""

@@ -44,8 +44,9 @@ def measured_order(error: Callable[[int], float], most_steps: int = 600) -> floa
         f"the method does not converge; if they fall too fast or too slowly, set another `length`",
     )
     middle = [sum(values) / len(points) for values in zip(*points, strict=True)]
-    rise = sum((x - middle[0]) * (y - middle[1]) for x, y in points)
-    return rise / sum((x - middle[0]) ** 2 for x, _ in points)
+    rise: float = sum((x - middle[0]) * (y - middle[1]) for x, y in points)
+    run: float = sum((x - middle[0]) ** 2 for x, _ in points)
+    return rise / run
 
 
 def margin(order: int) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from torch import Tensor
@@ -19,7 +20,8 @@ class ReferenceProblem(Protocol):
         starts: Start states, different ones, `[batch, N]`.
     """
 
-    starts: list[list[float]]
+    @property
+    def starts(self) -> Sequence[Sequence[float]]: ...
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         """The field, `[*lead, N]`, at times `[*lead]` and states `[*lead, N]`."""

@@ -1,7 +1,6 @@
 """Every stepper of ours keeps the contracts."""
 
 import pytest
-import torch
 
 from dyn_numerics import Dopri5, Heun, RungeKutta2, Tsit5
 from dyn_numerics.contracts import InterpolantContract, StepperContract
