@@ -1,5 +1,6 @@
 """Every promise of a stepper can be broken: a method with one fault breaks those that speak of it, and no other."""
 
+import unittest
 from typing import NamedTuple
 
 import pytest
@@ -8,16 +9,10 @@ from torch import Tensor, nn
 
 from dyn_numerics import Step, Stepper
 from dyn_numerics.contracts import InterpolantContract, StepperContract
+from dyn_numerics.ode.compiled_loop import is_supported
 from dyn_numerics.ode.interpolants.hermite import cubic_hermite
 from dyn_numerics.ode.scalar import over_state
 from dyn_numerics.ode.times import state_time
-
-ORDERS = {"order", "order_in_reversed_time"}
-DENSE = {"order_between_the_steps", "order_between_the_steps_in_reversed_time"}
-DERIVATIVE = {
-    "order_of_the_derivative_between_the_steps",
-    "order_of_the_derivative_between_the_steps_in_reversed_time",
-}
 
 
 class Known(NamedTuple):
@@ -86,7 +81,7 @@ class IgnoresTime(Trapezoid):
 
 class ForwardOnly(Trapezoid):
     def end(self, t0, t1, x):
-        return state_time(t0 + abs(t1 - t0), x)
+        return state_time(t1 + (abs(t1 - t0) - (t1 - t0)), x)
 
 
 class LooksAhead(Trapezoid):
@@ -319,25 +314,132 @@ class LosesImaginaryParts(Trapezoid):
         return x + (rise.real if x.is_complex() else rise)
 
 
+def both(name):
+    return {name, f"{name}_in_reversed_time"}
+
+
+ORDER, DENSE, DERIVATIVE = map(both, ("order", "order_between_the_steps", "order_of_the_derivative_between_the_steps"))
+GRADIENTS = {"gradients_through_its_steps", "gradients_through_its_interpolant"}
 FAULTS = {
-    WrongWeights: ORDERS | DENSE | DERIVATIVE,
-    IgnoresTime: ORDERS | DENSE | DERIVATIVE,
+    WrongWeights: {*ORDER, *DENSE, *DERIVATIVE, "meets_the_tolerance"},
+    IgnoresTime: {*ORDER, *DENSE, *DERIVATIVE, "meets_the_tolerance"},
+    ForwardOnly: {
+        "order_in_reversed_time",
+        "order_between_the_steps_in_reversed_time",
+        "order_of_the_derivative_between_the_steps_in_reversed_time",
+        "meets_the_tolerance",
+        "stays_within_the_step",
+    },
+    LooksAhead: {"stays_within_the_step"},
+    RoundsBeyondTheEnd: {"stays_within_the_step"},
+    WritesIntoItsCarry: {"is_pure"},
+    ReusesMemoryThatItHandedOut: {"is_pure"},
+    RemembersBesideItsCarry: {"is_pure"},
+    CouplesSamples: {"rows_do_not_meet", "a_batch_is_its_rows", "every_sample_solves_its_own_problem"},
+    CouplesSamplesByRounding: {"rows_do_not_meet"},
+    StepsBatchesOtherwise: {"a_batch_is_its_rows", "every_sample_solves_its_own_problem"},
+    EstimateOfAnotherOrder: {"order_of_the_error_estimate"},
+    EstimatesTooLittle: {"meets_the_tolerance"},
+    KeepsItsEstimateSecret: {"estimates_its_error"},
+    OrderThatIsNoNumber: {"states_its_orders"},
+    MissesTheEnd: {"meets_the_states_at_both_ends", "its_derivative_meets_the_field_at_both_ends"},
+    Kinked: {"its_derivative_meets_the_field_at_both_ends"},
+    ClaimsAnotherDegree: {"is_a_polynomial_of_the_stated_degree", "every_sample_solves_its_own_problem"},
+    OffBetweenTheSteps: {*DENSE, *DERIVATIVE},
+    EvaluatesInItsInterpolant: {"counts_its_evaluations"},
+    CouplesSamplesBetweenTheSteps: {"rows_do_not_meet_between_the_steps"},
+    KeepsTheField: {"counts_every_evaluation"},
+    SwitchesGradientsOn: {"follows_grad_mode"},
+    Detaches: GRADIENTS,
+    DetachesBetweenTheSteps: {"gradients_through_its_interpolant"},
+    ForgetsItsParameter: GRADIENTS,
+    DividesByTheStep: {"a_step_of_no_length"},
+    ErrorOfNothing: {"a_step_of_no_length"},
+    WrongInverse: {"inverse_step"},
+    DiffersFromItsCopies: {"copies_step_alike"},
+    RetryOfAnotherStructure: {"carry_and_retry_are_alike", "every_sample_solves_its_own_problem"},
+    RetryOfAnotherPlace: {"a_retry_is_a_new_start"},
+    CompletesToAnotherState: {"completing_changes_nothing"},
+    CompletesForNothing: {"what_completes_a_step_is_reused"},
+    WidensTheState: {"follows_the_state"},
+    HandsOverTimesOfAnotherDtype: {"follows_the_state"},
+    LosesDigits: {"accuracy_in_every_dtype"},
+    LosesImaginaryParts: {"accuracy_in_every_dtype"},
 }
 
 
 def contract(method, **settings):
-    return type(
-        "Contract", (StepperContract, InterpolantContract), {"make": lambda self: method(), **QUICK, **settings}
-    )
+    settings = {"make": lambda self: method(), "most_steps": 120, **settings}
+    return type("Contract", (StepperContract, InterpolantContract), settings)
 
 
-QUICK = {"most_steps": 60, "length": 0.5}
+@pytest.mark.parametrize("method", [Trapezoid, Invertible], ids=lambda method: method.__name__)
+def test_a_method_without_fault_keeps_every_promise(method, broken_promises):
+    assert broken_promises(contract(method)) == set()
 
 
-def test_a_method_without_fault_keeps_every_promise(broken_promises):
-    assert broken_promises(contract(Trapezoid)) == set()
-
-
-@pytest.mark.parametrize("method", Trapezoid.__subclasses__(), ids=lambda method: method.__name__)
+@pytest.mark.parametrize("method", FAULTS, ids=lambda method: method.__name__)
 def test_a_fault_breaks_the_promises_that_speak_of_it(method, broken_promises):
     assert broken_promises(contract(method)) == FAULTS[method]
+
+
+def test_every_promise_is_broken_by_some_fault():
+    promises = {name.removeprefix("test_") for name in dir(contract(Trapezoid)) if name.startswith("test_")}
+    assert set().union(*FAULTS.values()) == promises - {"compiles"}
+
+
+def test_no_promise_hides_another():
+    """A class that inherits both contracts has the tests of both."""
+    steps, between = (
+        {name for name in vars(c) if name.startswith("test_")} for c in (StepperContract, InterpolantContract)
+    )
+    assert steps.isdisjoint(between)
+
+
+@pytest.mark.parametrize(
+    ("method", "settings"),
+    [
+        (ForwardOnly, {"reversed_time": False}),
+        (CouplesSamples, {"per_sample": False}),
+        (Detaches, {"differentiable": False}),
+        (Kinked, {"smooth": False}),
+        (WidensTheState, {"dtypes": (torch.float64, torch.complex128)}),
+        (LosesImaginaryParts, {"dtypes": (torch.float64,)}),
+    ],
+)
+def test_what_is_not_claimed_is_not_tested(method, settings, broken_promises):
+    assert broken_promises(contract(method, **settings)) == set()
+
+
+class DiffersCompiled(Trapezoid):
+    def advance(self, x, dt, first, second):
+        return super().advance(x, dt, first, second) + (1e-6 if torch.compiler.is_compiling() else 0)
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not is_supported(), reason="this torch compiles no solves")
+def test_a_compiled_solve_is_compared():
+    contract(Trapezoid, compiles=True)().test_compiles()
+    with pytest.raises(AssertionError, match="expected a compiled solve to give the states of an eager one"):
+        contract(DiffersCompiled, compiles=True)().test_compiles()
+
+
+def test_without_a_stepper_it_says_what_is_missing():
+    with pytest.raises(NotImplementedError, match=r"TestMine\.make: expected a method that returns the stepper"):
+        type("TestMine", (StepperContract,), {})().test_order()
+
+
+def test_a_failure_says_what_was_measured():
+    with pytest.raises(AssertionError, match=r"order: measured (0\.9|1\.0)\d forward in time, expected 2 \+- 0\.2"):
+        contract(IgnoresTime, most_steps=600)().test_order()
+
+
+def test_unittest_runs_it_too():
+    class TestTrapezoid(contract(Trapezoid), unittest.TestCase):
+        pass
+
+    result = unittest.TestResult()
+    unittest.defaultTestLoader.loadTestsFromTestCase(TestTrapezoid).run(result)
+    assert result.wasSuccessful()
+    assert result.testsRun > 30
+    assert len(result.skipped) == 2  # no inverse, not compiled

@@ -54,26 +54,27 @@ class ControllerContract:
 
     def test_every_factor_is_positive(self) -> None:
         """Whatever the error, the step is multiplied with a positive number."""
-        for errors, verdict in self._verdicts():
+        for errors, verdict in self._verdicts(self.make()):
             expect(verdict.factor > 0, f"factor: got {verdict.factor} after errors {errors}, expected more than 0")
 
     def test_accepts_what_has_no_error(self) -> None:
         """An attempt whose error is 0 stands."""
-        for errors, verdict in self._verdicts():
+        for errors, verdict in self._verdicts(self.make()):
             sentence = f"accept: got {verdict.accept} after errors {errors}, expected True where the last is 0"
             expect(errors[-1] > 0 or verdict.accept, sentence)
 
     def test_rejects_what_is_not_finite(self) -> None:
         """An attempt that was not finite, whose error is infinite, does not stand."""
-        for errors, verdict in self._verdicts():
+        for errors, verdict in self._verdicts(self.make()):
             sentence = f"accept: got {verdict.accept} after errors {errors}, expected False where the last is infinite"
             expect(errors[-1] < inf or not verdict.accept, sentence)
 
     def test_every_retry_is_shorter(self) -> None:
         """After a rejection the step is multiplied with less than 1, or the same attempt would be made again."""
-        if not self.make().adaptive:
+        controller = self.make()
+        if not controller.adaptive:
             raise SkipTest("adaptive = False: a rejection ends the solve")
-        for errors, verdict in self._verdicts():
+        for errors, verdict in self._verdicts(controller):
             sentence = f"factor: got {verdict.factor} after errors {errors}, the last rejected, expected less than 1"
             expect(verdict.accept or verdict.factor < 1, sentence)
 
@@ -97,14 +98,16 @@ class ControllerContract:
         controller = self.make()
         for lead in (None, ()):
             expected = structure(self._first_memory(controller, lead))
-            for errors, verdict in self._verdicts(lead):
+            for errors, verdict in self._verdicts(controller, lead):
                 found = structure(verdict.memory)
                 sentence = f"memory: got {found} after errors {errors}, expected {expected} as init makes it"
                 expect(found == expected, sentence)
 
     def test_numbers_and_tensors_agree(self) -> None:
         """It judges tensors as it judges host numbers: solves per sample hand it tensors, joint ones numbers."""
-        for (errors, one), (_, other) in zip(self._verdicts(), self._verdicts(()), strict=True):
+        controller = self.make()
+        numbers, on_tensors = self._verdicts(controller), self._verdicts(controller, ())
+        for (errors, one), (_, other) in zip(numbers, on_tensors, strict=True):
             sentence = (
                 f"judge: got {one} for numbers and {other} for tensors, of the errors {errors}, expected the same"
             )
@@ -117,9 +120,9 @@ class ControllerContract:
         together, turned = self._judge_batch(controller, RUNS), self._judge_batch(controller, RUNS[::-1])
         for name, found, other in zip(("accept", "factor"), together, turned, strict=True):
             expect(torch.equal(found, other.flip(0)), f"{name}: expected the same bits wherever a sample stands")
-        for errors, *found in zip(RUNS, *together, strict=True):
+        for errors, *judged in zip(RUNS, *together, strict=True):
             alone = self._run(controller, errors, ())[-1]
-            for value, expected in zip(found, (alone.accept, alone.factor), strict=True):
+            for value, expected in zip(judged, (alone.accept, alone.factor), strict=True):
                 sentence = f"judge: expected for a sample in a batch, with errors {errors}, the verdict on it alone"
                 expect_close(self._tensor(value), self._tensor(expected), 1e-12, sentence)
 
@@ -170,9 +173,10 @@ class ControllerContract:
             sentence = f"judge: got {found} for errors {errors} from {name}, expected {expected} as from the controller"
             expect(_values(found) == _values(expected), sentence)
 
-    def _verdicts(self, lead: tuple[int, ...] | None = None) -> Iterator[tuple[tuple[float, ...], Verdict]]:
+    def _verdicts(
+        self, controller: Controller, lead: tuple[int, ...] | None = None
+    ) -> Iterator[tuple[tuple[float, ...], Verdict]]:
         """Errors in a row, and the verdict on the last."""
-        controller = self.make()
         for errors in RUNS:
             for i, verdict in enumerate(self._run(controller, errors, lead), start=1):
                 yield errors[:i], verdict

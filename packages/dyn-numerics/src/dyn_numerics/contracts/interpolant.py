@@ -123,7 +123,7 @@ class InterpolantContract(MethodUnderTest):
             outside = [t.tolist() for t in times if not is_within(t, t0, t1)]
             expect(not outside, f"interpolant: evaluated f at {outside}, expected times within the step [{t0}, {t1}]")
 
-    def test_rows_do_not_meet(self) -> None:
+    def test_rows_do_not_meet_between_the_steps(self) -> None:
         """In a batch, the polynomial of a sample depends on no other sample, to the bit."""
         stepper = self.make()
         t0, t1, x = self.batch()

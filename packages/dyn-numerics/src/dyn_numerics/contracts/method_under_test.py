@@ -54,7 +54,7 @@ class MethodUnderTest:
     problem: ReferenceProblem = ForcedOscillator()
     problem_of_high_order: ReferenceProblem = ForcedGrowth()
     length: float | None = None
-    most_steps: int = 600
+    most_steps: int = 200
     reversed_time: bool = True
     per_sample: bool = True
     dtypes: ClassVar[Sequence[torch.dtype]] = (torch.float64, torch.float32, torch.complex128)
@@ -75,7 +75,7 @@ class MethodUnderTest:
 
     def length_of(self, order: int) -> float:
         """Length of the span that orders are measured on."""
-        return self.length or (0.1 if order == 1 else 1.0 if order <= 5 else 6.0)
+        return self.length or (0.02 if order == 1 else 1.0 if order <= 5 else 6.0)
 
     def measured_on(self, stepper: Stepper, order: int, reverse: bool) -> tuple[ReferenceProblem, Tensor, float, float]:
         """The problem, its start and the span that an order of a method is measured on."""

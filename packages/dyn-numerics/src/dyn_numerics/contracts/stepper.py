@@ -326,25 +326,31 @@ class StepperContract(MethodUnderTest):
         self._check_gradients({"step_size": 0.3}, "interpolant")
 
     def test_every_sample_solves_its_own_problem(self) -> None:
-        """A solve per sample is the solves of its samples alone: states and numbers of steps."""
+        """A solve per sample is the solves of its samples alone: states, steps, and gradients to the field."""
         stepper = self.make()
         spans = [[0.1 * i, 0.6 + 0.2 * i, 1.5] for i in range(len(self.batch()[2]))]
         if self.reversed_time:
             spans[-1] = [1.5, 0.7, 0.1]
+        x0, rate = self.starts(), torch.ones((), dtype=torch.float64, device=self.device)
+        rate.requires_grad_(self.differentiable)
         options: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-7} if stepper.error_order else {"step_size": 0.11}
 
         def f(t: Tensor, x: Tensor) -> Tensor:
-            return self.problem(t[..., 0] if t.dim() else t, x)
+            return rate * self.problem(t[..., 0] if t.dim() else t, x)
 
-        with torch.no_grad():
-            x0, times = self.starts(), torch.stack([self.numbers(span) for span in spans], dim=1)
-            together = odeint(f, x0, times, solver=stepper, stepping="per_sample", **options)
-            for i, span in enumerate(spans):
-                alone = odeint(f, x0[i], span, solver=stepper, **options)
-                sentence = f"expected sample {i} of a batch to be solved as if it were alone"
-                expect_close(together.x[:, i], alone.x, 1e-10, sentence)
-                steps = (together.stats.n_accepted[i].item(), alone.stats.n_accepted.item())
-                expect(steps[0] == steps[1], f"{sentence}, got {steps[0]} steps instead of {steps[1]}")
+        times = torch.stack([self.numbers(span) for span in spans], dim=1)
+        together = odeint(f, x0, times, solver=stepper, stepping="per_sample", **options)
+        for i, span in enumerate(spans):
+            alone = odeint(f, x0[i], span, solver=stepper, **options)
+            sentence = f"expected sample {i} of a batch to be solved as if it were alone"
+            expect_close(together.x[:, i], alone.x, 1e-10, sentence)
+            steps = (together.stats.n_accepted[i].item(), alone.stats.n_accepted.item())
+            expect(steps[0] == steps[1], f"{sentence}, got {steps[0]} steps instead of {steps[1]}")
+            if self.differentiable:
+                found, expected = (
+                    torch.autograd.grad(x[-1].sum(), rate, retain_graph=True)[0] for x in (together.x[:, i], alone.x)
+                )
+                expect_close(found, expected, 1e-9, f"{sentence}, gradients included")
 
     def test_a_step_of_no_length(self) -> None:
         """A step from `t0` to `t0`, as samples take that have ended, leaves the state alone and has no error."""
@@ -362,8 +368,8 @@ class StepperContract(MethodUnderTest):
             step = self.single_step(stepper, self.problem, t0, t1, x).step
             try:
                 found, _ = stepper.inverse_step(self.problem, t0, t1, step.x, step.carry)
-            except TypeError:
-                raise SkipTest("the method has no inverse step")
+            except TypeError as error:
+                raise SkipTest("the method has no inverse step") from error
             expect_close(found, x, 1e-12, "inverse_step: expected the state at t0 from that at t1")
 
     def test_copies_step_alike(self) -> None:
