@@ -232,15 +232,15 @@ class StepperContract(MethodUnderTest):
             step = stepper.step(self.problem, t0, t1, x, carry)
             completed = stepper.complete(self.problem, t1, step)
             bare = stepper.init(self.problem, t, x, None)
-            pairs = [
-                ("the carry of a completed step", completed.carry, carry),
-                ("retry", step.retry, carry),
-                ("the carry of a step", stepper.step(self.problem, t0, t1, x, bare).carry, bare),
-            ]
-            for name, found, expected in pairs:
+            bare_step = stepper.step(self.problem, t0, t1, x, bare)
+            for name, found, expected, known in (
+                ("the carry of a completed step", completed.carry, carry, "the slope at the start"),
+                ("retry", step.retry, carry, "the slope at the start"),
+                ("the carry of a step that is not completed", bare_step.carry, bare, "None for it"),
+            ):
                 expect(
                     structure(found) == structure(expected),
-                    f"{name}: got {structure(found)}, expected {structure(expected)} as init makes it",
+                    f"{name}: got {structure(found)}, expected {structure(expected)} as from init, which was handed {known}",
                 )
 
     def test_a_retry_is_a_new_start(self) -> None:
