@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+
+from dyn_numerics.contracts.measured_order import measured_order
 
 torch.set_num_threads(1)
 
@@ -49,30 +51,9 @@ def counted() -> type[Counted]:
     return Counted
 
 
-def fitted_order(error: Callable[[int], float], most_steps: int = 600) -> float:
-    """Slope of the error over the step size, from the step counts whose error lies in [1e3 eps, 1e-3]."""
-    points = []
-    steps = 4
-    while steps <= most_steps:
-        found = error(steps)
-        if found < 1e3 * 2.3e-16:
-            break
-        if found <= 1e-3:
-            points.append((-math.log(steps), math.log(found)))
-        steps = math.ceil(steps * 1.5)
-    assert len(points) >= 4, f"only {len(points)} errors in the window"
-    return least_squares_slope(points)
-
-
-def least_squares_slope(points: Sequence[tuple[float, float]]) -> float:
-    middle = [sum(values) / len(points) for values in zip(*points, strict=True)]
-    rise = sum((x - middle[0]) * (y - middle[1]) for x, y in points)
-    return rise / sum((x - middle[0]) ** 2 for x, _ in points)
-
-
-@pytest.fixture(name="fitted_order", scope="session")
-def fitted_order_fixture() -> Callable[..., float]:
-    return fitted_order
+@pytest.fixture(scope="session")
+def fitted_order() -> Callable[..., float]:
+    return measured_order
 
 
 @pytest.fixture

@@ -6,14 +6,31 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C._functorch import TransformType, get_interpreter_stack
+from torch._C._functorch import (
+    TransformType,
+    get_interpreter_stack,
+    get_unwrapped,
+    is_functorch_wrapped_tensor,
+)
 
-__all__ = ["any_lane", "under_transform", "under_vmap"]
+__all__ = ["any_lane", "transform_depth", "under_transform", "under_vmap", "without_transforms"]
+
+
+def transform_depth() -> int:
+    """How many transforms of `torch.func` (`vmap`, `jvp`, `vjp`, ...) are at work."""
+    return 0 if torch.compiler.is_compiling() else len(get_interpreter_stack() or ())
 
 
 def under_transform() -> bool:
-    """Whether a transform of `torch.func` (`vmap`, `jvp`, `vjp`, ...) is at work."""
-    return not torch.compiler.is_compiling() and bool(get_interpreter_stack())
+    """Whether a transform of `torch.func` is at work."""
+    return transform_depth() > 0
+
+
+def without_transforms(x: Tensor) -> Tensor:
+    """The tensor that those of all transforms of `torch.func` are made of."""
+    while is_functorch_wrapped_tensor(x):
+        x = get_unwrapped(x)
+    return x
 
 
 def under_vmap() -> bool:

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from dyn_numerics import Callbacks, FixedStep, PerSample, PIDController, SolverError, Status, odeint
+from dyn_numerics import Callbacks, FixedStep, PerSample, PIDController, SolverError, Status, Tsit5, odeint
 from dyn_numerics.norms import rms_norm
 
 D = torch.float64
@@ -587,3 +587,16 @@ def test_on_a_device(x0):
     sol = solve(spiral, x0.cuda())
     torch.testing.assert_close(sol.x.cpu(), solve(spiral, x0).x, rtol=0, atol=1e-10)
     assert sol.stats.n_steps.device.type == "cuda"
+
+
+@pytest.mark.parametrize("carry", [None, (1, 2)], ids=["nothing", "another tuple"])
+def test_a_stepper_whose_carry_changes_its_structure(carry, growth):
+    class Changing(Tsit5):
+        def init(self, f, t, x, slope):
+            return carry
+
+        def step(self, f, t0, t1, x, carry):
+            return super().step(f, t0, t1, x, None)
+
+    with pytest.raises(TypeError, match=r"carry, retry, memory: got a Tensor and a (NoneType|tuple) to select among"):
+        odeint(growth, torch.ones(2, 1), [0.0, 1.0], solver=Changing(), stepping="per_sample")

@@ -33,6 +33,7 @@ class Counted:
 
 
 def mlp(width=16):
+    torch.manual_seed(0)
     return nn.Sequential(nn.Linear(2, width), nn.Tanh(), nn.Linear(width, 2))
 
 

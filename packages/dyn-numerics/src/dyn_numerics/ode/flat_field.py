@@ -12,6 +12,7 @@ from dyn_numerics.ode.stepper import FlatField
 from dyn_numerics.ode.times import is_differentiable
 from dyn_numerics.ode.user_function import UserFunction
 from dyn_numerics.pytree_state import StateLayout
+from dyn_numerics.transforms import transform_depth, without_transforms
 
 __all__ = ["Counter", "SampledField", "UserField", "WatchedField"]
 
@@ -113,6 +114,7 @@ class WatchedField:
     def __init__(self, f: SampledField, differentiable: bool) -> None:
         self._f = f
         self._noticed = {"differentiable": differentiable}
+        self._depth = transform_depth()
 
     @property
     def differentiable(self) -> bool:
@@ -127,6 +129,10 @@ class WatchedField:
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         """Evaluates the field; with gradient only until it is known to have one."""
+        if transform_depth() > self._depth:  # the method differentiates it: a detached value has the derivative zero
+            slope = self._f(t, x)
+            self._noticed["differentiable"] = self.differentiable or without_transforms(slope).requires_grad
+            return slope
         with torch.set_grad_enabled(torch.is_grad_enabled() and not self.differentiable):
             slope = self._f(t, x)
             self._noticed["differentiable"] = self.differentiable or is_differentiable(slope)

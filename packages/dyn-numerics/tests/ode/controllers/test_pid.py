@@ -78,18 +78,6 @@ def test_every_retry_is_shorter(coefficients, history):
 
 
 @pytest.mark.parametrize(("p", "i", "d"), COEFFICIENTS.values(), ids=COEFFICIENTS.keys())
-def test_reads_the_same_on_tensors(p, i, d):
-    controller = PIDController(p, i, d)
-    columns = [(0.5, 2.0, 1e-12, math.inf), (0.1, 0.5, 0.9, 1.5), (2.0, 0.3, 0.7, 0.2)]
-    rows = list(zip(*columns, strict=True))
-    together = judge(controller, *(torch.tensor(column, dtype=torch.float64) for column in columns))
-    for index, row in enumerate(rows):
-        alone = judge(controller, *row)
-        assert together.accept[index].item() is alone.accept
-        assert together.factor[index].item() == pytest.approx(alone.factor, rel=1e-13)
-
-
-@pytest.mark.parametrize(("p", "i", "d"), COEFFICIENTS.values(), ids=COEFFICIENTS.keys())
 def test_every_kind_solves(p, i, d, growth):
     controller = PIDController(p, i, d)
     t, x = odeint(growth, torch.ones(1).double(), [0.0, 3.0, 10.0], controller=controller, rtol=1e-7, atol=1e-9)
