@@ -52,26 +52,30 @@ class ControllerContract:
         """Makes the controller under test, in the same state every time."""
         raise NotImplementedError(f"{type(self).__name__}.make: expected a method that returns the controller to test")
 
+    def made(self) -> Controller:
+        """The controller under test, on the device."""
+        return self.make().to(self.device)
+
     def test_every_factor_is_positive(self) -> None:
         """Whatever the error, the step is multiplied with a positive number."""
-        for errors, verdict in self._verdicts(self.make()):
+        for errors, verdict in self._verdicts(self.made()):
             expect(verdict.factor > 0, f"factor: got {verdict.factor} after errors {errors}, expected more than 0")
 
     def test_accepts_what_has_no_error(self) -> None:
         """An attempt whose error is 0 stands."""
-        for errors, verdict in self._verdicts(self.make()):
+        for errors, verdict in self._verdicts(self.made()):
             sentence = f"accept: got {verdict.accept} after errors {errors}, expected True where the last is 0"
             expect(errors[-1] > 0 or verdict.accept, sentence)
 
     def test_rejects_what_is_not_finite(self) -> None:
         """An attempt that was not finite, whose error is infinite, does not stand."""
-        for errors, verdict in self._verdicts(self.make()):
+        for errors, verdict in self._verdicts(self.made()):
             sentence = f"accept: got {verdict.accept} after errors {errors}, expected False where the last is infinite"
             expect(errors[-1] < inf or not verdict.accept, sentence)
 
     def test_every_retry_is_shorter(self) -> None:
         """After a rejection the step is multiplied with less than 1, or the same attempt would be made again."""
-        controller = self.make()
+        controller = self.made()
         if not controller.adaptive:
             raise SkipTest("adaptive = False: a rejection ends the solve")
         for errors, verdict in self._verdicts(controller):
@@ -80,7 +84,7 @@ class ControllerContract:
 
     def test_is_pure(self) -> None:
         """The same error and memory give the same verdict, whatever was judged meanwhile."""
-        controller = self.make()
+        controller = self.made()
         for errors in RUNS:
             memory = self._run(controller, errors[:-1])[-1].memory
             first = self._judge(controller, errors[-1], memory)
@@ -95,7 +99,7 @@ class ControllerContract:
 
     def test_memory_keeps_its_structure(self) -> None:
         """The memory after every attempt has the structure of that before the first, for numbers and for tensors."""
-        controller = self.make()
+        controller = self.made()
         for lead in (None, ()):
             expected = structure(self._first_memory(controller, lead))
             for errors, verdict in self._verdicts(controller, lead):
@@ -105,7 +109,7 @@ class ControllerContract:
 
     def test_numbers_and_tensors_agree(self) -> None:
         """It judges tensors as it judges host numbers: solves per sample hand it tensors, joint ones numbers."""
-        controller = self.make()
+        controller = self.made()
         numbers, on_tensors = self._verdicts(controller), self._verdicts(controller, ())
         for (errors, one), (_, other) in zip(numbers, on_tensors, strict=True):
             sentence = (
@@ -116,7 +120,7 @@ class ControllerContract:
 
     def test_samples_do_not_meet(self) -> None:
         """On tensors `[batch]` every sample is judged alone: on its own errors, and to the bit wherever it stands."""
-        controller = self.make()
+        controller = self.made()
         together, turned = self._judge_batch(controller, RUNS), self._judge_batch(controller, RUNS[::-1])
         for name, found, other in zip(("accept", "factor"), together, turned, strict=True):
             expect(torch.equal(found, other.flip(0)), f"{name}: expected the same bits wherever a sample stands")
@@ -128,7 +132,7 @@ class ControllerContract:
 
     def test_gradients_are_finite(self) -> None:
         """Gradients of a factor are finite, at the errors 0 and infinity too, if the controller is differentiable."""
-        controller = self.make()
+        controller = self.made()
         if not controller.differentiable:
             raise SkipTest("differentiable = False")
         for errors in RUNS:
@@ -152,7 +156,7 @@ class ControllerContract:
         for stepping, t_span in product(("joint", "per_sample"), (times, times[::-1])):
             options: dict[str, Any] = {"solver": self.solver, "stepping": stepping, "max_steps": 1000, "throw": False}
             with torch.no_grad():
-                solution = odeint(pulse, x0, t_span, controller=self.make(), **options)
+                solution = odeint(pulse, x0, t_span, controller=self.made(), **options)
             expect(
                 bool((solution.status_code == Status.SUCCESS.code).all()),
                 f"a {stepping} solve from {t_span[0]} to {t_span[-1]} ended with {solution.status}, expected it to succeed",
@@ -160,7 +164,7 @@ class ControllerContract:
 
     def test_copies_judge_alike(self) -> None:
         """A deep copy, a pickled one, one that loads its `state_dict` and one with another norm judge alike."""
-        controller, loaded = self.make(), self.make()
+        controller, loaded = self.made(), self.made()
         loaded.load_state_dict(controller.state_dict())
         copies = {
             "a deep copy": copy.deepcopy(controller),

@@ -42,7 +42,7 @@ class InterpolantContract(MethodUnderTest):
 
     def test_is_a_polynomial_of_the_stated_degree(self) -> None:
         """The coefficients are `[*lead, dense_degree + 1, N]`, in the dtype of the state or a wider one."""
-        stepper = self.make()
+        stepper = self.made()
         for dtype in self.dtypes:
             for t0, t1, x in self.cases(dtype):
                 found = self._coefficients(stepper, self.single_step(stepper, self.problem, t0, t1, x))
@@ -59,7 +59,7 @@ class InterpolantContract(MethodUnderTest):
 
     def test_meets_the_states_at_both_ends(self) -> None:
         """At theta = 0 it is the state at `t0`, at theta = 1 that at `t1`: the dense solution is continuous."""
-        stepper = self.make()
+        stepper = self.made()
         for case in self.cases():
             taken = self.single_step(stepper, self.problem, *case)
             polynomial = self._coefficients(stepper, taken)
@@ -71,7 +71,7 @@ class InterpolantContract(MethodUnderTest):
         """Its derivative is `f` at both ends, so that the derivative of the dense solution is continuous."""
         if not self.smooth:
             raise SkipTest("smooth = False")
-        stepper = self.make()
+        stepper = self.made()
         for case in self.cases():
             taken = self.single_step(stepper, self.problem, *case)
             polynomial = self._coefficients(stepper, taken)
@@ -105,7 +105,7 @@ class InterpolantContract(MethodUnderTest):
 
     def test_counts_its_evaluations(self) -> None:
         """It evaluates the field `dense_evals` times, within the step."""
-        stepper = self.make()
+        stepper = self.made()
         times: list[Tensor] = []
 
         def f(t: Tensor, x: Tensor) -> Tensor:
@@ -125,7 +125,7 @@ class InterpolantContract(MethodUnderTest):
 
     def test_rows_do_not_meet_between_the_steps(self) -> None:
         """In a batch, the polynomial of a sample depends on no other sample, to the bit."""
-        stepper = self.make()
+        stepper = self.made()
         t0, t1, x = self.batch()
 
         def polynomials(rows: Tensor, x: Tensor) -> Tensor:
@@ -149,7 +149,7 @@ class InterpolantContract(MethodUnderTest):
         return evaluate_derivative(polynomial, where) if derivative else evaluate(polynomial, where)
 
     def _check_dense_order(self, reverse: bool, derivative: bool) -> None:
-        stepper = self.make()
+        stepper = self.made()
         allowed = stepper.dense_degree + (0 if derivative else 1)
         claimed = self.derivative_order if derivative else self.dense_order
         order = min(stepper.order, allowed) if claimed is None else claimed

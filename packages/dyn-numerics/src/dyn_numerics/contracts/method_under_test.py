@@ -64,6 +64,10 @@ class MethodUnderTest:
         """Makes the stepper under test, in the same state every time."""
         raise NotImplementedError(f"{type(self).__name__}.make: expected a method that returns the stepper to test")
 
+    def made(self) -> Stepper:
+        """The stepper under test, on the device."""
+        return self.make().to(self.device)
+
     def starts(self, dtype: torch.dtype = torch.float64) -> Tensor:
         """Start states of the problem, `[batch, N]`; complex ones are off the real axis."""
         x = torch.tensor(self.problem.starts, dtype=torch.float64, device=self.device)

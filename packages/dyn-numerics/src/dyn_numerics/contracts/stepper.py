@@ -49,7 +49,7 @@ class StepperContract(MethodUnderTest):
 
     def test_states_its_orders(self) -> None:
         """`order` and `dense_degree` are positive integers, and `error_order` is one or None."""
-        stepper = self.make()
+        stepper = self.made()
         for name in ("order", "error_order", "dense_degree"):
             found = getattr(stepper, name, None)
             fits = found is None if name == "error_order" else False
@@ -68,7 +68,7 @@ class StepperContract(MethodUnderTest):
 
     def test_is_pure(self) -> None:
         """The same input gives the same bits, whatever was stepped meanwhile, and nothing handed in or out is changed."""
-        stepper = self.make()
+        stepper = self.made()
         for t0, t1, x in self.cases():
             t = state_time(t0, x)
             with torch.no_grad():
@@ -91,7 +91,7 @@ class StepperContract(MethodUnderTest):
 
     def test_stays_within_the_step(self) -> None:
         """`step` and `complete` evaluate the field between `t0` and `t1` only, rounding included."""
-        stepper = self.make()
+        stepper = self.made()
         for t0, t1, x in self.cases():
             times: list[Tensor] = []
 
@@ -109,7 +109,7 @@ class StepperContract(MethodUnderTest):
 
     def test_follows_the_state(self) -> None:
         """The new state has the shape, dtype and device of the old one; `t` reaches `f` as `[*lead]`, in its real dtype."""
-        stepper = self.make()
+        stepper = self.made()
         for dtype in self.dtypes:
             for t0, t1, x in self.cases(dtype):
                 seen: list[tuple[Tensor, Tensor]] = []
@@ -127,7 +127,7 @@ class StepperContract(MethodUnderTest):
 
     def test_accuracy_in_every_dtype(self) -> None:
         """A step in another dtype is that in float64, or complex128, up to rounding."""
-        stepper = self.make()
+        stepper = self.made()
         for dtype in self.dtypes:
             for t0, t1, x in self.cases(dtype):
                 precise = x.to(torch.complex128 if dtype.is_complex else torch.float64)
@@ -141,7 +141,7 @@ class StepperContract(MethodUnderTest):
 
     def test_rows_do_not_meet(self) -> None:
         """In a batch, no sample depends on another: not on its place to the bit, and not on NaN beside it."""
-        stepper = self.make()
+        stepper = self.made()
         t0, t1, x = self.batch()
 
         def step(rows: Tensor, x: Tensor) -> list[Tensor]:
@@ -160,7 +160,7 @@ class StepperContract(MethodUnderTest):
 
     def test_a_batch_is_its_rows(self) -> None:
         """A batch `[batch, N]` takes the steps that its rows `[N]` take alone, each with its own times."""
-        stepper = self.make()
+        stepper = self.made()
         t0, t1, x = self.batch()
         together = _results(self.single_step(stepper, self.problem, t0, t1, x).step)
         for i in range(len(x)):
@@ -170,7 +170,7 @@ class StepperContract(MethodUnderTest):
 
     def test_estimates_its_error(self) -> None:
         """A step has an error estimate in the shape of the state if there is an `error_order`, and only then."""
-        stepper = self.make()
+        stepper = self.made()
         for case in self.cases():
             error = self.single_step(stepper, self.problem, *case).step.error
             expect(
@@ -225,7 +225,7 @@ class StepperContract(MethodUnderTest):
 
     def test_carry_and_retry_are_alike(self) -> None:
         """What `init`, an accepted step and a rejected one hand on has one structure, so that samples can be selected."""
-        stepper = self.make()
+        stepper = self.made()
         for t0, t1, x in self.cases():
             t = state_time(t0, x)
             carry = stepper.init(self.problem, t, x, self.problem(t, x))
@@ -245,7 +245,7 @@ class StepperContract(MethodUnderTest):
 
     def test_a_retry_is_a_new_start(self) -> None:
         """A shorter step with the `retry` of a rejected one is the step that starts anew."""
-        stepper = self.make()
+        stepper = self.made()
         for t0, t1, x in self.cases():
             t, shorter = state_time(t0, x), t0 + 0.3 * (t1 - t0)
             carry = stepper.init(self.problem, t, x, self.problem(t, x))
@@ -257,7 +257,7 @@ class StepperContract(MethodUnderTest):
 
     def test_completing_changes_nothing(self) -> None:
         """Steps that are completed lead to the same states as those that are not."""
-        stepper = self.make()
+        stepper = self.made()
         plain = self.walk(stepper, self.problem, GRID, self.starts()[0], complete=False)
         completed = self.walk(stepper, self.problem, GRID, self.starts()[0])
         for bare, full in zip(plain, completed, strict=True):
@@ -266,7 +266,7 @@ class StepperContract(MethodUnderTest):
 
     def test_what_completes_a_step_is_reused(self) -> None:
         """Of what completing steps evaluates, the next steps evaluate as much less."""
-        stepper = self.make()
+        stepper = self.made()
         calls = 0
 
         def f(t: Tensor, x: Tensor) -> Tensor:
@@ -285,7 +285,7 @@ class StepperContract(MethodUnderTest):
 
     def test_counts_every_evaluation(self) -> None:
         """The statistics of a solve agree with a counter inside `f`."""
-        stepper = self.make()
+        stepper = self.made()
         modes: list[dict[str, Any]] = [{"step_size": 0.3}, *([{}] if stepper.error_order else [])]
         for options in modes:
             calls = 0
@@ -306,7 +306,7 @@ class StepperContract(MethodUnderTest):
 
     def test_follows_grad_mode(self) -> None:
         """Under `torch.no_grad` nothing has a gradient."""
-        stepper = self.make()
+        stepper = self.made()
         x = self.starts()[0].requires_grad_()
         with torch.no_grad():
             taken = self.single_step(stepper, self.problem, 0.1, 0.7, x)
@@ -327,13 +327,13 @@ class StepperContract(MethodUnderTest):
 
     def test_every_sample_solves_its_own_problem(self) -> None:
         """A solve per sample is the solves of its samples alone: states, steps, and gradients to the field."""
-        stepper = self.make()
+        stepper = self.made()
         spans = [[0.1 * i, 0.6 + 0.2 * i, 1.5] for i in range(len(self.batch()[2]))]
         if self.reversed_time:
             spans[-1] = [1.5, 0.7, 0.1]
         x0, rate = self.starts(), torch.ones((), dtype=torch.float64, device=self.device)
         rate.requires_grad_(self.differentiable)
-        options: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-7} if stepper.error_order else {"step_size": 0.11}
+        options: dict[str, Any] = {"rtol": 1e-3, "atol": 1e-3} if stepper.error_order else {"step_size": 0.11}
 
         def f(t: Tensor, x: Tensor) -> Tensor:
             return rate * self.problem(t[..., 0] if t.dim() else t, x)
@@ -354,7 +354,7 @@ class StepperContract(MethodUnderTest):
 
     def test_a_step_of_no_length(self) -> None:
         """A step from `t0` to `t0`, as samples take that have ended, leaves the state alone and has no error."""
-        stepper = self.make()
+        stepper = self.made()
         for t0, _, x in self.cases():
             step = self.single_step(stepper, self.problem, t0, t0, x).step
             expect_close(step.x, x, 0.0, "step: expected a step of no length to return its state")
@@ -363,7 +363,7 @@ class StepperContract(MethodUnderTest):
 
     def test_inverse_step(self) -> None:
         """`inverse_step` returns to the state at `t0`, or says that there is none."""
-        stepper = self.make()
+        stepper = self.made()
         for t0, t1, x in self.cases():
             step = self.single_step(stepper, self.problem, t0, t1, x).step
             try:
@@ -374,8 +374,8 @@ class StepperContract(MethodUnderTest):
 
     def test_copies_step_alike(self) -> None:
         """A deep copy, a pickled one and one that loads its `state_dict` take the same steps, to the bit."""
-        stepper = self.make()
-        loaded = self.make()
+        stepper = self.made()
+        loaded = self.made()
         loaded.load_state_dict(stepper.state_dict())
         x = self.starts()[0]
         with torch.no_grad():
@@ -394,7 +394,7 @@ class StepperContract(MethodUnderTest):
         """A compiled solve gives the states of an eager one."""
         if not self.compiles:
             raise SkipTest("compiles = False")
-        stepper, x0 = self.make(), self.starts()[0]
+        stepper, x0 = self.made(), self.starts()[0]
         options: dict[str, Any] = {"rtol": 1e-5, "atol": 1e-7} if stepper.error_order else {"controller": FixedStep()}
 
         def solve(x0: Tensor, times: Tensor) -> Tensor:
@@ -414,7 +414,7 @@ class StepperContract(MethodUnderTest):
         expect_close(off.imag / h, (up - down) / (2 * h), 1e-6, sentence)
 
     def _check_order(self, reverse: bool) -> None:
-        stepper = self.make()
+        stepper = self.made()
         problem, x0, start, end = self.measured_on(stepper, stepper.order, reverse)
 
         def error(steps: int) -> float:
@@ -431,7 +431,7 @@ class StepperContract(MethodUnderTest):
         )
 
     def _with_estimate(self) -> tuple[Stepper, int]:
-        stepper = self.make()
+        stepper = self.made()
         if stepper.error_order is None:
             raise SkipTest("the method has no error estimate")
         return stepper, stepper.error_order
@@ -439,7 +439,7 @@ class StepperContract(MethodUnderTest):
     def _check_gradients(self, options: dict[str, Any], what: str) -> None:
         if not self.differentiable:
             raise SkipTest("differentiable = False")
-        stepper = self.make().to(torch.float64)
+        stepper = self.made().to(torch.float64)
         rate = torch.ones((), dtype=torch.float64, device=self.device)
         inputs = {"x0": self.starts()[0], "a factor of f": rate, **dict(stepper.named_parameters())}
         weights = torch.linspace(1, 2, len(inputs["x0"]), dtype=torch.float64, device=self.device)

@@ -1,5 +1,6 @@
 """Every controller of ours keeps the contract, and so does a learned one."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -56,3 +57,8 @@ class TestLearned(ControllerContract):
     def make(self):
         torch.manual_seed(0)
         return Learned()
+
+
+@pytest.mark.gpu
+class TestOnTheDevice(TestLearned):
+    device = "cuda"

@@ -73,3 +73,14 @@ class TestThatDifferentiates(StepperContract, InterpolantContract):
         self.make = request.param
         if request.param is TaylorByReverseMode:
             self.dtypes = (torch.float64, torch.float32)  # of complex numbers it would be the adjoint
+
+
+@pytest.mark.gpu
+class TestOnTheDevice(StepperContract, InterpolantContract):
+    device = "cuda"
+
+    @pytest.fixture(
+        autouse=True, params=[Dopri5, lambda: Heun(trainable=True), Taylor], ids=["dopri5", "heun", "taylor"]
+    )
+    def stepper(self, request):
+        self.make = request.param
