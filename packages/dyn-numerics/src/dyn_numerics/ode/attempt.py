@@ -20,7 +20,7 @@ from dyn_numerics.ode.events.found import EventMemory, Found, Occurrence
 from dyn_numerics.ode.events.watch import EventWatch
 from dyn_numerics.ode.flat_field import Counter, SampledField
 from dyn_numerics.ode.scalar import Flag, Scalar, both, either, magnitude, maximum, minimum, negate, where
-from dyn_numerics.ode.stepper import Step, Stepper
+from dyn_numerics.ode.stepper import FlatField, Step, Stepper
 from dyn_numerics.ode.substitutes import substituted, substitutes
 from dyn_numerics.ode.times import Clock, state_time, time_dtype
 from dyn_numerics.status import Status
@@ -133,7 +133,6 @@ class Attempt(NamedTuple):
         t1: Where it ends.
         start: Its start, as differentiable as it is.
         end: Its end.
-        stepped: The ends as the stepper received them, on one side of where the field jumps.
         x: State with which an accepted attempt goes on, which is that of the step but for a jump.
         carry: The stepper's then.
         error: Norm of the error in units of the tolerance.
@@ -153,7 +152,6 @@ class Attempt(NamedTuple):
     t1: Scalar
     start: Scalar
     end: Scalar
-    stepped: tuple[Scalar, Scalar]
     x: Tensor
     carry: Any
     error: Scalar
@@ -177,24 +175,24 @@ def initial_state(problem: Problem, x0: Tensor) -> tuple[State, int]:
     clock, controller, stepper = problem.clock, problem.controller, problem.stepper
     f = Counter(problem.f)
     number, count, flag = _makers(problem, x0)
-    t0 = state_time(clock.first_inside(x0), x0)
+    t0, field = state_time(clock.first, x0), clock.sided(f, clock.first, clock.end, x0)
     standing = problem.branches and bool(clock.start == clock.end)  # a span of no length takes no evaluation
     slope, dt, finite, x = None, number(controller.max_step), flag(True), x0
     if not standing and (controller.adaptive or (problem.completes and not problem.branches)):
-        slope = f(t0, x0)
+        slope = field(t0, x0)
     if slope is not None and controller.adaptive:
         finite = torch.isfinite(slope.detach()).all(dim=-1)
         if problem.branches:
             finite = bool(finite.all())
         elif problem.lends:
             t0, x = substituted(substitutes(finite), (t0, x0))
-            slope = f(t0, x)
+            slope = field(t0, x)
         estimated: Scalar = 0.0
         if finite is not False:
-            estimated = controller.first_step or _estimate_first_step(problem, f, x, slope)
+            estimated = controller.first_step or _estimate_first_step(problem, field, x, slope)
             estimated = minimum(maximum(estimated, controller.min_step), controller.max_step)
         dt = where(finite, number(estimated), number(0.0))
-    carry = None if standing or finite is False else stepper.init(f, t0, x, slope)
+    carry = None if standing or finite is False else stepper.init(field, t0, x, slope)
     state = State(
         t=clock.start,
         t1=clock.start,
@@ -241,7 +239,7 @@ def _lift(memory: Any, number: Any, flag: Any) -> Any:
     return number(memory) if isinstance(memory, (int, float)) else memory
 
 
-def _estimate_first_step(problem: Problem, f: Counter, x0: Tensor, slope: Tensor) -> Scalar:
+def _estimate_first_step(problem: Problem, f: FlatField, x0: Tensor, slope: Tensor) -> Scalar:
     with torch.no_grad():
         estimated = initial_step(
             f=f,
@@ -259,7 +257,7 @@ def _estimate_first_step(problem: Problem, f: Counter, x0: Tensor, slope: Tensor
 def attempt(problem: Problem, state: State) -> Attempt:
     """Attempts one step and has it judged; changes nothing."""
     controller, f = problem.controller, Counter(problem.f)
-    step, error, ends, stepped = _step_lending(problem, f, state) if problem.lends else _step(problem, f, state)
+    step, error, start, end = _step_lending(problem, f, state) if problem.lends else _step(problem, f, state)
     verdict = controller.judge(error, problem.error_order, state.memory)
     accept, factor = verdict.accept, verdict.factor
     if problem.branches and isinstance(accept, Tensor):
@@ -267,7 +265,7 @@ def attempt(problem: Problem, state: State) -> Attempt:
     if isinstance(factor, Tensor) and not problem.learns and (problem.branches or factor.requires_grad):
         factor = factor.item() if problem.branches else factor.detach()
     if problem.completes and accept is not False:
-        step = problem.stepper.complete(f, stepped[1], step)
+        step = problem.stepper.complete(problem.clock.sided(f, start, end, state.x), end, step)
     taken = magnitude(state.t1 - state.t)
     dt: Scalar = minimum(taken, state.dt) * factor  # a retry is shorter, however times round
     if controller.adaptive:  # a step that was cut short to land on a time says nothing against the one that was planned
@@ -280,9 +278,8 @@ def attempt(problem: Problem, state: State) -> Attempt:
     tried = Attempt(
         step=step,
         t1=state.t1,
-        start=ends[0],
-        end=ends[1],
-        stepped=stepped,
+        start=start,
+        end=end,
         x=step.x,
         carry=step.carry,
         error=error,
@@ -291,7 +288,7 @@ def attempt(problem: Problem, state: State) -> Attempt:
         dt=dt,
         memory=verdict.memory,
         n_evals=f.calls,
-        shift=None if state.shift is None else where(moved, ends[1] - state.t1, state.shift),
+        shift=None if state.shift is None else where(moved, end - state.t1, state.shift),
         events=state.events,
     )
     if problem.events is not None:
@@ -320,21 +317,16 @@ def across(problem: Problem, f: Counter, end: tuple[Scalar, Scalar], x: Tensor, 
         torch.compiler.is_compiling() or (any_lane(landed) if isinstance(landed, Tensor) else landed)
     ):
         return carry
-    far, _ = problem.clock.inside(t1, t1, (attached, attached), x)
-    t = state_time(far, x)
-    return where(landed, problem.stepper.init(f, t, x, f(t, x)), carry)
+    t, field = state_time(attached, x), problem.clock.sided(f, attached, problem.clock.end, x)
+    return where(landed, problem.stepper.init(field, t, x, field(t, x)), carry)
 
 
-Ends = tuple[Scalar, Scalar]
-
-
-def _step(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Ends, Ends]:
-    """One step, the norm of its error, its ends, and these as the stepper received them."""
+def _step(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Scalar, Scalar]:
+    """One step, the norm of its error, and its ends as the stepper received them."""
     clock, stepper = problem.clock, problem.stepper
     start = clock.start_of_step(state.t, state.reached, state.shift)
     end = clock.end_of_step(state.t1, state.reached, state.shift)
-    stepped = clock.inside(state.t, state.t1, (start, end), state.x)
-    step = stepper.step(f, *stepped, state.x, state.carry)
+    step = stepper.step(clock.sided(f, start, end, state.x), start, end, state.x, state.carry)
     error: Scalar = 0.0
     if problem.controller.adaptive and step.error is not None:
         norm = problem.error_norm
@@ -345,20 +337,20 @@ def _step(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, End
         error = where(step.failed, inf, error)
     if problem.learns and problem.branches and isinstance(error, Tensor) and not bool(torch.isfinite(error)):
         error = torch.full_like(error, inf)  # what is not finite has no gradient
-    return step, error, (start, end), stepped
+    return step, error, start, end
 
 
-def _step_lending(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Ends, Ends]:
+def _step_lending(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Scalar, Scalar]:
     """As `_step`, with gradient; a problem whose attempt is not finite stands still meanwhile, where the field is."""
     with torch.no_grad():
         _, error, _, _ = _step(problem, f, state)
         own = torch.isfinite(error) & state.running  # type: ignore[arg-type]
         able = state.running | (state.n_accepted > 0)
-    step, error, ends, stepped = _step(
+    step, error, start, end = _step(
         problem, f, substituted(substitutes(able), state._replace(t1=where(own, state.t1, state.t)))
     )
     step = step._replace(retry=where(own, step.retry, state.carry))
-    return step, where(own, error, where(state.running, inf, 1.0)), ends, stepped
+    return step, where(own, error, where(state.running, inf, 1.0)), start, end
 
 
 def commit(problem: Problem, state: State, tried: Attempt, careful: bool = True) -> State:

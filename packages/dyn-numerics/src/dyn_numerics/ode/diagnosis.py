@@ -73,7 +73,7 @@ def probe(problem: Problem, f: FlatField, state: State, dt: Scalar) -> Probe:
     stepper, norm, direction = problem.stepper, problem.error_norm, problem.clock.direction
     start, last = _constant(state.t), _constant(problem.clock.end)
     end = direction * minimum(direction * start + dt, direction * last)  # which rounding may put beyond the last time
-    start, end = problem.clock.inside(start, end, (start, end), state.x)
+    f = problem.clock.sided(f, start, end, state.x)
     with torch.no_grad():
         step = stepper.complete(f, end, stepper.step(f, start, end, state.x.detach(), state.carry))
         error = norm.read(stepper.measure_error(step, lambda e: norm.of_step(e, state.x, step.x)))

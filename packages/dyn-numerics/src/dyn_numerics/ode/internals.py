@@ -22,7 +22,7 @@ class Internals:
     """A solver's estimates at its accepted steps, `[n]`, or `[n, batch]` under `stepping="per_sample"`.
 
     A sample with fewer steps than others ends with steps of no length, whose estimates are zero. All but `dt` are
-    differentiable as the states are; `dt` is as far as it depends on the output times or on a controller that learns.
+    differentiable as the states are; `dt` is as far as it depends on the output times, on those of events or on a controller that learns.
 
     Attributes:
         dt: Signed step sizes, in time units.

@@ -31,8 +31,7 @@ class AttemptedStep:
         moved: Where the solve moves on: a truth value, or `[*lead]`.
         start: The start, as differentiable as it is.
         end: The end.
-        stepped: The ends that the stepper received: on one side of where the field jumps, and those of another problem
-            where one that did not move lent its place.
+        stepped: The ends that the stepper received, those of another problem where one that did not move lent its place.
         running: Where it had not ended before.
         samples: Indices `[m]` of the samples that are still in the batch, or None when all are.
         field: The field then, which is that of the problems in whose places they are; that of the problem if None.
@@ -74,7 +73,7 @@ class AttemptedStep:
             moved=tried.moved,
             start=tried.start,
             end=tried.end,
-            stepped=tried.stepped,
+            stepped=(tried.start, tried.end),
             running=True if problem.branches else state.running,
             samples=samples,
             found=tried.found,
@@ -87,7 +86,8 @@ class AttemptedStep:
         """Coefficients of the solution over the step, `[*lead, p + 1, N]`; made when first asked for."""
         if self._interpolant is None:
             f = Counter(self.problem.f if self.field is None else self.field)
-            self._interpolant = self.problem.stepper.interpolant(f, *self.stepped, self.x0, self.step)
+            field = self.problem.clock.sided(f, *self.stepped, self.x0)
+            self._interpolant = self.problem.stepper.interpolant(field, *self.stepped, self.x0, self.step)
             self.n_evals = f.calls
         return self._interpolant
 

@@ -265,7 +265,7 @@ def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool, 
     trains = torch.is_grad_enabled() and any(p.requires_grad for p in problem.stepper.parameters())
     known = learns or trains or not posed.save.only_outputs or under_transform() or in_forward_mode()
     if problem.events is not None and torch.is_grad_enabled():
-        known = known or problem.events.is_differentiable(problem.clock.start, start.detach())
+        known = known or problem.events.has_differentiable_conditions(problem.clock.start, start.detach())
     known = known or is_differentiable(start) or problem.clock.differentiable is not None
     field = WatchedField(problem.f, known)
     # Otherwise there is nothing to notice, or to detach.
@@ -286,7 +286,8 @@ def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool, 
         state, first_evals = initial_state(values, at) if before is None else before.begin(values, at, not learns)
         state, n_evals = eager_loop.solve(values, state, [*observers, *watchers], compact)
     n_evals += first_evals
-    if outputs is not None and not field.differentiable:
+    jumps = problem.events is not None and problem.events.has_differentiable_jumps
+    if outputs is not None and not (field.differentiable or jumps):
         return state, outputs.result(state.x, _succeeded(problem, state)), n_evals
     saver = _saver(posed, problem, start, ListRows(t))
     every_step = posed.save.every_step or problem.events is not None

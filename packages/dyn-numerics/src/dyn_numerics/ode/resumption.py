@@ -146,9 +146,10 @@ class Ended:
             dt, memory = where(new, (fresh.dt, fresh.memory), (dt, memory))
             carry = fresh.carry
         elif carry is None and running is not False:
-            f, t0 = Counter(problem.f), state_time(clock.first_inside(x), x)
+            f, t0 = Counter(problem.f), state_time(clock.first, x)
+            sided = clock.sided(f, clock.first, clock.end, x)
             wanted = problem.controller.adaptive or (problem.completes and not problem.branches)
-            carry = problem.stepper.init(f, t0, x, f(t0, x) if wanted else None)
+            carry = problem.stepper.init(sided, t0, x, sided(t0, x) if wanted else None)
             n_evals = f.calls
         t = where(running, clock.start, self.t_reached.item() if on_host else self.t_reached)
         state = State(

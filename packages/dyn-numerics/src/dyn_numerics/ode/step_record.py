@@ -192,19 +192,21 @@ def replay(
         taken, reached = record.taken[i], record.reached[i]
         start = clock.start_of_step(record.t0[i], reached, shift)
         end = clock.end_of_step(record.t1[i], reached, shift)
-        inputs = *clock.inside(record.t0[i], record.t1[i], (start, end), x), x, carry
+        inputs = start, end, x, carry
         if i >= record.n_whole:
             inputs = inputs if previous is None else where(taken, inputs, previous)
             inputs = substituted(places, inputs)
         t0, t1, at, known = inputs
         if i == 0 and carry is None:
-            slope = f(state_time(t0, at), at) if problem.completes else None
-            known = stepper.init(f, state_time(t0, at), at, slope)
+            first = clock.sided(f, t0, t1, at)
+            slope = first(state_time(t0, at), at) if problem.completes else None
+            known = stepper.init(first, state_time(t0, at), at, slope)
             carry = known
         previous = tree_map_only(Tensor, Tensor.detach, (t0, t1, at, known))
-        step = stepper.step(f, t0, t1, at, known)
+        sided = clock.sided(f, t0, t1, at)
+        step = stepper.step(sided, t0, t1, at, known)
         if problem.completes:
-            step = stepper.complete(f, t1, step)
+            step = stepper.complete(sided, t1, step)
         before, ends = (record.t0[i], record.t1[i], reached, i, at), (start, end)
         attempted = AttemptedStep(problem, *before, step, taken, *ends, (t0, t1), field=field)
         after, carried = step.x, step.carry

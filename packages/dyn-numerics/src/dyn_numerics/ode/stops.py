@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from math import inf
 from typing import Any
@@ -13,6 +13,7 @@ from torch import Tensor
 from dyn_numerics.dtypes import real_dtype
 from dyn_numerics.ode.scalar import Flag, Scalar, magnitude, minimum, where
 from dyn_numerics.ode.search import count_below
+from dyn_numerics.ode.stepper import FlatField
 
 __all__ = ["Stops"]
 
@@ -56,23 +57,41 @@ class Stops:
 
     def hold(self, t: Scalar) -> Flag:
         """Whether a time is one of them."""
-        now = t * self._direction
-        return (self._ahead == now.unsqueeze(-1)).any(dim=-1) if isinstance(now, Tensor) else now in self._ahead
+        ahead, now = self._ahead, t * self._direction
+        if isinstance(ahead, Tensor):
+            at = count_below(ahead, now.unsqueeze(-1), including=False)  # type: ignore[union-attr]
+            found = torch.cat([ahead, torch.full_like(ahead[..., :1], inf)], dim=-1).gather(-1, at).squeeze(-1)
+            return found == now
+        i = bisect_left(ahead, now)
+        return i < len(ahead) and ahead[i] == now
 
-    def inside(self, t0: Scalar, t1: Scalar, ends: tuple[Scalar, Scalar], x: Tensor) -> tuple[Scalar, Scalar]:
-        """The ends of a step as its method receives them: where the field jumps, on that side of it on which the step lies.
+    def sided(self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor) -> FlatField:
+        """The field as a step sees it: where it jumps at an end of the step, at a time just within.
 
-        They are so close to it that the field, which sees times in the dtype of the state, just tells the side.
+        So close that the field, which sees times in the dtype of the state, just tells the side.
 
         Args:
-            t0: Start of the step, as control knows it.
+            f: The field on flat states.
+            t0: Start of the step.
             t1: Its end.
-            ends: Both, as differentiable as they are.
             x: The state, `[*lead, N]`.
         """
         if not self.jumps:
-            return ends
+            return f
         info = torch.finfo(real_dtype(x.dtype))
-        start, end = ends
-        after, before = (self._direction * (info.eps * magnitude(t) + info.tiny) for t in (t0, t1))
-        return where(self.hold(t0), start + after, start), where(self.hold(t1), end - before, end)
+        direction = self._direction
+        start, end = (t.detach() if isinstance(t, Tensor) else t for t in (t0, t1))
+        starts, ends = self.hold(start), self.hold(end)
+        if starts is False and ends is False:
+            return f
+        first = where(starts, start * direction + (info.eps * magnitude(start) + info.tiny), -inf)
+        last = where(ends, end * direction - (info.eps * magnitude(end) + info.tiny), inf)
+
+        def within(t: Tensor, x: Tensor) -> Tensor:
+            low, high, sign = (
+                torch.as_tensor(value, dtype=t.dtype, device=t.device) for value in (first, last, direction)
+            )
+            nearest = torch.minimum(torch.maximum(t.detach() * sign, low), high) * sign
+            return f(t + (nearest - t).detach(), x)
+
+        return within

@@ -11,6 +11,7 @@ from torch.autograd import forward_ad
 
 from dyn_numerics.dtypes import real_dtype
 from dyn_numerics.ode.scalar import Flag, Scalar, either, where
+from dyn_numerics.ode.stepper import FlatField
 from dyn_numerics.ode.stops import Stops
 
 __all__ = ["Clock", "host_numbers", "in_forward_mode", "is_differentiable", "state_time", "time_dtype"]
@@ -141,20 +142,16 @@ class Clock:
         """Whether the field jumps at the stops."""
         return self.stops is not None and self.stops.jumps
 
-    def inside(self, t0: Scalar, t1: Scalar, ends: tuple[Scalar, Scalar], x: Tensor) -> tuple[Scalar, Scalar]:
-        """The ends of a step as its method receives them, which are on one side of where the field jumps.
+    def sided(self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor) -> FlatField:
+        """The field as a step sees it, on one side of where it jumps.
 
         Args:
-            t0: Start of the step, as control knows it.
+            f: The field on flat states.
+            t0: Start of the step.
             t1: Its end.
-            ends: Both, as differentiable as they are.
             x: The state, `[*lead, N]`.
         """
-        return ends if self.stops is None else self.stops.inside(t0, t1, ends, x)
-
-    def first_inside(self, x: Tensor) -> Scalar:
-        """The start as the method receives it, beyond a jump of the field that is there."""
-        return self.inside(self.start, self.start, (self.first, self.first), x)[0]
+        return f if self.stops is None else self.stops.sided(f, t0, t1, x)
 
     @property
     def first(self) -> Scalar:
@@ -189,12 +186,13 @@ class Clock:
             return t1 if shift is None else where(self._is_fixed(t1, reached), t1, t1 + shift)
         with_start = t1 + self.shift
         moved = with_start if shift is None else t1 + shift
-        if self.stops is not None:
-            moved = where(self.stops.hold(t1), t1, moved)
         if self.lands_on_times:
-            return where(t1 == self.target(reached), _at(marks, reached + 1), moved)
-        if self.step is not None:
+            moved = where(t1 == self.target(reached), _at(marks, reached + 1), moved)
+        elif self.step is not None:
             moved = where(t1 == self.target(reached), with_start, moved)
+        if self.stops is not None:
+            # A jump of the field stays where it is, whatever else is there; at a kink it makes no difference.
+            moved = where(self.stops.hold(t1), t1, moved)
         return where(t1 == self.end, marks[-1], moved)
 
     def _is_fixed(self, t1: Scalar, reached: int | Tensor) -> Flag:

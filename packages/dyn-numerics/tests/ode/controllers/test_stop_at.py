@@ -283,3 +283,54 @@ def test_resume(stepping):
     assert first.x[-1].item() == pytest.approx(0.7, abs=1e-13)
     assert second.x[-1].item() == pytest.approx(0.7 - 2 * 0.7 + 0.5 * 0.6, abs=1e-13)
     assert second.stats.n_rejected.sum() == 0
+
+
+@STEPPINGS
+@pytest.mark.parametrize(
+    ("dtype", "start", "end", "count"),
+    [(torch.float32, 1e6, 1e6 + 2, 1), (torch.float32, 0.0, 1000.0, 999), (torch.float64, 1.7e9, 1.7e9 + 0.1, 99)],
+)
+def test_no_time_is_lost_at_stops(stepping, dtype, start, end, count):
+    """Only the field sees times beside the jump; the steps are whole."""
+    stops = torch.linspace(start, end, count + 2, dtype=D)[1:-1]
+    slope = 1000.0 if end - start < 1 else 1.0
+    x0, controller = torch.zeros(1, 1, dtype=dtype), StopAt(stops, jumps=True)
+    sol = odeint(lambda t, x: slope * torch.ones_like(x), x0, [start, end], controller=controller, stepping=stepping)
+    plain = odeint(
+        lambda t, x: slope * torch.ones_like(x), x0, [start, end], controller=StopAt(stops), stepping=stepping
+    )
+    assert torch.equal(sol.x, plain.x)
+
+
+def test_stops_side_by_side():
+    """Closer than the field can tell."""
+    for dtype in (torch.float16, torch.float32):
+        near = torch.nextafter(torch.tensor(0.5, dtype=torch.float32), torch.tensor(0.0)).item()
+        controller = StopAt([0.5, near], jumps=True)
+        f = switched(0.5, False)
+        sol = odeint(
+            f, torch.zeros(1, dtype=dtype), [0.0, 2.0], controller=controller, solver="dopri8", rtol=1e-2, atol=1e-2
+        )
+        assert sol.x[-1].item() == pytest.approx(exact(2.0, 0.5).item(), rel=3e-2)
+
+
+def test_one_in_another():
+    with pytest.raises(ValueError, match="controller: got a StopAt with stops of its own"):
+        StopAt([0.5], StopAt([0.25]))
+
+
+@STEPPINGS
+@pytest.mark.parametrize("options", [{"step_size": 0.1}, {"step_size": 0.03}, {}])
+def test_a_jump_stays_where_it_is(stepping, options):
+    """x' = 1 before 0.5 and 3 after, whether or not a step of the grid or an output is there."""
+
+    def f(t, x):
+        return torch.where(t < 0.5, 1.0, 3.0) * torch.ones_like(x)
+
+    t0, end = (torch.tensor(v, dtype=D, requires_grad=True) for v in (0.0, 1.0))
+    t = torch.stack([t0, torch.tensor(0.5, dtype=D), end])
+    controller = StopAt([0.5], FixedStep(), jumps=True)
+    x0 = torch.zeros(1, 1, dtype=D)
+    sol = odeint(f, x0, t, solver="rk4", controller=controller, stepping=stepping, **options)
+    found = torch.autograd.grad(sol.x[-1].sum(), (t0, end))
+    assert [g.item() for g in found] == pytest.approx([-1, 3], abs=1e-12)

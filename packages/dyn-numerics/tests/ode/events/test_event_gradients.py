@@ -179,16 +179,69 @@ def test_step_sizes_that_are_learned(stepping):
     assert abs(found.item()) > 1e-7
 
 
-def test_where_the_condition_only_touches_zero():
-    """The time is right; its derivative does not exist, and is not zero."""
-    c = scalar(0.0)
-    sol = odeint(
-        lambda t, x: 0 * x,
-        torch.ones(1, dtype=D),
-        [0.0, 1.0],
-        solver="rk4",
-        events=Event(lambda t, x: (t - 0.5) ** 3 - c),
+@pytest.mark.parametrize(
+    "condition",
+    [lambda t, x: (t - 0.5) ** 3, lambda t, x: torch.where(x[0] > 0.5, 1.0, -1.0), lambda t, x: torch.sign(x[0] - 0.5)],
+)
+def test_a_condition_without_slope(condition):
+    """What follows the event has no gradient then, and a part of it would be wrong; nobody minds without gradients."""
+    rate = scalar(1.0)
+    event = Event(condition, jump=lambda t, x: x + 1)
+    t_span = [0.0, 0.25, 1.0]
+    assert (
+        odeint(lambda t, x: -x, torch.ones(1, dtype=D), t_span, solver="rk4", step_size=0.25, events=event)
+        .events[0]
+        .count
+        == 1
     )
-    assert sol.events[0].t.item() == pytest.approx(0.5, abs=1e-5)
-    (gradient,) = torch.autograd.grad(sol.events[0].t.sum(), c)
-    assert not gradient.isfinite() or gradient.abs() > 1e6
+    with pytest.raises(ValueError, match=r"events\[0\].condition: got one whose derivative in time is zero"):
+        odeint(lambda t, x: -rate * x, torch.ones(1, dtype=D), t_span, solver="rk4", step_size=0.25, events=event)
+
+
+@STEPPINGS
+@pytest.mark.parametrize("derivative", [torch.func.jacfwd, torch.func.jacrev])
+def test_derivatives_of_parameters_by_transforms(stepping, derivative):
+    """x = exp(-t) until ln(1 / c), then kicked by k: x(1) = (c + k) exp(-(1 - ln(1 / c)))."""
+
+    def end(c, k):
+        event = Event(lambda t, x: x[..., 0] - c, jump=lambda t, x: x + k)
+        sol = odeint(
+            lambda t, x: -x,
+            shaped(torch.tensor(1.0, dtype=D), stepping),
+            [0.0, 1.0],
+            events=event,
+            stepping=stepping,
+            **TIGHT,
+        )
+        return sol.x[-1].sum() + sol.events[0].t.sum()
+
+    c, k = torch.tensor(0.5, dtype=D), torch.tensor(1.0, dtype=D)
+    found = derivative(end, argnums=(0, 1))(c, k)
+    left = math.exp(-(1 - math.log(2)))  # d left / d c = -left / c
+    assert found[0].item() == pytest.approx(left - 1.5 * left / 0.5 - 1 / 0.5, rel=1e-8)
+    assert found[1].item() == pytest.approx(left, rel=1e-8)
+
+
+@pytest.mark.parametrize("jump", [lambda t, x: x * math.inf, lambda t, x: torch.sqrt(x - 0.55)])
+def test_neighbours_of_a_jump_to_no_state(jump):
+    rate = scalar(1.0)
+    x0 = torch.tensor([[1.0], [0.2]], dtype=D)
+    event = Event(lambda t, x: x[..., 0] - 0.5, jump=lambda t, x: jump(t, rate * x))
+    sol = odeint(lambda t, x: -rate * x, x0, [0.0, 1.0], events=event, stepping="per_sample", throw=False, **TIGHT)
+    assert [status.name for status in sol.status] == ["NON_FINITE", "SUCCESS"]
+    assert sol.t_reached[0].item() == pytest.approx(math.log(2), abs=1e-9)
+    (gradient,) = torch.autograd.grad(sol.x[-1, 1].sum(), rate)
+    assert gradient.item() == pytest.approx(-0.2 * math.exp(-1), rel=1e-9)
+
+
+def test_nothing_is_computed_twice_that_has_no_gradient(counted):
+    """A jump that nobody could differentiate costs no second pass, one that could does."""
+    counts = []
+    for kick in (torch.tensor(1.0, dtype=D), scalar(1.0)):
+        f = counted(lambda t, x: -x)
+        event = Event(lambda t, x: x[..., 0] - 0.5, jump=lambda t, x, kick=kick: x + kick)
+        sol = odeint(f, torch.ones(1, 1, dtype=D), [0.0, 1.0], events=event, stepping="per_sample")
+        assert sol.stats.n_evals == f.calls
+        assert sol.x.requires_grad == kick.requires_grad
+        counts.append(f.calls)
+    assert counts[1] > 1.8 * counts[0]

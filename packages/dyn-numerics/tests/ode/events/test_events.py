@@ -254,7 +254,7 @@ def test_one_host_read_more_for_each_condition(host_reads):
         with torch.no_grad():
             steps = int(odeint(turning, x0, [0.0, 5.0], events=events).stats.n_accepted)
         counts.append(len(host_reads))
-    assert counts[1] - counts[0] == steps + 1  # and one for the sign at the start
+    assert counts[1] - counts[0] == steps + 2  # and two for the sign at the start
 
 
 @STEPPINGS
@@ -328,3 +328,111 @@ def test_resume_of_samples_that_have_ended():
     assert second.x[-1, 0].isnan().all()
     assert second.x[-1, 1].item() == pytest.approx(10 * math.exp(-2), rel=1e-3)
     assert second.t_reached[0] == first.t_reached[0]
+
+
+def test_two_host_reads_more_for_all_conditions_of_samples(host_reads):
+    x0 = torch.ones(3, 2, dtype=D)
+    counts = []
+    for n in (0, 1, 3):
+        host_reads.clear()
+        with torch.no_grad():
+            events = [Event(lambda t, x: x[..., 0] + 10)] * n
+            steps = int(odeint(turning, x0, [0.0, 5.0], events=events, stepping="per_sample").stats.n_steps.max())
+        counts.append(len(host_reads))
+    assert counts[1] - counts[0] == 2 * steps
+    assert counts[2] == counts[1]
+
+
+@STEPPINGS
+@pytest.mark.parametrize(("dtype", "level"), [(torch.float32, 0.95), (torch.float64, 0.999), (torch.float64, 1 - 1e-4)])
+def test_soon_after_the_start(stepping, dtype, level):
+    """A condition that is not zero at the start has a sign there, however soon it crosses."""
+    event = Event(lambda t, x: x[..., 0] - level)
+    x0 = ones(stepping, 1).to(dtype)
+    sol = odeint(lambda t, x: -torch.ones_like(x), x0, [0.0, 10.0], solver="rk4", events=event, stepping=stepping)
+    assert sol.events[0].t.item() == pytest.approx(1 - level, rel=2e-2 if dtype == torch.float32 else 1e-10)
+
+
+@STEPPINGS
+@pytest.mark.parametrize("seed", range(20))
+def test_events_at_one_time_but_for_rounding_of_a_short_dtype(stepping, seed):
+    time = 0.11 + 0.04 * seed
+    events = [
+        Event(lambda t, x: torch.exp(t) - math.exp(time), jump=lambda t, x: x + 1),
+        Event(lambda t, x: t**3 - time**3, jump=lambda t, x: 2 * x),
+        Event(lambda t, x: 3 * (t - time), terminal=False),
+    ]
+    x0 = ones(stepping, 1).float()
+    sol = odeint(lambda t, x: 0 * x, x0, [0.0, 1.0], events=events, stepping=stepping, solver="rk4")
+    assert [record.count.item() for record in sol.events] == [1, 1, 1]
+    assert sol.x[-1].item() in (3, 4)
+
+
+@STEPPINGS
+def test_a_zero_before_the_end_of_a_step_that_is_cut(stepping):
+    """x = t - t^2 passes 0.2 at 0.276 and again at 0.724, where the jump at 0.5 has changed it: once, and in its time."""
+    jump = Event(lambda t, x: t - 0.5, jump=lambda t, x: x + 10)
+    noted = Event(lambda t, x: x[..., 0] - 0.2, terminal=False)
+    x0 = 0 * ones(stepping, 1)
+    sol = odeint(
+        lambda t, x: (1 - 2 * t) * torch.ones_like(x),
+        x0,
+        [0.0, 1.0],
+        events=[jump, noted],
+        stepping=stepping,
+        solver="rk4",
+    )
+    assert [record.count.item() for record in sol.events] == [1, 1]
+    assert sol.events[1].t.item() == pytest.approx((1 - math.sqrt(0.2)) / 2, abs=1e-12)
+
+
+@STEPPINGS
+def test_a_condition_that_is_nan_where_the_zero_is_sought(stepping):
+    event = Event(lambda t, x: torch.where((t - 0.5).abs() < 0.1, math.nan, 0.3 - t))
+    sol = odeint(decay, ones(stepping, 1), [0.0, 1.0], events=event, stepping=stepping, solver="rk4", throw=False)
+    assert (sol.status if stepping == "joint" else sol.status[0]) is Status.CONDITION_NOT_FINITE
+    assert sol.events[0].count.item() == 0
+
+
+@STEPPINGS
+def test_a_condition_must_leave_the_state_alone(stepping):
+    def condition(t, x):
+        x.sub_(0.5)
+        return x[..., 0]
+
+    x0 = ones(stepping, 1)
+    with pytest.raises(ValueError, match=r"events\[0\].condition: changed the state x in place"):
+        odeint(decay, x0, [0.0, 1.0], events=Event(condition, terminal=False), stepping=stepping)
+
+
+def test_jumps_at_large_times():
+    """A millisecond apart at 1e9, where times are rounded to 1e-7."""
+    event = Event(lambda t, x: x[0], direction=-1, jump=lambda t, x: x + 1)
+    sol = odeint(lambda t, x: -1000 * torch.ones_like(x), torch.ones(1, dtype=D), [1e9, 1e9 + 0.02], events=event)
+    assert sol.events[0].count == 19 or sol.events[0].count == 20
+
+
+def test_jumps_and_a_least_step():
+    event = Event(lambda t, x: x[0] - 0.9999, jump=lambda t, x: x - 0.5)
+    controller = PIDController(min_step=1e-3)
+    sol = odeint(decay, torch.ones(1, dtype=D), [0.0, 1.0], events=event, controller=controller)
+    assert sol.status is Status.SUCCESS
+    assert sol.events[0].count == 1
+
+
+def test_a_jump_that_is_not_made_does_not_count():
+    event = Event(lambda t, x: (t - 1) * (t - 2), jump=lambda t, x: x, max_jumps=1)
+    sol = odeint(decay, torch.ones(1, dtype=D), [0.0, 2.0], events=event, controller=PIDController(max_step=0.7))
+    assert sol.status is Status.SUCCESS
+
+
+def test_records_of_lanes_have_no_holes():
+    def times(x0):
+        event = Event(lambda t, x: x[0], terminal=False)
+        return odeint(turning, x0, [0.0, 10.0], events=event).events[0].t
+
+    x0 = torch.tensor([[1.0, 0.0], [0.2, 1.0], [-1.0, 0.3]], dtype=D)
+    for found, lane in zip(torch.func.vmap(times)(x0), x0, strict=True):
+        expected = times(lane)
+        torch.testing.assert_close(found[: len(expected)], expected, rtol=1e-2, atol=0)
+        assert found[len(expected) :].isnan().all()

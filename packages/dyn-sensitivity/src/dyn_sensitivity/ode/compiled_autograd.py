@@ -153,12 +153,12 @@ class _Steps(torch.autograd.Function):
 
             def step(x: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
                 f = field.at(inputs, place if lead else None)
-                start, end = clock.inside(t0, t1, (t0, t1), x)
-                found = method.step(f, start, end, x, f(state_time(start, x), x))
+                f = clock.sided(f, t0, t1, x)
+                found = method.step(f, t0, t1, x, f(state_time(t0, x), x))
                 if not interpolates:
                     return (found.x,)
-                found = method.complete(f, end, found)
-                return found.x, method.interpolant(f, start, end, x, found)
+                found = method.complete(f, t1, found)
+                return found.x, method.interpolant(f, t0, t1, x, found)
 
             pull = vjp(step, x, *inputs)[1]
             of_step = torch.where(taken.unsqueeze(-1), grad, 0)

@@ -32,7 +32,7 @@ class StopAt(Controller):
 
     Raises:
         TypeError: If `times` are no numbers, or the controller is none.
-        ValueError: If a time is not finite, or requires a gradient.
+        ValueError: If a time is not finite, or requires a gradient, or the controller has stops of its own.
 
     Example:
         >>> import torch
@@ -51,6 +51,10 @@ class StopAt(Controller):
         controller = PIDController() if controller is None else controller
         if not isinstance(controller, Controller):
             raise TypeError(f"controller: got a {type(controller).__name__}, expected a dyn_numerics.Controller")
+        if controller.stops is not None:
+            raise ValueError(
+                f"controller: got a {type(controller).__name__} with stops of its own; give one StopAt all times"
+            )
         if not isinstance(jumps, bool):
             raise TypeError(f"jumps: got a {type(jumps).__name__}, expected a truth value")
         if isinstance(times, Tensor) and times.requires_grad:

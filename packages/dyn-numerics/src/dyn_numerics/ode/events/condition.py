@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from dyn_numerics.ode.events.event import Event
 from dyn_numerics.ode.interpolants.piece import Piece
 from dyn_numerics.ode.scalar import Scalar
-from dyn_numerics.ode.times import state_time, time_dtype
+from dyn_numerics.ode.times import is_differentiable, state_time, time_dtype
 from dyn_numerics.ode.user_function import UserFunction
 
 __all__ = ["Condition"]
@@ -20,18 +21,26 @@ class Condition:
         name: What it is called in messages.
         event: The event.
         function: Its condition on flat states.
+
+    Attributes:
+        name: What it is called in messages.
     """
 
     def __init__(self, name: str, event: Event, function: UserFunction) -> None:
-        self._name, self._event, self._function = name, event, function
+        self.name, self._event, self._function = name, event, function
 
     def take(self, samples: Tensor) -> Condition:
         """The condition of some of the samples, whose indices are `[m]`."""
-        return Condition(self._name, self._event, self._function.take(samples))
+        return Condition(self.name, self._event, self._function.take(samples))
 
     def at(self, piece: Piece, theta: Scalar) -> Tensor:
-        """The value at a position, `[*lead]` in the dtype of times."""
-        return self._measure(piece, piece.time(theta), theta)
+        """The value at a position, `[*lead]` in the dtype of times, without derivative of any kind."""
+        with torch.no_grad():
+            return self._measure(piece, piece.time(theta), theta).detach()
+
+    def is_differentiable(self, piece: Piece) -> bool:
+        """Whether the value at the end of a step depends on anything that wants a gradient."""
+        return is_differentiable(self._measure(piece, piece.t1, 1.0))
 
     def along(self, piece: Piece, t: Scalar) -> Tensor:
         """The value at a time, `[*lead]` in the dtype of times, as a differentiable function of it."""
@@ -40,17 +49,22 @@ class Condition:
     def _measure(self, piece: Piece, t: Scalar, theta: Scalar) -> Tensor:
         x = piece.state(theta)
         lead = x.shape[:-1]
+        writes = None if x.is_inference() else x._version
         value = self._event.measure(self._function, state_time(t, x), x, lambda: piece.slope(theta))
+        if writes is not None and writes != x._version:
+            raise ValueError(
+                f"{self.name}: changed the state x in place, expected it to be left alone; try x = x.clone() first"
+            )
         if not isinstance(value, Tensor):
-            raise TypeError(f"{self._name}: returned a {type(value).__name__}, expected a tensor")
+            raise TypeError(f"{self.name}: returned a {type(value).__name__}, expected a tensor")
         if not value.is_floating_point():
             raise TypeError(
-                f"{self._name}: returned dtype {value.dtype}, expected a real one whose sign changes at the event"
+                f"{self.name}: returned dtype {value.dtype}, expected a real one whose sign changes at the event"
             )
         if value.numel() != lead.numel() or value.shape[: len(lead)] != lead:
             each = f" for each sample, {list(lead)}" if lead else ""
             raise ValueError(
-                f"{self._name}: returned shape {list(value.shape)}, expected one element{each}; "
+                f"{self.name}: returned shape {list(value.shape)}, expected one element{each}; "
                 f"try a component such as x[..., 0], or several events"
             )
         return value.reshape(lead).to(time_dtype(value.device))

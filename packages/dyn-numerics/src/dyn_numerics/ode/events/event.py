@@ -16,12 +16,15 @@ class Event:
     """Happens where a condition changes its sign, and ends the solve, changes its state, or is only noted.
 
     The condition is looked at after every accepted step; where its sign has changed over the step, the first zero is
-    found on the dense output, to the rounding of time. An even number of zeros within one step may be missed: try
+    found on the dense output, to the rounding of time and of the condition. One that only touches zero happens if the
+    touch is at the end of a step; an even number of zeros within one step may be missed: try
     `PIDController(max_step=...)`. A condition that is zero at the start, or right after a jump, does not happen until it has
-    left zero. Events in one step happen in the order of their times, those at one time in the order in which they are given.
+    left zero; a zero within the first 1e-5 of the step that follows (1e-3 in float32) counts as the one that was there.
+    Events in one step happen in the order of their times, those at one time in the order in which they are given.
 
     Times and states of events are differentiable, also in the parameters of condition and jump, and so is all that follows
-    them. The gradient is exact to first order, and not finite where the condition only touches zero.
+    them. The gradient is exact to first order; a condition whose derivative in time is zero where it changes its sign is
+    refused where gradients are wanted.
 
     Args:
         condition: A function `condition(t, x, *args)`, called as the field is; returns a real tensor of one element, or one
@@ -31,7 +34,7 @@ class Event:
         direction: 1: only where the condition rises, in the order of the solve; -1: only where it falls; 0: both.
         jump: A function `jump(t, x, *args)` that returns the state with which the solve goes on, in structure, shapes and
             dtypes of the state. An output at the very time of a jump is the state before it, and a jump at the very end of
-            `t_span` is not made.
+            `t_span` is not made, by `Solution.resume` neither. One to a state that is not finite ends the solve there.
         max_jumps: Greatest number of jumps of this event, for a sample; the solve that needs more has the status
             `Status.TOO_MANY_JUMPS`. It guards against jumps that follow each other ever faster (Zeno).
 

@@ -93,7 +93,7 @@ class SaveEvents(Saver):
         if rows:
             happened, t, x, after = (torch.stack(column) for column in zip(*rows, strict=True))
         count = happened.sum(0)
-        if lead and len(rows):
+        if len(rows):
             order = torch.argsort((~happened).to(torch.int8), dim=0, stable=True)
             if not under_transform():
                 order = order[: int(count.max())] if count.numel() else order[:0]

@@ -35,14 +35,18 @@ class Crossing(NamedTuple):
     Attributes:
         crosses: Whether it crosses zero in the direction of its event.
         theta: Position of the zero in the step; 1 where there is none.
+        low: Position from which its sign is known.
         before: Its sign before.
-        after: Its sign at the end of the step.
+        last: Its value at the end of the step.
+        after: The sign of that.
         is_nan: Whether it is NaN somewhere that counts.
     """
 
     crosses: Flag
     theta: Scalar
+    low: Scalar
     before: Scalar
+    last: Scalar
     after: Scalar
     is_nan: Flag
 
@@ -52,25 +56,30 @@ class Found(NamedTuple):
 
     Attributes:
         at: Time of each event; the end of the step where it did not happen.
+        thetas: Position of each in the whole step, which is finer than its time.
         happened: Whether each happened.
         jumped: Whether each changed the state.
         cut: Whether the step ends with an event.
         end: Where the step ends.
+        theta: Position of the end in the whole step.
         whole: Where it would end without events; as a controller that learns knows it.
     """
 
     at: tuple[Scalar, ...]
+    thetas: tuple[Scalar, ...]
     happened: tuple[Flag, ...]
     jumped: tuple[Flag, ...]
     cut: Flag
     end: Scalar
+    theta: Scalar
     whole: Scalar
 
     @classmethod
     def nothing(cls, t1: Tensor, n_events: int) -> Found:
         """What a step without events finds, which ends at `t1`, `[*lead]`."""
         never = (torch.zeros_like(t1, dtype=torch.bool),) * n_events
-        return cls((t1,) * n_events, never, never, torch.zeros_like(t1, dtype=torch.bool), t1, t1)
+        last, ones = (t1,) * n_events, (torch.ones_like(t1),) * n_events
+        return cls(last, ones, never, never, torch.zeros_like(t1, dtype=torch.bool), t1, torch.ones_like(t1), t1)
 
 
 class Occurrence(NamedTuple):
@@ -98,6 +107,7 @@ class Met(NamedTuple):
         end: Its end as a step would receive it, with gradient.
         x: State with which the solve goes on, `[*lead, N]`.
         carry: The stepper's there.
+        refused: Where a jump led to a state that is not finite, and was not made.
         occurrences: The events in their order, None for one that did not happen.
     """
 
@@ -106,4 +116,5 @@ class Met(NamedTuple):
     end: Scalar
     x: Tensor
     carry: Any
+    refused: Flag
     occurrences: tuple[Occurrence | None, ...]

@@ -23,6 +23,8 @@ class SteadyState(Event):
     solve there. The slope is that of the dense output, so that no further evaluation of `f` is needed (but for methods whose
     dense output has stages of its own, which evaluate these in every step).
 
+    Both have to be well above what the tolerances of the solve leave of a slope, or it never seems to rest.
+
     Args:
         rtol: Relative rate of change, per time unit.
         atol: Absolute rate of change, in state units per time unit.
@@ -34,14 +36,14 @@ class SteadyState(Event):
     Example:
         >>> import torch
         >>> from dyn_numerics import SteadyState, odeint
-        >>> sol = odeint(lambda t, x: 1 - x, torch.zeros(1), [0.0, 1000.0], events=SteadyState(atol=1e-3), rtol=1e-6)
+        >>> sol = odeint(lambda t, x: 1 - x, torch.zeros(1), [0.0, 1000.0], events=SteadyState(0.0, 1e-3), rtol=1e-6)
         >>> sol.status.name, round(sol.events[0].t.item(), 2), round(sol.events[0].x.item(), 3)
         ('EVENT', 6.91, 0.999)
     """
 
     sign_at_start = 1.0  # at rest from the start is at rest
 
-    def __init__(self, rtol: float = 0.0, atol: float = 1e-6) -> None:
+    def __init__(self, rtol: float = 1e-3, atol: float = 1e-3) -> None:
         for name, value in (("rtol", rtol), ("atol", atol)):
             if isinstance(value, bool) or not isinstance(value, Real):
                 raise TypeError(f"{name}: got a {type(value).__name__}, expected a number")

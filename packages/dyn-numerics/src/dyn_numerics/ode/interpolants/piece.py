@@ -45,6 +45,12 @@ class Piece:
         """The coefficients, `[*lead, p + 1, N]`."""
         return self._interpolant()
 
+    @property
+    def is_differentiable(self) -> bool:
+        """Whether the step depends on anything that wants a gradient."""
+        parts = (self.t0, self.t1, self.x1, self.coefficients)
+        return any(isinstance(part, Tensor) and part.requires_grad for part in parts)
+
     def detach(self) -> Piece:
         """The same without gradient."""
         t0, t1 = (t.detach() if isinstance(t, Tensor) else t for t in (self.t0, self.t1))
