@@ -98,18 +98,16 @@ def where(condition: Flag, x: T, y: T) -> T:
 
 
 def _select(condition: Tensor, x: Any, y: Any) -> Any:
-    if x is y:
-        return x
-    nested = isinstance(x, tuple), isinstance(y, tuple)
-    if x is None or y is None or any(nested) != all(nested) or (any(nested) and len(x) != len(y)):
-        names = (type(value).__name__ for value in (x, y))
-        raise TypeError(
-            f"carry, retry, memory: got a {' and a '.join(names)} to select among for each sample, expected one structure "
-            f"from init on; try dyn_numerics.contracts on your stepper or controller"
-        )
-    if any(nested):
+    if isinstance(x, tuple) and isinstance(y, tuple) and len(x) == len(y):
         parts = [_select(condition, a, b) for a, b in zip(x, y, strict=True)]
         return type(x)(*parts) if hasattr(x, "_fields") else tuple(parts)
+    if isinstance(x, tuple) or isinstance(y, tuple) or (x is None) != (y is None):
+        raise TypeError(
+            f"carry, retry, memory: got a {type(x).__name__} and a {type(y).__name__} to select among for each sample, "
+            f"expected one structure from init on; try dyn_numerics.contracts on your stepper or controller"
+        )
+    if x is y:
+        return x
     for value in (x, y):
         while isinstance(value, Tensor) and condition.dim() < value.dim():
             condition = condition.unsqueeze(-1)
