@@ -43,11 +43,11 @@ def under_vmap() -> bool:
     )
 
 
-def any_lane(flags: Tensor) -> bool:
-    """Whether any of some flags is set, in any lane of `torch.func.vmap`: one host read.
+def any_lane(flags: Tensor | bool) -> bool:
+    """Whether any of some flags is set, in any lane of `torch.func.vmap`: one host read, of tensors.
 
     Args:
-        flags: Boolean, any shape.
+        flags: Boolean, any shape; or a host truth value, which is its own answer.
 
     Example:
         >>> import torch
@@ -60,8 +60,10 @@ def any_lane(flags: Tensor) -> bool:
         >>> seen
         [True]
     """
+    if isinstance(flags, bool):
+        return flags
     if under_transform():
-        flags = _AnyLane.apply(flags.detach())  # type: ignore[no-untyped-call]
+        return bool(_AnyLane.apply(flags.detach()).item())  # type: ignore[no-untyped-call]
     return bool(flags.any().item())
 
 

@@ -313,9 +313,7 @@ def across(problem: Problem, f: Counter, end: tuple[Scalar, Scalar], x: Tensor, 
     t1, attached = end
     landed = both(both(moved, problem.clock.stops.hold(t1)), t1 != problem.clock.end)  # type: ignore[union-attr]
     # A method that carries nothing evaluates its first slope itself; a compiled loop has no branches.
-    if carry is None or not (
-        torch.compiler.is_compiling() or (any_lane(landed) if isinstance(landed, Tensor) else landed)
-    ):
+    if carry is None or not (torch.compiler.is_compiling() or any_lane(landed)):
         return carry
     t, field = state_time(attached, x), problem.clock.sided(f, attached, problem.clock.end, x)
     return where(landed, problem.stepper.init(field, t, x, field(t, x)), carry)

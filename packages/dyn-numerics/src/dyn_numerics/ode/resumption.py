@@ -18,6 +18,7 @@ from dyn_numerics.ode.scalar import Flag, both, negate, where
 from dyn_numerics.ode.solution import Solution
 from dyn_numerics.ode.times import in_forward_mode, state_time
 from dyn_numerics.status import Status
+from dyn_numerics.transforms import any_lane
 
 __all__ = ["Ended"]
 
@@ -107,14 +108,14 @@ class Ended:
 
         failed = self.failed | (self.stopped & starts_at(last) & ~starts_at(end))
         elsewhere = ~starts_at(end) & ~failed
-        if _any(elsewhere):
+        if any_lane(elsewhere):
             raise ValueError(
                 f"t_span: got {_first(first, elsewhere)} as the first time, expected "
                 f"{_first(end, elsewhere)}, where the solution ended; try t_span = [solution.t_reached, ...]"
             )
         ways = [torch.as_tensor(p.problem.clock.direction, device=first.device) for p in (old, posed)]
         moves = (posed.times[-1] != first) & (old.times[-1] != old.times[0])
-        if _any((ways[0] != ways[1]) & moves & ~failed):
+        if any_lane((ways[0] != ways[1]) & moves & ~failed):
             raise ValueError(
                 "t_span: got times in the other direction, expected them to go on as the solution did; "
                 "try odeint from its last state"
@@ -141,7 +142,7 @@ class Ended:
         if events is not None:
             events = events._replace(code=zero + Status.SUCCESS.code)
         new = both(running, negate(self.begun))
-        if _any(new):
+        if any_lane(new):
             fresh, n_evals = initial_state(problem, x)
             dt, memory = where(new, (fresh.dt, fresh.memory), (dt, memory))
             carry = fresh.carry
@@ -179,8 +180,8 @@ class Ended:
         """
         clock = self.posed.problem.clock
         # Before a first step there is none; that of a step that an event cuts is behind it; the field may jump at the end.
-        jumps = clock.stops is not None and clock.stops.jumps and _any(clock.stops.hold(clock.end))
-        whole = not (_any(negate(self.begun)) or _any(self.stopped) or jumps)
+        jumps = clock.stops is not None and clock.stops.jumps and any_lane(clock.stops.hold(clock.end))
+        whole = not (any_lane(negate(self.begun)) or any_lane(self.stopped) or jumps)
         recorded = all(then or not now for then, now in zip(self.modes, _modes(), strict=True))
         # A slope at the end moves with that time, and at the start with the other.
         moves = clock.differentiable is not None or problem.clock.differentiable is not None
@@ -208,10 +209,6 @@ class Ended:
 def _modes() -> tuple[bool, bool]:
     """Whether gradients are being recorded, and whether derivatives of forward mode are being computed."""
     return torch.is_grad_enabled(), in_forward_mode()
-
-
-def _any(flag: Flag) -> bool:
-    return bool(flag.any()) if isinstance(flag, Tensor) else flag
 
 
 def _detached(values: Any) -> Any:

@@ -15,7 +15,7 @@ from dyn_numerics.ode.kept_values import KeptValues
 from dyn_numerics.ode.observer import AttemptedStep, Observer
 from dyn_numerics.ode.output_times import OutputTimes
 from dyn_numerics.ode.rows import Rows, stack
-from dyn_numerics.ode.scalar import Flag, Scalar, both, where
+from dyn_numerics.ode.scalar import Scalar, both, where
 from dyn_numerics.ode.steps import Steps
 from dyn_numerics.ode.times import Clock
 from dyn_numerics.pytree_state import StateLayout
@@ -88,7 +88,7 @@ class SaveTimes(Saver):
             holds = both(attempted.moved, self._times.holds(attempted, first))
             stepper = attempted.problem.stepper
             if stepper.dense_evals and isinstance(holds, Tensor) and not torch.compiler.is_compiling():
-                holds = holds if _any(holds) else False  # a host read is cheaper than such an interpolant
+                holds = holds if any_lane(holds) else False  # a host read is cheaper than such an interpolant
             if holds is not False:
                 values = [attempted.start, attempted.end, attempted.interpolant]
                 self._rows.add(holds, first, values, attempted.samples)
@@ -139,7 +139,7 @@ class SaveValues(Saver):
         if not self._times or attempted.moved is False:
             return
         output = self._times.first_in(attempted)
-        while _any(holds := both(attempted.moved, self._times.holds(attempted, output))):
+        while any_lane(holds := both(attempted.moved, self._times.holds(attempted, output))):
             # Where nobody asks, at the start of the step that was taken: what is not kept is finite in gradients.
             t = where(holds, _at(self._t, output), attempted.stepped[0])
             start = where(holds, attempted.start, attempted.stepped[0])
@@ -281,11 +281,6 @@ def _at_end_of_step(attempted: AttemptedStep, values: KeptValues | None) -> Tens
 def _value_at_end(values: KeptValues, t: Tensor, x: Tensor, success: Tensor, x0: Tensor) -> Tensor:
     """What is kept of the last states; where a solve did not succeed that of the first, which nobody asks for."""
     return values(torch.where(success, t[-1], t[0]), torch.where(success.unsqueeze(-1), x, x0))
-
-
-def _any(holds: Flag) -> bool:
-    """Whether it holds for any problem: one host read, if it is one of tensors."""
-    return any_lane(holds) if isinstance(holds, Tensor) else holds
 
 
 def _at(t: Tensor, output: int | Tensor) -> Tensor:

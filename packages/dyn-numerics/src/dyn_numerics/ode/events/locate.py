@@ -6,8 +6,6 @@ from collections.abc import Callable
 from math import ceil, log2, nan
 from typing import Any
 
-from torch import Tensor
-
 from dyn_numerics.ode.scalar import Flag, Scalar, both, magnitude, maximum, minimum, where
 from dyn_numerics.transforms import any_lane
 
@@ -47,7 +45,7 @@ def first_crossing(
     for i in range(most + 1):
         width = high - low
         open_ = both(sought, width > 2 * LEAST_WIDTH)
-        if not (any_lane(open_) if isinstance(open_, Tensor) else open_):
+        if not any_lane(open_):
             break
         middle = low + width / 2
         drop = f_low - f_high

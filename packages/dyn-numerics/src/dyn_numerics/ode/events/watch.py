@@ -159,7 +159,7 @@ class EventWatch:
                 occurrences=met.occurrences,
             )
             made[0] = met.interpolant
-            if _any(_or(found.jumped)):
+            if any_lane(_or(found.jumped)):
                 tried, memory = self._start_again(problem, tried, memory, found, crossings)
         return tried._replace(events=memory, interpolant=made[0] if made else None, n_evals=f.calls)
 
@@ -168,7 +168,7 @@ class EventWatch:
         low: Scalar = 0.0 * piece.t1
         found = []
         unknown = [both(moved, sign == 0) for sign in memory.signs]
-        nudged = _any(_or(unknown))
+        nudged = any_lane(_or(unknown))
         for condition, event, sign, new in zip(self._conditions, self._events, memory.signs, unknown, strict=True):
             start: Scalar = low
             last = self._value(condition, piece, 1.0)
@@ -186,7 +186,7 @@ class EventWatch:
             if event.direction:
                 crosses = both(crosses, sign == -event.direction)
             found.append(Crossing(crosses, 1.0 + low, start, sign, last, after, is_nan))
-        if not _any(_or([either(c.crosses, c.is_nan) for c in found])):
+        if not any_lane(_or([either(c.crosses, c.is_nan) for c in found])):
             return found, False
         return [
             self._located(i, piece, crossing, crossing.crosses, 1.0 + low, crossing.last)
@@ -199,7 +199,7 @@ class EventWatch:
 
     def _located(self, i: int, piece: Piece, crossing: Crossing, sought: Flag, high: Scalar, value: Scalar) -> Crossing:
         """A crossing with the position of its zero before another position, where its value is known."""
-        if not _any(sought):
+        if not any_lane(sought):
             return crossing
         condition = self._conditions[i]
         theta = first_crossing(
@@ -257,7 +257,7 @@ class EventWatch:
         """
         found, first_cut = list(crossings), self._first_cut(crossings)
         for _ in crossings:
-            if not _any(first_cut <= 1):
+            if not any_lane(first_cut <= 1):
                 break
             theta = minimum(first_cut, 1.0)
             for i, (event, c) in enumerate(zip(self._events, found, strict=True)):
@@ -269,7 +269,7 @@ class EventWatch:
                 c = c._replace(theta=where(both(passed, c.crosses), minimum(c.theta, theta), c.theta))
                 found[i] = self._located(i, piece, c, both(passed, negate(c.crosses)), theta, value)
             before, first_cut = first_cut, self._first_cut(found)
-            if not _any(first_cut < before):
+            if not any_lane(first_cut < before):
                 break
         return found, first_cut
 
@@ -311,7 +311,7 @@ class EventWatch:
         """
         times = [
             where(happened, self._moving(condition, piece, t, theta, happened), piece.t1)
-            if _any(happened)
+            if any_lane(happened)
             else piece.t1
             for condition, t, theta, happened in zip(
                 self._conditions, found.at, found.thetas, found.happened, strict=True
@@ -322,7 +322,7 @@ class EventWatch:
             if event.cuts:
                 end = where(happened, t, end)
         x, coefficients = step.x, piece.coefficients
-        if _any(found.cut):
+        if any_lane(found.cut):
             theta = _moved(found.theta, piece.position(end))
             x = where(found.cut, piece.state(theta), x)
             coefficients = where(found.cut, piece.until(theta), coefficients)
@@ -331,11 +331,11 @@ class EventWatch:
         for event, jump, t, theta, happened, jumped in zip(
             self._events, self._jumps, times, found.thetas, found.happened, found.jumped, strict=True
         ):
-            if not _any(happened):
+            if not any_lane(happened):
                 occurrences.append(None)
                 continue
             before = x if event.cuts else piece.state(_moved(theta, piece.position(t)))
-            if jump is not None and _any(jumped):
+            if jump is not None and any_lane(jumped):
                 after = self._after(jump, jumped, end, x)
                 finite = torch.isfinite(after.detach()).all(dim=-1)
                 made = both(jumped, bool(finite) if isinstance(jumped, bool) else finite)
@@ -343,7 +343,7 @@ class EventWatch:
                 x = where(made, after, x)
             occurrences.append(Occurrence(happened, t, before, x if event.cuts else before))
         carry, jumped = step.carry, both(_or(found.jumped), negate(refused))
-        if _any(jumped):
+        if any_lane(jumped):
             t = state_time(end, x)
             carry = where(jumped, stepper.init(f, t, x, f(t, x)), carry)
         return Met(cut, coefficients, end, x, carry, refused, tuple(occurrences))
@@ -363,7 +363,7 @@ class EventWatch:
         if not self._is_differentiated:
             return t
         crosses = both(happened, theta > 0)
-        if not _any(crosses):
+        if not any_lane(crosses):
             return piece.t0  # an event at the start of a step moves with it
         own, at_start = t, piece.t0
         places = self._places(crosses)
@@ -377,7 +377,7 @@ class EventWatch:
             lambda t: condition.along(still, t), torch.as_tensor(t, dtype=value.dtype, device=value.device)
         )
         rate = pull_back(torch.ones_like(value))[0].detach()
-        if not under_vmap() and _any(both(crosses, rate == 0)):
+        if not under_vmap() and any_lane(both(crosses, rate == 0)):
             raise ValueError(
                 f"{condition.name}: got one whose derivative in time is zero where it changes its sign, expected one that "
                 f"crosses zero with a slope, since the gradient of all that follows needs it; try x[..., 0] - level, or "
@@ -403,10 +403,6 @@ class EventWatch:
 def _moved(theta: Scalar, position: Scalar) -> Scalar:
     """A position with the gradient of another that is the same but for the rounding of times."""
     return theta + (position - position.detach()) if isinstance(position, Tensor) else theta
-
-
-def _any(flag: Flag) -> bool:
-    return any_lane(flag) if isinstance(flag, Tensor) else flag
 
 
 def _or(flags: Sequence[Flag]) -> Flag:
