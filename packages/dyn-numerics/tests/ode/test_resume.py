@@ -502,3 +502,19 @@ def test_from_where_the_field_jumps_on(solver, stepping):
     assert torch.equal(first.stats.n_steps + second.stats.n_steps, whole.stats.n_steps)
     rounding = 1e-2 if solver == "rk4" else 1e-7
     torch.testing.assert_close(second.x[-1], torch.full_like(x0, math.exp(2)), rtol=rounding, atol=0)
+
+
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+def test_what_ran_out_of_steps_goes_on(stepping):
+    """From where it got, with more of them."""
+
+    def f(t, x):
+        return x * torch.cos(t)
+
+    x0 = torch.ones(1, 1, dtype=torch.float64)
+    options = {"stepping": stepping, "rtol": 1e-8, "atol": 1e-8}
+    first = odeint(f, x0, [0.0, 5.0], max_steps=7, throw=False, **options)
+    t = first.t_reached.reshape(-1)[0].item()
+    assert 0 < t < 5
+    second = first.resume([t, 5.0], max_steps=1000)
+    assert second.x[-1].item() == pytest.approx(odeint(f, x0, [0.0, 5.0], **options).x[-1].item(), rel=1e-12)

@@ -33,13 +33,12 @@ class UserField(UserFunction):
         f: The user's field.
         args: Its extra arguments.
         layout: Layout of the state.
+        name: What it is called in messages.
     """
 
-    def __init__(self, f: Callable[..., Any], args: Sequence[Any], layout: StateLayout) -> None:
-        super().__init__(f, args, layout)
-        # A compiler would have to trace the counts of writes, and in inference mode there are none.
+    def __init__(self, f: Callable[..., Any], args: Sequence[Any], layout: StateLayout, name: str = "f") -> None:
+        super().__init__(f, args, layout, name)
         self._watches = not torch.compiler.is_compiling()
-        self._counts = self._watches and not torch.is_inference_mode_enabled()
         self._before: Tensor | None = None  # the last slope
         self._writes = 0  # how often it had been written to
 
@@ -55,7 +54,6 @@ class UserField(UserFunction):
             ValueError: If it returns another shape or device, or writes into the state or into what it returned before.
         """
         layout, shape, lead = self._layout, self._shape, x.shape[:-1]
-        writes = (t._version, x._version) if self._counts else None
         slope = self.value(t, x)
         if (
             shape is not None
@@ -75,12 +73,6 @@ class UserField(UserFunction):
                     )
                 raise
             flat = layout.flatten(slope)
-        if writes is not None and writes != (t._version, x._version):
-            written = "time t" if t._version != writes[0] else "state x"
-            raise ValueError(
-                f"f: changed the {written} in place, expected it to be left alone; "
-                f"try {written[-1]} = {written[-1]}.clone() first"
-            )
         if self._watches:
             self._refuse_overwritten(flat)
         return flat

@@ -28,7 +28,7 @@ class KeptValues:
     """
 
     def __init__(self, fn: Callable[[Tensor, Any], Any], layout: StateLayout) -> None:
-        self._fn, self._layout = UserFunction(fn, (), layout), layout
+        self._fn, self._layout = UserFunction(fn, (), layout, "fn"), layout
         self._values: StateLayout | None = None  # what the first call returned
 
     def __call__(self, t: Scalar, x: Tensor) -> Tensor:
@@ -43,12 +43,8 @@ class KeptValues:
             ValueError: If shape or device differ from the first time, there is no batch where samples are problems of
                 their own, or it writes into its arguments.
         """
-        layout, time = self._layout, state_time(t, x)
-        counts = not torch.is_inference_mode_enabled()
-        writes = (time._version, x._version) if counts else None
-        found = self._fn.value(time, x)
-        if writes is not None and writes != (time._version, x._version):
-            raise ValueError("fn: changed its arguments in place, expected them to be left alone; try x = x.clone()")
+        layout = self._layout
+        found = self._fn.value(state_time(t, x), x)
         if self._values is None:
             self._values = StateLayout(found, "fn", bool(layout.lead))
             if self._values.lead != layout.lead:

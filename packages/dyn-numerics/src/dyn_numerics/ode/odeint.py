@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from dyn_numerics.autocast import without_autocast
-from dyn_numerics.dtypes import real_dtype, wide_dtype
+from dyn_numerics.dtypes import real_dtype
 from dyn_numerics.ode import compiled_loop, eager_loop
 from dyn_numerics.ode.arguments import refuse_compiled, step_limit
 from dyn_numerics.ode.attempt import Problem, State, initial_state, status_code
@@ -363,8 +363,8 @@ def _buffers(posed: Posed) -> BufferRows:
     size, dtype, of_time = posed.layout.size, posed.layout.dtype, posed.times.dtype
     columns: list[tuple[tuple[int, ...], torch.dtype]] = [((size,), dtype)]
     if not posed.problem.clock.lands_on_times:
-        degree = posed.problem.stepper.dense_degree
-        columns = [((), of_time), ((), of_time), ((degree + 1, size), wide_dtype(dtype))]
+        stepper = posed.problem.stepper
+        columns = [((), of_time), ((), of_time), ((stepper.dense_degree + 1, size), stepper.dense_dtype(posed.start))]
     return BufferRows(posed.times.detach(), columns)
 
 

@@ -162,7 +162,7 @@ def pose(
         start = start.view_as(
             start
         )  # a field may ask for gradients of its argument, which the user's tensor must not get
-    values = None if save.fn is None else KeptValues(save.fn, layout)
+    values = _kept_values(save, layout)
     return Posed(problem, layout, start, inner, t, save, not unreadable, values)
 
 
@@ -186,7 +186,7 @@ def pose_again(posed: Posed, x: Tensor, t_span: Tensor | Sequence[float], save: 
     learns = _learns(controller)
     values = posed.values
     if save is not posed.save:
-        values = None if save.fn is None else KeptValues(save.fn, layout)
+        values = _kept_values(save, layout)
     problem = replace(
         problem,
         f=problem.f.take(None),
@@ -218,6 +218,14 @@ def _schedule(
     lands_on_times = not controller.adaptive and step_size is None
     clock = Clock(times if on_host else inner.detach(), step_size, lands_on_times, marks)
     return t, inner, clock.with_stops(controller.stops, controller.jumps)
+
+
+def _kept_values(save: Save, layout: StateLayout) -> KeptValues | None:
+    """What the user's function makes of states, if there is one."""
+    if save.fn is None:
+        return None
+    check_signature(save.fn, 0, "fn", "function")
+    return KeptValues(save.fn, layout)
 
 
 def _completes(controller: Controller, clock: Clock, save: Save) -> bool:

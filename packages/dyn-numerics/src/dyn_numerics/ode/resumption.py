@@ -32,7 +32,7 @@ class Ended:
         state: The last state, as differentiable as the outputs.
         begun: Where a step was ever taken: a truth value, or `[*lead]`. Elsewhere no step size is known.
         failed: Where it failed, or stays ended all the same, `[*lead]`.
-        stopped: Where an event ended it.
+        stopped: Where an event ended it, or its steps had run out.
         status_code: As in `Solution`, and so are the two that follow.
         t_reached: The last time at which the state is known.
         dt_last: Magnitude of the last attempted step.
@@ -60,7 +60,8 @@ class Ended:
             before: What it went on from itself, if anything.
         """
         begun = state.n_accepted > 0
-        stopped = solution.status_code == Status.EVENT.code
+        code = solution.status_code
+        stopped = (code == Status.EVENT.code) | (code == Status.MAX_STEPS.code)
         return cls(
             posed=replace(posed, start=state.x),
             state=state,
@@ -76,7 +77,8 @@ class Ended:
     def pose(self, t_span: Tensor | Sequence[float], save: Save | None, max_steps: float | None) -> tuple[Posed, Ended]:
         """Poses the problem again with times that go on from the end.
 
-        What an event has ended goes on where they start at its time, and stays ended where they start at the last one.
+        What an event has ended, or what had used up its steps, goes on where they start at the time that was reached, and stays
+        ended where they start at the last one.
 
         Args:
             t_span: Output times.

@@ -59,7 +59,7 @@ class Save:
         forms = self.states if isinstance(self.states, tuple) else (self.states,)
         if not forms or any(form not in _FORMS for form in forms):
             raise ValueError(
-                f"save: got {self.states!r}, expected 't_span', 'steps', 'dense' or a Save(...) of one or more of them"
+                f"save: got {self.states!r}, expected 't_span', 'steps', 'dense' or a Save(...) of one, or of a tuple of them"
             )
         if not isinstance(self.internals, bool):
             raise TypeError(f"internals: got a {type(self.internals).__name__}, expected a truth value")

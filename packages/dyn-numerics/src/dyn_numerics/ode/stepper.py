@@ -11,8 +11,10 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import Any, NamedTuple, Self
 
+import torch
 from torch import Tensor, nn
 
+from dyn_numerics.dtypes import wide_dtype
 from dyn_numerics.ode.scalar import Flag, Scalar
 from dyn_numerics.pytree_state import StateLayout
 
@@ -95,6 +97,10 @@ class Stepper(nn.Module, ABC):
             carry: From `init`, or from the step before.
         """
 
+    def dense_dtype(self, x: Tensor) -> torch.dtype:
+        """Dtype of the coefficients that `interpolant` returns for states like `x`: theirs or a wider one."""
+        return wide_dtype(x.dtype)
+
     def inverse_step(self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor, carry: Any) -> tuple[Tensor, Any]:
         """Undoes `step` exactly: returns state and carry at `t0` from those at `t1`.
 
@@ -131,7 +137,7 @@ class Stepper(nn.Module, ABC):
     def interpolant(self, f: FlatField, t0: Scalar, t1: Scalar, x0: Tensor, step: Step) -> Tensor:
         """Coefficients `[*lead, dense_degree + 1, N]` of a completed step, as a polynomial in (t - t0) / (t1 - t0).
 
-        They are in the state's dtype or a wider one. A method of high order may evaluate `f` for them, within
+        They are in `dense_dtype`. A method of high order may evaluate `f` for them, within
         `[t0, t1]`; the solve asks for them in steps that hold an output, if it can tell.
 
         Args:

@@ -71,10 +71,13 @@ class UserFunction:
         f: The user's function.
         args: Its extra arguments.
         layout: Layout of the state.
+        name: What it is called in messages.
     """
 
-    def __init__(self, f: Callable[..., Any], args: Sequence[Any], layout: StateLayout) -> None:
-        self._f, self._args, self._layout = f, tuple(args), layout
+    def __init__(self, f: Callable[..., Any], args: Sequence[Any], layout: StateLayout, name: str = "f") -> None:
+        self._f, self._args, self._layout, self._name = f, tuple(args), layout, name
+        # A compiler would have to trace the counts of writes, and in inference mode there are none.
+        self._counts = not (torch.compiler.is_compiling() or torch.is_inference_mode_enabled())
         self._bare = bare_arguments(args)
         mixed = torch.is_autocast_enabled(layout.device.type)
         self._autocast: Callable[[], AbstractContextManager[object]] | None = (
@@ -87,24 +90,37 @@ class UserFunction:
         args: Sequence[Any] = self._args
         if samples is not None:
             args = [tree_map_only(PerSample, lambda arg: arg.take(samples), arg) for arg in args]
-        twin = type(self)(self._f, args, self._layout)
+        twin = type(self)(self._f, args, self._layout, self._name)
         twin._autocast = self._autocast
         return twin
 
-    def value(self, t: Tensor, x: Tensor) -> Any:
+    def value(self, t: Tensor, x: Tensor, is_copy: bool = False) -> Any:
         """What the function returns.
 
         Args:
             t: Time, `[*lead]`.
             x: State, `[*lead, N]`.
+            is_copy: Whether the state may be written into.
+
+        Raises:
+            ValueError: If it writes into what it may not.
         """
         shape = self._shape
+        writes = (t._version, x._version) if self._counts and not (is_copy or x.is_inference()) else None
         if shape is None:
             state = self._layout.unflatten(x)
         else:
             state = x if len(shape) == 1 else x.reshape((*x.shape[:-1], *shape))  # a plain tuple is faster
             t = self._layout.spread(t)
         if self._autocast is None:
-            return self._f(t, state, *self._bare)
-        with self._autocast():
-            return self._f(t, state, *self._bare)
+            found = self._f(t, state, *self._bare)
+        else:
+            with self._autocast():
+                found = self._f(t, state, *self._bare)
+        if writes is not None and writes != (t._version, x._version):
+            written = "time t" if t._version != writes[0] else "state x"
+            raise ValueError(
+                f"{self._name}: changed the {written} in place, expected it to be left alone; "
+                f"try {written[-1]} = {written[-1]}.clone() first"
+            )
+        return found

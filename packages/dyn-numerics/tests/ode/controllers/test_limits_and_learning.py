@@ -247,3 +247,23 @@ def test_where_it_cannot_be_trained_it_says_so(stepping):
         torch.func.vmap(solve)(torch.ones(2, 1, 1))
     with torch.no_grad():
         assert torch.func.vmap(solve)(torch.ones(2, 1, 1, dtype=D)).isfinite().all()
+
+
+@pytest.mark.parametrize("solver", ["tsit5", "vern7", "dopri8"])
+def test_a_sample_at_rest_poisons_no_gradient(solver):
+    """Its error is zero at every step, which the norms of a method with two estimates must not divide by."""
+    rate = torch.tensor(0.7, dtype=D, requires_grad=True)
+    controller = Learned()
+    gradients = []
+    for x0 in ([[0.0], [1.0]], [[1.0]]):
+        sol = odeint(
+            lambda t, x: -rate * x * torch.cos(t),
+            torch.tensor(x0, dtype=D),
+            [0.0, 2.0],
+            solver=solver,
+            controller=controller,
+            stepping="per_sample",
+        )
+        gradients.append(torch.autograd.grad(sol.x[-1].sum(), rate)[0].item())
+    assert gradients[0] == pytest.approx(gradients[1], rel=1e-12)
+    assert abs(gradients[1]) > 0.1

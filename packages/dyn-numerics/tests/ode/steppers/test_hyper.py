@@ -439,3 +439,18 @@ def test_networks_that_are_none(net):
         TypeError, match=r"net: got (a NoneType|the class Net), expected a module or function net\(t, x, f"
     ):
         HyperStepper(Euler(), net)
+
+
+def test_a_network_may_write_into_what_it_gets():
+    """It has a copy; neither the solve nor the user's state notices."""
+
+    def writes(t, x, f):
+        return x.clamp_(max=0.5)
+
+    x0 = torch.ones(2, 1, dtype=torch.float64)
+    found = odeint(lambda t, x: -x, x0, [0.0, 0.1, 0.2], solver=HyperStepper(Euler(), writes)).x
+    expected = odeint(
+        lambda t, x: -x, x0, [0.0, 0.1, 0.2], solver=HyperStepper(Euler(), lambda t, x, f: x.clamp(max=0.5))
+    ).x
+    assert torch.equal(found, expected)
+    assert torch.equal(x0, torch.ones_like(x0))

@@ -164,7 +164,7 @@ class _Steps(torch.autograd.Function):
             of_step = torch.where(taken.unsqueeze(-1), grad, 0)
             if interpolates:
                 of_interpolant = _of_interpolant(times, t0, t1, grad_x, taken, at_end | at_start, method.dense_degree)
-                grad_of_x, *shares = pull((of_step, of_interpolant))
+                grad_of_x, *shares = pull((of_step, of_interpolant.to(method.dense_dtype(x))))
             else:
                 grad_of_x, *shares = pull((of_step,))
             grad = torch.where(taken.unsqueeze(-1), grad_of_x, grad)

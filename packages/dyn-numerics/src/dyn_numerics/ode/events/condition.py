@@ -49,12 +49,7 @@ class Condition:
     def _measure(self, piece: Piece, t: Scalar, theta: Scalar) -> Tensor:
         x = piece.state(theta)
         lead = x.shape[:-1]
-        writes = None if x.is_inference() else x._version
         value = self._event.measure(self._function, state_time(t, x), x, lambda: piece.slope(theta))
-        if writes is not None and writes != x._version:
-            raise ValueError(
-                f"{self.name}: changed the state x in place, expected it to be left alone; try x = x.clone() first"
-            )
         if not isinstance(value, Tensor):
             raise TypeError(f"{self.name}: returned a {type(value).__name__}, expected a tensor")
         if not value.is_floating_point():

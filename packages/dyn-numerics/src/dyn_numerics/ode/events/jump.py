@@ -30,6 +30,6 @@ class Jump:
 
     def __call__(self, t: Scalar, x: Tensor) -> Tensor:
         """The state after the jump, `[*lead, N]`; it may be made in place of the one before."""
-        after = self._function.value(state_time(t, x), x.clone())
+        after = self._function.value(state_time(t, x), x.clone(), is_copy=True)
         self._layout.check(self._name, after, x.shape[:-1])
         return self._layout.flatten(after)

@@ -67,11 +67,15 @@ class EventWatch:
     def of(cls, events: Sequence[Event], args: Sequence[Any], layout: StateLayout) -> EventWatch | None:
         """The watch over a user's events, which take the further arguments `args`; None without events."""
         conditions = [
-            Condition(f"events[{i}].condition", event, UserFunction(event.condition, args, layout))
+            Condition(
+                f"events[{i}].condition", event, UserFunction(event.condition, args, layout, f"events[{i}].condition")
+            )
             for i, event in enumerate(events)
         ]
         jumps = [
-            None if event.jump is None else Jump(f"events[{i}].jump", UserFunction(event.jump, args, layout), layout)
+            None
+            if event.jump is None
+            else Jump(f"events[{i}].jump", UserFunction(event.jump, args, layout, f"events[{i}].jump"), layout)
             for i, event in enumerate(events)
         ]
         return cls(events, conditions, jumps) if events else None

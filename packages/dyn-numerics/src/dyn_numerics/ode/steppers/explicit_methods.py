@@ -130,8 +130,7 @@ class Vern7(_Named):
     """Verner's most efficient 7(6) pair: adaptive, order 7, ten evaluations a step, dense output of order 6.
 
     A step that holds an output takes five more evaluations. Where samples have steps of their own, that is one that holds
-    an output of any sample; inside `torch.compile`, and with `save="dense"`, it is every step. Outputs between steps
-    lose some four digits to rounding, which are there to lose in float64 alone.
+    an output of any sample; inside `torch.compile`, and with `save="dense"`, it is every step.
 
     Args:
         trainable: As in `ExplicitRungeKutta`.
@@ -148,8 +147,7 @@ class Dopri8(_Named):
 
     Its error is measured by two estimates, of orders 5 and 3, together. The dense output has order 7; a step that holds
     an output takes three more evaluations. Where samples have steps of their own, that is one that holds an output of
-    any sample; inside `torch.compile`, and with `save="dense"`, it is every step. Outputs between steps
-    lose some four digits to rounding, which are there to lose in float64 alone.
+    any sample; inside `torch.compile`, and with `save="dense"`, it is every step.
 
     Args:
         trainable: As in `ExplicitRungeKutta`.

@@ -114,7 +114,8 @@ class ExplicitRungeKutta(Stepper):
 
         Args:
             tolerance: By how much a condition `gamma sum_i b_i Phi_i = 1` may be missed. By default the square root of the
-                rounding of the parameters, which those of long tables may cost: 1.5e-8 in float64, 3.5e-4 in float32.
+                rounding of the parameters, which those of long tables may cost: 1.5e-8 in float64, 3.5e-4 in float32;
+                in shorter dtypes the densities of high orders need more.
 
         Raises:
             ValueError: If the tolerance is not in (0, 1).
@@ -196,7 +197,7 @@ class ExplicitRungeKutta(Stepper):
         # Hairer, Norsett, Wanner: Solving ODEs I, section II.10: of higher order than either.
         slopes: Slopes = step.stages
         second = norm(slopes.weighted(len(self._before_end) + 2))
-        return first.square() / (first.square() + 0.01 * second.square()).sqrt().clamp_min(TINY)
+        return first.square() / (first.square() + 0.01 * second.square()).clamp_min(TINY).sqrt()
 
     def _times(self, t0: Scalar, t1: Scalar, x: Tensor) -> Sequence[Tensor]:
         """The times of the stages, `[*lead]` each, in the real dtype of the state."""
@@ -231,13 +232,18 @@ class ExplicitRungeKutta(Stepper):
         stiffness: Tensor = rise / run.clamp_min(torch.finfo(run.dtype).tiny)
         return stiffness
 
+    def dense_dtype(self, x: Tensor) -> torch.dtype:
+        # Powers of theta up to the seventh cancel: the weights of such methods are of some 10^4 in that form.
+        wide = super().dense_dtype(x)
+        return torch.promote_types(wide, time_dtype(x.device)) if self._weighs_more and not self.trainable else wide
+
     def complete(self, f: FlatField, t1: Scalar, step: Step) -> Step:
         return step if step.carry is not None else step._replace(carry=f(state_time(t1, step.x), step.x))
 
     def interpolant(self, f: FlatField, t0: Scalar, t1: Scalar, x0: Tensor, step: Step) -> Tensor:
         # Powers of theta cancel: by some 100 times the rounding of the weights, too much for half precision.
         slopes: Slopes = step.stages
-        dtype = slopes[0].dtype
+        dtype = self.dense_dtype(x0)
         start, end = x0.to(dtype), step.x.to(dtype)
         if self._dense is None:
             return cubic_hermite(start, end, slopes[0], step.carry.to(dtype), over_state(t1 - t0, start))
@@ -248,8 +254,7 @@ class ExplicitRungeKutta(Stepper):
 
     def _dense_slopes(self, f: FlatField, t0: Scalar, t1: Scalar, x0: Tensor, step: Step) -> Slopes:
         """The slopes of a step, that at its end, and those of the stages for the dense output alone."""
-        known, dt = step.stages, t1 - t0
-        wide = known[0].dtype
+        known, dt, wide = step.stages, t1 - t0, self.dense_dtype(x0)
         x = x0.to(wide)
         slopes: Slopes
         if _sums_by_element():

@@ -94,7 +94,8 @@ class HyperStepper(Stepper):
     def _corrections(self, t: Tensor, x: Tensor, slope: Tensor) -> Tensor:
         """What the network says, `[*lead, N]`, of states and slopes `[*lead, N]`."""
         layout = StateLayout(x, "x", x.dim() > 1) if self._layout is None else self._layout
-        said = self.net(layout.spread(t), layout.unflatten(x), layout.unflatten(slope))
+        own = x.clone(), slope.clone()  # which the network may write into
+        said = self.net(layout.spread(t), *(layout.unflatten(vector) for vector in own))
         layout.check("net", said, x.shape[:-1])
         return layout.flatten(said)
 
