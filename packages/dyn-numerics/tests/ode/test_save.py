@@ -399,7 +399,7 @@ def test_modules_learn_through_it():
         (lambda t, x: x if t.max() < 1 else (x,), TypeError, "fn: returned a tuple, expected a tensor"),
         (lambda t, x: (x,) if t.max() < 1 else x, TypeError, "fn: returned a tensor, expected .* at the start"),
         (lambda t, x: x if t.max() < 1 else x.float(), TypeError, "fn: returned dtype torch.float32, .* at the start"),
-        (lambda t, x: x.mul_(2), ValueError, "fn: changed its arguments in place"),
+        (lambda t, x: x.mul_(2), ValueError, "fn: changed the state x in place"),
     ],
 )
 @both_steppings
