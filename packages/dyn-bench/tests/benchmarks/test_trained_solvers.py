@@ -17,7 +17,7 @@ from dyn_bench.problems.two_body import TwoBody
 from dyn_bench.protocols.evolution import evolve
 from dyn_numerics import Euler, HyperStepper, PIDController, odeint
 
-SMALL = TrainedSolvers(table_iterations=60, hyper_iterations=150, generations=1, problems=8, orbits=3, held_out=4)
+SMALL = TrainedSolvers(table_iterations=60, hyper_iterations=150, generations=1, problems=8, orbits=3, held_out=16)
 
 
 def run(experiment):
