@@ -168,7 +168,7 @@ class EventWatch:
         return tried._replace(events=memory, interpolant=made[0] if made else None, n_evals=f.calls)
 
     def _crossings(self, piece: Piece, memory: EventMemory, moved: Flag) -> tuple[list[Crossing], bool]:
-        """What every condition does in a step, and whether any of it matters: one host read, two after a jump."""
+        """What every condition does in a step, and whether any of it matters: two host reads, of tensors."""
         low: Scalar = 0.0 * piece.t1
         found = []
         unknown = [both(moved, sign == 0) for sign in memory.signs]
