@@ -229,6 +229,11 @@ class Detaches(Trapezoid):
         return super().advance(x, dt, first, second.detach())
 
 
+class DetachesItsEstimate(Trapezoid):
+    def estimate(self, dt, first, second):
+        return super().estimate(dt, first, second).detach()
+
+
 class DetachesBetweenTheSteps(Trapezoid):
     def interpolant(self, f, t0, t1, x0, step):
         return super().interpolant(f, t0, t1, x0, step._replace(x=step.x.detach()))
@@ -334,7 +339,7 @@ FAULTS = {
     RoundsBeyondTheEnd: {"stays_within_the_step"},
     WritesIntoItsCarry: {"is_pure"},
     ReusesMemoryThatItHandedOut: {"is_pure"},
-    RemembersBesideItsCarry: {"is_pure"},
+    RemembersBesideItsCarry: {"is_pure", "gradients_of_its_error_estimate"},
     CouplesSamples: {"rows_do_not_meet", "a_batch_is_its_rows", "every_sample_solves_its_own_problem"},
     CouplesSamplesByRounding: {"rows_do_not_meet"},
     StepsBatchesOtherwise: {"a_batch_is_its_rows", "every_sample_solves_its_own_problem"},
@@ -351,6 +356,7 @@ FAULTS = {
     KeepsTheField: {"counts_every_evaluation"},
     SwitchesGradientsOn: {"follows_grad_mode"},
     Detaches: GRADIENTS,
+    DetachesItsEstimate: {"gradients_of_its_error_estimate"},
     DetachesBetweenTheSteps: {"gradients_through_its_interpolant"},
     ForgetsItsParameter: GRADIENTS,
     DividesByTheStep: {"a_step_of_no_length"},

@@ -19,7 +19,7 @@ from dyn_numerics.dtypes import real_dtype
 from dyn_numerics.ode.controllers.fixed_step import FixedStep
 from dyn_numerics.ode.odeint import odeint
 from dyn_numerics.ode.scalar import Scalar
-from dyn_numerics.ode.stepper import Step, Stepper
+from dyn_numerics.ode.stepper import FlatField, Step, Stepper
 from dyn_numerics.ode.times import state_time
 
 __all__ = ["StepperContract"]
@@ -319,11 +319,16 @@ class StepperContract(MethodUnderTest):
 
     def test_gradients_through_its_steps(self) -> None:
         """Gradients to the state, to the field and to its own parameters equal finite differences."""
-        self._check_gradients({"controller": FixedStep()}, "step")
+        self._check_gradients("step", _states(controller=FixedStep()))
 
     def test_gradients_through_its_interpolant(self) -> None:
         """So they do at times between its steps."""
-        self._check_gradients({"step_size": 0.3}, "interpolant")
+        self._check_gradients("interpolant", _states(step_size=0.3))
+
+    def test_gradients_of_its_error_estimate(self) -> None:
+        """So do those of its error estimate, on which learned controllers and regularisers rest."""
+        self._with_estimate()
+        self._check_gradients("error", lambda stepper, f, x0: self.single_step(stepper, f, 0.1, 1.3, x0).step.error)
 
     def test_every_sample_solves_its_own_problem(self) -> None:
         """A solve per sample is the solves of its samples alone: states, steps, and gradients to the field."""
@@ -436,7 +441,7 @@ class StepperContract(MethodUnderTest):
             raise SkipTest("the method has no error estimate")
         return stepper, stepper.error_order
 
-    def _check_gradients(self, options: dict[str, Any], what: str) -> None:
+    def _check_gradients(self, what: str, measure: Callable[[Stepper, FlatField, Tensor], Any]) -> None:
         if not self.differentiable:
             raise SkipTest("differentiable = False")
         stepper = self.made().to(torch.float64)
@@ -445,8 +450,8 @@ class StepperContract(MethodUnderTest):
         weights = torch.linspace(1, 2, len(inputs["x0"]), dtype=torch.float64, device=self.device)
 
         def loss() -> Tensor:
-            x: Tensor = odeint(lambda t, x: rate * self.problem(t, x), inputs["x0"], GRID, solver=stepper, **options).x
-            return (x.sin() * weights).sum()
+            found: Tensor = measure(stepper, lambda t, x: rate * self.problem(t, x), inputs["x0"])
+            return (found.sin() * weights).sum()
 
         for tensor in inputs.values():
             tensor.requires_grad_()
@@ -463,6 +468,16 @@ class StepperContract(MethodUnderTest):
                 f"{what}: the gradient to {name} is {found:.10g} in some direction, expected {expected:.10g} as finite "
                 f"differences say; compute with tensors only, and without detach",
             )
+
+
+def _states(**options: Any) -> Callable[[Stepper, FlatField, Tensor], Tensor]:
+    """The states of a solve, as a function of method, field and start."""
+
+    def solve(stepper: Stepper, f: FlatField, x0: Tensor) -> Tensor:
+        x: Tensor = odeint(f, x0, GRID, solver=stepper, **options).x
+        return x
+
+    return solve
 
 
 def _derivative(loss: Callable[[], float], x: Tensor, direction: Tensor, h: float = 1e-3) -> float:
