@@ -413,11 +413,21 @@ def test_jumps_at_large_times():
 
 
 def test_jumps_and_a_least_step():
-    event = Event(lambda t, x: x[0] - 0.9999, jump=lambda t, x: x - 0.5)
-    controller = PIDController(min_step=1e-3)
-    sol = odeint(decay, torch.ones(1, dtype=D), [0.0, 1.0], events=event, controller=controller)
+    """The step after a jump that soon follows another is no shorter than steps may be: at t = 1e-4 and 2e-4, then never."""
+
+    def condition(t, s):
+        return torch.where(s[1] < 2, s[0] - 1 + 1e-4 * (1 + s[1]), 1.0)
+
+    event = Event(condition, jump=lambda t, s: torch.stack([s[0], s[1] + 1]))
+    sol = odeint(
+        lambda t, s: torch.stack([-torch.ones_like(s[0]), 0 * s[1]]),
+        torch.tensor([1.0, 0.0], dtype=D),
+        [0.0, 1.0],
+        events=event,
+        controller=PIDController(min_step=1e-3),
+    )
     assert sol.status is Status.SUCCESS
-    assert sol.events[0].count == 1
+    assert sol.events[0].t.tolist() == pytest.approx([1e-4, 2e-4], abs=1e-14)
 
 
 def test_a_jump_that_is_not_made_does_not_count():
