@@ -446,3 +446,13 @@ def test_records_of_lanes_have_no_holes():
         expected = times(lane)
         torch.testing.assert_close(found[: len(expected)], expected, rtol=1e-2, atol=0)
         assert found[len(expected) :].isnan().all()
+
+
+@STEPPINGS
+def test_nan_where_a_jump_cuts_the_step_of_another_event(stepping):
+    """It is no sign: the other event happens in its own time."""
+    jump = Event(lambda t, x: t - 0.5, jump=lambda t, x: x + 1)
+    later = Event(lambda t, x: torch.where((t - 0.5).abs() < 1e-9, math.nan, 0.8 - t), terminal=False)
+    x0 = ones(stepping, 1)
+    sol = odeint(lambda t, x: 0 * x, x0, [0.0, 1.0], events=[jump, later], stepping=stepping, solver="rk4")
+    assert sol.events[1].t.reshape(-1).tolist() == pytest.approx([0.8], abs=1e-14)
