@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from dyn_numerics.loop import while_loop
 from dyn_numerics.ode.attempt import Problem, State, attempt, commit
 from dyn_numerics.ode.diagnosis import Probe, is_doubtful, probe, probe_lengths, suspect
 from dyn_numerics.ode.flat_field import Counter
@@ -51,7 +51,7 @@ def solve(problem: Problem, state: State, observers: Sequence[Observer]) -> tupl
 
     limit = int(min(problem.max_steps, torch.iinfo(torch.int64).max))
     none = torch.zeros((), dtype=torch.int64, device=state.x.device)
-    _, n_evals, state = _while_loop(going, body, (none, none, state))
+    _, n_evals, state = while_loop(going, body, (none, none, state))
     return state, n_evals
 
 
@@ -78,25 +78,5 @@ def diagnose(problem: Problem, state: State, code: Tensor) -> tuple[Tensor, Tens
 
     none = torch.zeros((), dtype=torch.int64, device=state.x.device)
     empty = Probe(*[0 * lengths[0]] * len(Probe._fields))
-    _, n_evals, *probes = _while_loop(going, body, (none, none, *[empty] * len(lengths)))
+    _, n_evals, *probes = while_loop(going, body, (none, none, *[empty] * len(lengths)))
     return suspect(problem, code, *probes), n_evals
-
-
-def _while_loop(going: Callable[..., Tensor], body: Callable[..., Any], carried: Any) -> Any:
-    """Repeats `carried = body(*carried)` while `going(*carried)`, as one operation; what is no tensor stays as it is."""
-    leaves, structure = tree_flatten(carried)
-    is_tensor = [isinstance(leaf, Tensor) for leaf in leaves]
-
-    def whole(tensors: Sequence[Tensor]) -> Any:
-        rest = iter(tensors)
-        return tree_unflatten(
-            [next(rest) if varies else leaf for varies, leaf in zip(is_tensor, leaves, strict=True)], structure
-        )
-
-    def tensors(carried: Any) -> list[Tensor]:
-        return [leaf.clone() for leaf in tree_flatten(carried)[0] if isinstance(leaf, Tensor)]
-
-    found = torch.while_loop(  # type: ignore[no-untyped-call]
-        lambda *old: going(*whole(old)), lambda *old: tuple(tensors(body(*whole(old)))), tuple(tensors(carried))
-    )
-    return whole(found)

@@ -1,0 +1,62 @@
+"""Repetition until nobody goes on: in Python, or as one operation of a compiled program."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from dyn_numerics.transforms import any_lane
+
+__all__ = ["repeat", "while_loop"]
+
+
+def repeat(going: Callable[..., Any], body: Callable[..., Any], carried: Any) -> Any:
+    """Repeats `carried = body(*carried)` while any of the flags `going(*carried)` is set.
+
+    Args:
+        going: Returns flags, any shape: boolean tensors, or in Python host truth values. Outside of `torch.compile` they
+            are one host read a round, which `torch.func.vmap` allows.
+        body: Returns a tuple like the one it is handed; inside of `torch.compile` its tensors keep their shapes and dtypes.
+        carried: What is handed on, a tuple of pytrees.
+
+    Example:
+        >>> import torch
+        >>> from dyn_numerics.loop import repeat
+        >>> repeat(lambda x: x > 1, lambda x: (torch.where(x > 1, x / 2, x),), (torch.tensor([3.0, 0.5]),))
+        (tensor([0.7500, 0.5000]),)
+    """
+    if torch.compiler.is_compiling():
+        return while_loop(lambda *now: going(*now).any(), body, carried)
+    while any_lane(going(*carried)):
+        carried = body(*carried)
+    return carried
+
+
+def while_loop(going: Callable[..., Tensor], body: Callable[..., Any], carried: Any) -> Any:
+    """Repeats `carried = body(*carried)` while `going(*carried)`, as one operation inside of `torch.compile`.
+
+    Args:
+        going: Returns a boolean, `[]`.
+        body: Returns a tuple like the one it is handed; its tensors keep their shapes and dtypes.
+        carried: What is handed on, a tuple of pytrees; what is no tensor in it stays as it is.
+    """
+    leaves, structure = tree_flatten(carried)
+    is_tensor = [isinstance(leaf, Tensor) for leaf in leaves]
+
+    def whole(tensors: Sequence[Tensor]) -> Any:
+        rest = iter(tensors)
+        return tree_unflatten(
+            [next(rest) if varies else leaf for varies, leaf in zip(is_tensor, leaves, strict=True)], structure
+        )
+
+    def tensors(carried: Any) -> list[Tensor]:
+        return [leaf.clone() for leaf in tree_flatten(carried)[0] if isinstance(leaf, Tensor)]
+
+    found = torch.while_loop(  # type: ignore[no-untyped-call]
+        lambda *old: going(*whole(old)), lambda *old: tuple(tensors(body(*whole(old)))), tuple(tensors(carried))
+    )
+    return whole(found)
