@@ -6,7 +6,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from dyn_models import NeuralODE
-from dyn_numerics.ode.compiled_loop import is_supported
+from dyn_numerics.loop import is_supported
 
 pytestmark = [
     pytest.mark.skipif(not is_supported(), reason="this torch cannot compile a solve"),

@@ -17,7 +17,7 @@ from dyn_bench.benchmarks.setup import Setup
 from dyn_bench.benchmarks.step_cost import ideal_traffic
 from dyn_bench.protocols import compilation, solve
 from dyn_bench.protocols.solve import dyn_gradient, dyn_solve
-from dyn_numerics.ode.compiled_loop import is_supported
+from dyn_numerics.loop import is_supported
 
 SMALL = Setup(batch=3, end=0.5, tolerance=1e-5, repeats=2)
 PEERS = ("torchdiffeq", "torchode", "diffrax")

@@ -12,10 +12,10 @@ from torch.utils._pytree import tree_map
 
 from dyn_models.fields.signature import takes_time
 from dyn_numerics import Controller, Solution, Stepper
+from dyn_numerics.arguments import check_initial_state
 from dyn_numerics.autocast import autocast_of_caller
 from dyn_numerics.dtypes import real_dtype
 from dyn_numerics.ode.arguments import (
-    check_initial_state,
     check_tolerance,
     choose_controller,
     step_limit,

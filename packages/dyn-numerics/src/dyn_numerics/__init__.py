@@ -1,16 +1,21 @@
 """Numerical methods for PyTorch: differential equations solved by modular, batched, trainable methods.
 
 `odeint` solves an initial value problem. Methods (`Stepper`) and step-size control (`Controller`) are modules; a
-Runge-Kutta method is a `ButcherTableau`.
+Runge-Kutta method is a `ButcherTableau`. `root_find` solves systems of equations and `fixed_point` finds fixed points, every
+sample by itself; methods (`RootStepper`) and line searches are modules.
 """
 
 from dyn_numerics._version import __version__
 from dyn_numerics.errors import (
+    BracketError,
     DiscontinuityError,
+    DivergenceError,
     EventError,
     MaxStepsError,
     NonFiniteError,
+    SingularJacobianError,
     SolverError,
+    StagnationError,
     StepUnderflowError,
     StiffnessError,
 )
@@ -25,7 +30,6 @@ from dyn_numerics.ode.events.event_record import EventRecord
 from dyn_numerics.ode.events.steady_state import SteadyState
 from dyn_numerics.ode.internals import Internals
 from dyn_numerics.ode.odeint import odeint
-from dyn_numerics.ode.per_sample import PerSample
 from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.solution import Solution
 from dyn_numerics.ode.stepper import Step, Stepper
@@ -46,17 +50,38 @@ from dyn_numerics.ode.steppers.hyper import HyperStepper
 from dyn_numerics.ode.steppers.runge_kutta2 import RungeKutta2
 from dyn_numerics.ode.steps import Steps
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
+from dyn_numerics.per_sample import PerSample
+from dyn_numerics.root.anderson import Anderson
+from dyn_numerics.root.broyden import Broyden
+from dyn_numerics.root.chord import Chord
+from dyn_numerics.root.fixed_point import fixed_point
+from dyn_numerics.root.fixed_point_iteration import FixedPointIteration
+from dyn_numerics.root.line_search import Armijo, LineSearch
+from dyn_numerics.root.newton import Newton
+from dyn_numerics.root.root_find import root_find
+from dyn_numerics.root.root_solution import RootSolution
+from dyn_numerics.root.root_statistics import RootStatistics
+from dyn_numerics.root.root_status import RootStatus
+from dyn_numerics.root.root_stepper import Context, Proposal, RootStepper
+from dyn_numerics.root.termination import Termination
 from dyn_numerics.seminorm import Seminorm
 from dyn_numerics.statistics import Statistics
 from dyn_numerics.status import Status
 
 __all__ = [
+    "Anderson",
+    "Armijo",
     "Bosh3",
+    "BracketError",
+    "Broyden",
     "ButcherTableau",
     "Callbacks",
+    "Chord",
+    "Context",
     "Controller",
     "DenseSolution",
     "DiscontinuityError",
+    "DivergenceError",
     "Dopri5",
     "Dopri8",
     "Euler",
@@ -64,22 +89,32 @@ __all__ = [
     "EventError",
     "EventRecord",
     "ExplicitRungeKutta",
+    "FixedPointIteration",
     "FixedStep",
     "Heun",
     "HyperStepper",
     "Internals",
+    "LineSearch",
     "MaxStepsError",
     "Midpoint",
+    "Newton",
     "NonFiniteError",
     "PIDController",
     "PerSample",
+    "Proposal",
     "Ralston",
+    "RootSolution",
+    "RootStatistics",
+    "RootStatus",
+    "RootStepper",
     "RungeKutta2",
     "RungeKutta4",
     "Save",
     "Seminorm",
+    "SingularJacobianError",
     "Solution",
     "SolverError",
+    "StagnationError",
     "Statistics",
     "Status",
     "SteadyState",
@@ -89,9 +124,12 @@ __all__ = [
     "Steps",
     "StiffnessError",
     "StopAt",
+    "Termination",
     "Tsit5",
     "Verdict",
     "Vern7",
     "__version__",
+    "fixed_point",
     "odeint",
+    "root_find",
 ]

@@ -6,17 +6,22 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from dyn_numerics.status import Status
+from dyn_numerics.status import Ending, Status
 
 if TYPE_CHECKING:
     from dyn_numerics.ode.solution import Solution
+    from dyn_numerics.root.root_solution import RootSolution
 
 __all__ = [
+    "BracketError",
     "DiscontinuityError",
+    "DivergenceError",
     "EventError",
     "MaxStepsError",
     "NonFiniteError",
+    "SingularJacobianError",
     "SolverError",
+    "StagnationError",
     "StepUnderflowError",
     "StiffnessError",
     "solver_error",
@@ -27,16 +32,17 @@ class SolverError(RuntimeError):
     """A solve did not reach its end.
 
     Attributes:
-        solution: What was computed until then; NaN at the output times that were not reached.
-        status: How the solve ended.
+        solution: What was computed until then: a `Solution`, NaN at the output times that were not reached, or a
+            `RootSolution` with the best iterates.
+        status: How the solve ended, a `Status` or a `RootStatus`.
     """
 
-    def __init__(self, message: str, solution: Solution, status: Status) -> None:
+    def __init__(self, message: str, solution: Solution | RootSolution, status: Ending) -> None:
         super().__init__(message)
         self.solution = solution
         self.status = status
 
-    def __reduce__(self) -> tuple[type[SolverError], tuple[str, Solution, Status]]:
+    def __reduce__(self) -> tuple[type[SolverError], tuple[str, Solution | RootSolution, Ending]]:
         return type(self), (str(self), self.solution, self.status)
 
 
@@ -49,7 +55,7 @@ class StepUnderflowError(SolverError):
 
 
 class NonFiniteError(SolverError):
-    """The field or the state was not finite, whatever the step size."""
+    """The field or the state was not finite, whatever the step size; or a residual, where an iteration went."""
 
 
 class StiffnessError(SolverError):
@@ -62,6 +68,22 @@ class DiscontinuityError(StepUnderflowError):
 
 class EventError(SolverError):
     """A condition was NaN, or an event asked for more jumps than it may."""
+
+
+class BracketError(SolverError):
+    """A function has the same sign at both ends of a bracket."""
+
+
+class DivergenceError(SolverError):
+    """The residual of a root search grew without bound."""
+
+
+class SingularJacobianError(SolverError):
+    """A Jacobian was singular, so that there was no step."""
+
+
+class StagnationError(SolverError):
+    """A residual no longer fell, and was above its tolerance."""
 
 
 _ERRORS: dict[Status, type[SolverError]] = {

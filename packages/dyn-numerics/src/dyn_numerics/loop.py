@@ -1,4 +1,4 @@
-"""Repetition until nobody goes on: in Python, or as one operation of a compiled program."""
+"""Repetition and choice: in Python, or as one operation of a compiled program."""
 
 from __future__ import annotations
 
@@ -7,11 +7,36 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from dyn_numerics.transforms import any_lane
 
-__all__ = ["repeat", "while_loop"]
+__all__ = ["OLDEST_TORCH", "check_compiler", "is_supported", "repeat", "when", "while_loop"]
+
+OLDEST_TORCH = (2, 13)
+"""The oldest torch whose compiler the tests of compiled solves pass on."""
+
+
+def is_supported() -> bool:
+    """Whether this torch can compile a solve."""
+    return tuple(int(part) for part in torch.__version__.split(".")[:2]) >= OLDEST_TORCH
+
+
+def check_compiler(name: str) -> None:
+    """Refuses to be compiled by a torch that cannot.
+
+    Args:
+        name: What is compiled, for the message.
+
+    Raises:
+        RuntimeError: If this is inside of `torch.compile`, and torch is too old.
+    """
+    if torch.compiler.is_compiling() and not is_supported():
+        oldest = ".".join(map(str, OLDEST_TORCH))
+        raise RuntimeError(
+            f"{name}: a solve inside torch.compile needs torch {oldest} or newer, got {torch.__version__}; "
+            f"solve outside of it, or install a newer one"
+        )
 
 
 def repeat(going: Callable[..., Any], body: Callable[..., Any], carried: Any) -> Any:
@@ -60,3 +85,20 @@ def while_loop(going: Callable[..., Tensor], body: Callable[..., Any], carried: 
         lambda *old: going(*whole(old)), lambda *old: tuple(tensors(body(*whole(old)))), tuple(tensors(carried))
     )
     return whole(found)
+
+
+def when(flag: bool | Tensor, then: Callable[[], Any], otherwise: Callable[[], Any]) -> Any:
+    """Calls one of two functions, which return the same structure.
+
+    Args:
+        flag: Which: a truth value in Python, a boolean `[]` inside of `torch.compile`.
+        then: Called where it is set.
+        otherwise: Called where it is not.
+    """
+    if not isinstance(flag, Tensor):
+        return then() if flag else otherwise()
+
+    def tensors(made: Any) -> Any:
+        return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else torch.as_tensor(leaf), made)
+
+    return torch.cond(flag, lambda: tensors(then()), lambda: tensors(otherwise()))

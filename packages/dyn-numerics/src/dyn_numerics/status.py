@@ -3,11 +3,51 @@
 from __future__ import annotations
 
 from enum import Enum
+from typing import Self
 
-__all__ = ["Status"]
+__all__ = ["Ending", "Status"]
 
 
-class Status(Enum):
+class Ending(Enum):
+    """How a piece of work ended: members `(code, sentence, remedy)` of an enumeration that reads as sentences.
+
+    Attributes:
+        code: What a status code holds.
+        sentence: What happened.
+        remedy: What to do about it; empty if there is nothing to do.
+    """
+
+    code: int
+    sentence: str
+    remedy: str
+
+    def __init__(self, code: int, sentence: str, remedy: str) -> None:
+        self.code = code
+        self.sentence = sentence
+        self.remedy = remedy
+
+    def __str__(self) -> str:
+        return f"{self.sentence} {self.remedy}".rstrip()
+
+    @property
+    def is_success(self) -> bool:
+        """Whether it ended as it was meant to."""
+        return self.code == 0
+
+    @classmethod
+    def from_code(cls, code: int) -> Self:
+        """Decodes an integer status code.
+
+        Raises:
+            ValueError: If no member has that code.
+        """
+        for member in cls:
+            if member.code == code:
+                return member
+        raise ValueError(f"code: got {code}, expected one of {[member.code for member in cls]}")
+
+
+class Status(Ending):
     """How a solve ended. The members read as sentences; `code` is what `Solution.status_code` holds.
 
     Example:
@@ -59,31 +99,7 @@ class Status(Enum):
         "it is evaluated beyond it as well.",
     )
 
-    code: int
-    sentence: str
-    remedy: str
-
-    def __init__(self, code: int, sentence: str, remedy: str) -> None:
-        self.code = code
-        self.sentence = sentence
-        self.remedy = remedy
-
-    def __str__(self) -> str:
-        return f"{self.sentence} {self.remedy}".rstrip()
-
     @property
     def is_success(self) -> bool:
         """Whether the solve ended as it was meant to: at the end of `t_span`, or at an event."""
         return self in (Status.SUCCESS, Status.EVENT)
-
-    @classmethod
-    def from_code(cls, code: int) -> Status:
-        """Decodes an integer status code.
-
-        Raises:
-            ValueError: If no member has that code.
-        """
-        for member in cls:
-            if member.code == code:
-                return member
-        raise ValueError(f"code: got {code}, expected one of {[member.code for member in cls]}")

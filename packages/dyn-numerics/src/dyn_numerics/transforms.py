@@ -12,8 +12,9 @@ from torch._C._functorch import (
     get_unwrapped,
     is_functorch_wrapped_tensor,
 )
+from torch.autograd import forward_ad
 
-__all__ = ["any_lane", "transform_depth", "under_transform", "under_vmap", "without_transforms"]
+__all__ = ["any_lane", "in_forward_mode", "transform_depth", "under_transform", "under_vmap", "without_transforms"]
 
 
 def transform_depth() -> int:
@@ -41,6 +42,11 @@ def under_vmap() -> bool:
     return under_transform() and any(
         interpreter.key() == TransformType.Vmap for interpreter in get_interpreter_stack() or ()
     )
+
+
+def in_forward_mode() -> bool:
+    """Whether forward-mode derivatives are being computed."""
+    return forward_ad._current_level >= 0
 
 
 def any_lane(flags: Tensor | bool) -> bool:

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from dyn_numerics import Step, Stepper
 from dyn_numerics.contracts import InterpolantContract, StepperContract
-from dyn_numerics.ode.compiled_loop import is_supported
+from dyn_numerics.loop import is_supported
 from dyn_numerics.ode.interpolants.hermite import cubic_hermite
 from dyn_numerics.ode.scalar import over_state
 from dyn_numerics.ode.times import state_time

@@ -10,7 +10,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounter
 
 from dyn_numerics import Callbacks, FixedStep, PIDController, Save, SolverError, Status, StopAt, odeint
-from dyn_numerics.ode.compiled_loop import is_supported
+from dyn_numerics.loop import is_supported
 from dyn_numerics.ode.steppers.by_name import stepper
 
 pytestmark = [

@@ -8,7 +8,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from dyn_numerics import FixedStep, PIDController, Status, StopAt
-from dyn_numerics.ode.compiled_loop import is_supported
+from dyn_numerics.loop import is_supported
 from dyn_sensitivity import odeint
 
 pytestmark = [

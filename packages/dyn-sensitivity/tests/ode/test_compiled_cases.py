@@ -10,7 +10,7 @@ from torch import nn
 from torch._dynamo.testing import CompileCounterWithBackend
 
 from dyn_numerics import Bosh3, Euler, HyperStepper, PIDController, Tsit5
-from dyn_numerics.ode.compiled_loop import is_supported
+from dyn_numerics.loop import is_supported
 from dyn_sensitivity import odeint
 
 pytestmark = [

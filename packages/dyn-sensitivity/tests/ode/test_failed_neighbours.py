@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dyn_numerics import PerSample
-from dyn_numerics.ode.compiled_loop import is_supported
+from dyn_numerics.loop import is_supported
 from dyn_sensitivity import odeint
 
 pytestmark = pytest.mark.timeout(300)

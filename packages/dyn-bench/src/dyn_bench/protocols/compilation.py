@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from dyn_bench.protocols.unavailable import UnavailableError
-from dyn_numerics.ode.compiled_loop import OLDEST_TORCH, is_supported
+from dyn_numerics.loop import OLDEST_TORCH, is_supported
 
 __all__ = ["compile_whole", "count_compilations", "nothing_compiled"]
 

@@ -5,35 +5,29 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence, Set
 from itertools import pairwise
 from math import inf, isfinite, ulp
-from numbers import Integral, Real
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map
 
+from dyn_numerics.arguments import constant, positive, positive_integer
 from dyn_numerics.dtypes import real_dtype, wide_dtype
 from dyn_numerics.ode.controllers.controller import Controller
 from dyn_numerics.ode.controllers.fixed_step import FixedStep
 from dyn_numerics.ode.controllers.pid import PIDController
 from dyn_numerics.ode.events.event import Event
-from dyn_numerics.ode.per_sample import PerSample
 from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.times import host_numbers, time_dtype
-from dyn_numerics.ode.user_function import check_signature
 from dyn_numerics.pytree_state import StateLayout
 from dyn_numerics.transforms import under_vmap
+from dyn_numerics.user_function import check_signature
 
 __all__ = [
-    "check_initial_state",
-    "check_sampled_arguments",
     "check_step_size",
     "check_stops",
     "check_tolerance",
     "choose_controller",
-    "constant",
-    "extra_arguments",
     "flat_tolerance",
     "refuse_compiled",
     "step_limit",
@@ -43,49 +37,6 @@ __all__ = [
 
 DEFAULT_MAX_STEPS = 100_000
 MOST_FIXED_STEPS = 10**9
-
-
-def check_initial_state(x0: Any, batched: bool = False) -> StateLayout:
-    """Returns the layout of a finite initial state.
-
-    Args:
-        x0: Initial state.
-        batched: Whether its leaves lead with a batch of samples, each of which is a problem of its own.
-
-    Raises:
-        TypeError: If it is not a pytree of floating or complex tensors.
-        ValueError: If it has no leaf, leaves on several devices, or values that are not finite; or if it has no batch.
-    """
-    layout = StateLayout(x0, "x0", batched)
-    if torch.compiler.is_compiling() or under_vmap():
-        return layout  # its values cannot be read
-    if not all(bool(torch.isfinite(leaf.detach()).all()) for leaf in tree_leaves(x0)):
-        raise ValueError("x0: got values that are NaN or infinite, expected finite ones")
-    return layout
-
-
-def extra_arguments(args: Sequence[Any]) -> tuple[Any, ...]:
-    """Returns the field's further arguments as a tuple.
-
-    Raises:
-        TypeError: If they are not a sequence, or a tensor, which would come apart along its first dimension.
-    """
-    if isinstance(args, (Tensor, str, Mapping)) or not isinstance(args, Iterable):
-        raise TypeError(f"args: got a {type(args).__name__}, expected a tuple of arguments; try args=(...,)")
-    return tuple(tree_map(constant, arg) for arg in args) if torch.compiler.is_compiling() else tuple(args)
-
-
-def check_sampled_arguments(args: Sequence[Any], layout: StateLayout) -> None:
-    """Refuses arguments that belong to the samples of another batch, or of none.
-
-    Raises:
-        ValueError: If one does not lead with the state's batch.
-    """
-    for arg in tree_leaves(args):
-        for leaf in tree_leaves(arg.values) if isinstance(arg, PerSample) else ():
-            if leaf.shape[:1] != layout.lead:
-                batch = f"the state's batch {layout.lead[0]}" if layout.lead else "stepping='per_sample'"
-                raise ValueError(f"args: got a PerSample of shape {list(leaf.shape)}, expected {batch}")
 
 
 def time_span(
@@ -182,7 +133,7 @@ def check_tolerance(name: str, tolerance: float | Tensor) -> None:
         ValueError: If it is not positive and finite.
     """
     if not isinstance(tolerance, Tensor):
-        _positive(name, tolerance, "a positive number or tensor")
+        positive(name, tolerance, "a positive number or tensor")
     elif not tolerance.is_floating_point():
         raise TypeError(f"{name}: got dtype {tolerance.dtype}, expected a floating dtype")
     elif torch.compiler.is_compiling() or under_vmap():
@@ -223,21 +174,6 @@ def flat_tolerance(name: str, tolerance: float | Tensor, layout: StateLayout) ->
     return max(number, smallest)
 
 
-def _positive(name: str, number: float, expected: str) -> float:
-    if isinstance(number, bool) or not isinstance(number, Real):
-        raise TypeError(f"{name}: got a {type(number).__name__}, expected {expected}")
-    value: float = constant(float(number))
-    if not (isfinite(value) and value > 0):
-        raise ValueError(f"{name}: got {number}, expected {expected}")
-    return value
-
-
-def constant(number: Any) -> Any:
-    """A number that torch.compile takes for a constant; compiled loops take no others, and it compiles again for others."""
-    # It has to know the value of whatever it puts into a set.
-    return next(iter({number})) if torch.compiler.is_compiling() and isinstance(number, float) else number
-
-
 def choose_controller(controller: Controller | None, stepper: Stepper, step_size: float | None) -> Controller:
     """Returns the controller that goes with a method: PID where it has an error estimate, otherwise fixed steps.
 
@@ -246,7 +182,7 @@ def choose_controller(controller: Controller | None, stepper: Stepper, step_size
         ValueError: If `step_size` is not positive, or the controller does not go with it or with the method.
     """
     if step_size is not None:
-        _positive("step_size", step_size, "a positive number; its sign follows t_span")
+        positive("step_size", step_size, "a positive number; its sign follows t_span")
     if controller is None:
         return PIDController() if step_size is None and stepper.error_order is not None else FixedStep()
     if not isinstance(controller, Controller):
@@ -282,9 +218,7 @@ def step_limit(max_steps: int | None, adaptive: bool) -> float:
     """
     if max_steps is None:
         return DEFAULT_MAX_STEPS if adaptive else inf
-    if isinstance(max_steps, bool) or not isinstance(max_steps, Integral) or max_steps < 1:
-        raise ValueError(f"max_steps: got {max_steps!r}, expected a positive integer, or None for the default")
-    return int(max_steps)
+    return positive_integer("max_steps", max_steps, "a positive integer, or None for the default")
 
 
 def check_step_size(spans: Iterable[Sequence[float]], step_size: float | None, max_steps: float) -> None:

@@ -15,15 +15,7 @@ from dyn_numerics.ode.flat_field import Counter
 from dyn_numerics.ode.observer import AttemptedStep, Observer
 from dyn_numerics.ode.scalar import where
 
-__all__ = ["OLDEST_TORCH", "diagnose", "is_supported", "solve"]
-
-OLDEST_TORCH = (2, 13)
-"""The oldest torch whose compiler the tests of compiled solves pass on."""
-
-
-def is_supported() -> bool:
-    """Whether this torch can compile a solve."""
-    return tuple(int(part) for part in torch.__version__.split(".")[:2]) >= OLDEST_TORCH
+__all__ = ["diagnose", "solve"]
 
 
 def solve(problem: Problem, state: State, observers: Sequence[Observer]) -> tuple[State, Tensor]:

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map
 
+from dyn_numerics.batch import put_rows, take_rows
 from dyn_numerics.ode.attempt import Problem, State, attempt, commit
 from dyn_numerics.ode.diagnosis import is_doubtful, probe, probe_lengths, suspect
 from dyn_numerics.ode.flat_field import Counter
@@ -35,10 +35,10 @@ def solve(problem: Problem, state: State, observers: Sequence[Observer], compact
     running, careful = _look(state, compact)
     while running and n_attempts < problem.max_steps:
         if compact and running <= len(state.x) // 2:
-            whole = _put(whole, samples, state)
+            whole = state if samples is None else put_rows(whole, samples, state)
             left = state.running.nonzero().squeeze(1)  # type: ignore[union-attr]
             samples = left if samples is None else samples[left]
-            problem, state = problem.take(left), _take(state, left)
+            problem, state = problem.take(left), take_rows(state, left)
         tried = attempt(problem, state)
         attempted = AttemptedStep.of(problem, state, tried, samples)
         for observer in observers:
@@ -47,7 +47,7 @@ def solve(problem: Problem, state: State, observers: Sequence[Observer], compact
         n_attempts, n_evals = n_attempts + 1, n_evals + tried.n_evals
         state = commit(problem, state, tried, careful)
         running, careful = _look(state, compact)
-    return _put(whole, samples, state), n_evals
+    return state if samples is None else put_rows(whole, samples, state), n_evals
 
 
 def diagnose(problem: Problem, state: State, code: Any) -> tuple[Any, int]:
@@ -82,21 +82,3 @@ def _look(state: State, exactly: bool) -> tuple[int, bool]:
     count = running.sum() if exactly else running.any()
     n, careful = torch.stack([count, stalled.any()]).tolist()
     return int(n), bool(careful)
-
-
-def _take(state: State, samples: Tensor) -> State:
-    """The states of some samples."""
-    taken: State = tree_map(lambda leaf: leaf[samples] if isinstance(leaf, Tensor) else leaf, state)
-    return taken
-
-
-def _put(whole: State, samples: Tensor | None, part: State) -> State:
-    """All states, with those of some samples replaced."""
-    if samples is None:
-        return part
-
-    def put(all_of: Any, new: Any) -> Any:
-        return torch.index_copy(all_of, 0, samples, new) if isinstance(new, Tensor) else new
-
-    replaced: State = tree_map(put, whole, part)
-    return replaced

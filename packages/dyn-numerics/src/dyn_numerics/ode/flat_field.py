@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import torch
 from torch import Tensor
 
 from dyn_numerics.ode.stepper import FlatField
 from dyn_numerics.ode.times import is_differentiable
-from dyn_numerics.ode.user_function import UserFunction
-from dyn_numerics.pytree_state import StateLayout
 from dyn_numerics.transforms import transform_depth, without_transforms
+from dyn_numerics.user_function import UserFunction
 
 __all__ = ["Counter", "SampledField", "UserField", "WatchedField"]
 
@@ -35,12 +33,6 @@ class UserField(UserFunction):
         layout: Layout of the state.
         name: What it is called in messages.
     """
-
-    def __init__(self, f: Callable[..., Any], args: Sequence[Any], layout: StateLayout, name: str = "f") -> None:
-        super().__init__(f, args, layout, name)
-        self._watches = not torch.compiler.is_compiling()
-        self._before: Tensor | None = None  # the last slope
-        self._writes = 0  # how often it had been written to
 
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         """Evaluates the field.
@@ -73,26 +65,8 @@ class UserField(UserFunction):
                     )
                 raise
             flat = layout.flatten(slope)
-        if self._watches:
-            self._refuse_overwritten(flat)
+        self._refuse_overwritten(flat)
         return flat
-
-    def _refuse_overwritten(self, flat: Tensor) -> None:
-        """Refuses a field that writes into the last slope; or, where nobody counts writes, that returns it again."""
-        before = self._before
-        if before is None or not before.numel():
-            overwritten = False
-        elif self._counts:
-            overwritten = before._version != self._writes
-        else:
-            overwritten = before.data_ptr() == flat.data_ptr()
-        if overwritten:
-            done = "wrote into the tensor that it returned before" if self._counts else "returned the same memory twice"
-            raise ValueError(f"f: {done}, expected a new tensor from every call; return a copy, as in out.clone()")
-        if self._counts:
-            self._before, self._writes = (None, 0) if flat.is_inference() else (flat, flat._version)
-        else:
-            self._before = flat
 
 
 class WatchedField:

@@ -12,12 +12,12 @@ import torch
 from torch import Tensor
 
 from dyn_numerics.autocast import without_autocast
+from dyn_numerics.constant_numbers import with_constant_numbers
 from dyn_numerics.dtypes import real_dtype
 from dyn_numerics.ode import compiled_loop, eager_loop
 from dyn_numerics.ode.arguments import refuse_compiled, step_limit
 from dyn_numerics.ode.attempt import Problem, State, initial_state, status_code
 from dyn_numerics.ode.callbacks import Callbacks, TellCallbacks
-from dyn_numerics.ode.constant_numbers import with_constant_numbers
 from dyn_numerics.ode.controllers.controller import Controller
 from dyn_numerics.ode.events.event import Event
 from dyn_numerics.ode.events.event_record import SaveEvents
@@ -35,11 +35,11 @@ from dyn_numerics.ode.step_record import RecordSteps, replay
 from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.steps import Steps
 from dyn_numerics.ode.substitutes import substituted, substitutes
-from dyn_numerics.ode.times import in_forward_mode, is_differentiable, state_time
+from dyn_numerics.ode.times import is_differentiable, state_time
 from dyn_numerics.progress import ProgressBar, ShowProgress, progress_bar
 from dyn_numerics.statistics import Statistics
 from dyn_numerics.status import Status
-from dyn_numerics.transforms import any_lane, under_transform
+from dyn_numerics.transforms import any_lane, in_forward_mode, under_transform
 
 __all__ = ["odeint", "solve_compiled"]
 

@@ -10,15 +10,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dyn_numerics.ode import compiled_loop
+from dyn_numerics.arguments import check_initial_state, check_sampled_arguments, constant, extra_arguments
+from dyn_numerics.loop import check_compiler
 from dyn_numerics.ode.arguments import (
-    check_initial_state,
-    check_sampled_arguments,
     check_step_size,
     check_stops,
     choose_controller,
-    constant,
-    extra_arguments,
     flat_tolerance,
     step_limit,
     time_span,
@@ -35,9 +32,9 @@ from dyn_numerics.ode.save import Form, Save
 from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.steppers.by_name import stepper as stepper_by_name
 from dyn_numerics.ode.times import Clock, is_differentiable
-from dyn_numerics.ode.user_function import check_signature
 from dyn_numerics.pytree_state import StateLayout
 from dyn_numerics.transforms import under_transform, under_vmap
+from dyn_numerics.user_function import check_signature
 
 __all__ = ["Posed", "pose", "pose_again"]
 
@@ -131,12 +128,7 @@ def pose(
             f"x0: got {layout.dtype} inside torch.compile, which cannot write complex numbers in a loop; "
             f"solve outside of it, or for the real and imaginary parts"
         )
-    if compiling and not compiled_loop.is_supported():
-        oldest = ".".join(map(str, compiled_loop.OLDEST_TORCH))
-        raise RuntimeError(
-            f"odeint: a solve inside torch.compile needs torch {oldest} or newer, got {torch.__version__}; "
-            f"solve outside of it, or install a newer one"
-        )
+    check_compiler("odeint")
     t, inner, clock = _schedule(t_span, layout, controller, step_size, limit)
     problem = Problem(
         f=UserField(f, args, layout),

@@ -16,9 +16,9 @@ from dyn_numerics.ode.posed import Posed, pose_again
 from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.scalar import Flag, both, negate, where
 from dyn_numerics.ode.solution import Solution
-from dyn_numerics.ode.times import in_forward_mode, state_time
+from dyn_numerics.ode.times import state_time
 from dyn_numerics.status import Status
-from dyn_numerics.transforms import any_lane
+from dyn_numerics.transforms import any_lane, in_forward_mode
 
 __all__ = ["Ended"]
 

@@ -14,7 +14,7 @@ from dyn_numerics.ode.scalar import Flag, Scalar, either, where
 from dyn_numerics.ode.stepper import FlatField
 from dyn_numerics.ode.stops import Stops
 
-__all__ = ["Clock", "host_numbers", "in_forward_mode", "is_differentiable", "state_time", "time_dtype"]
+__all__ = ["Clock", "host_numbers", "is_differentiable", "state_time", "time_dtype"]
 
 
 def time_dtype(device: torch.device) -> torch.dtype:
@@ -44,11 +44,6 @@ def is_differentiable(t: Tensor) -> bool:
     if t.requires_grad and torch.is_grad_enabled():
         return True
     return not torch.compiler.is_compiling() and forward_ad.unpack_dual(t).tangent is not None  # type: ignore[no-untyped-call]
-
-
-def in_forward_mode() -> bool:
-    """Whether forward-mode derivatives are being computed."""
-    return forward_ad._current_level >= 0
 
 
 class Clock:

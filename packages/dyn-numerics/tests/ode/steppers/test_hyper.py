@@ -26,7 +26,7 @@ from dyn_numerics import (
     Vern7,
     odeint,
 )
-from dyn_numerics.ode.compiled_loop import is_supported
+from dyn_numerics.loop import is_supported
 
 D = torch.float64
 GRID = torch.tensor([0.0, 0.2, 0.5, 0.6, 1.1], dtype=D)

@@ -10,8 +10,8 @@ from torch import Tensor
 
 import dyn_numerics
 from dyn_numerics import Solution
+from dyn_numerics.constant_numbers import with_constant_numbers
 from dyn_numerics.ode.arguments import refuse_compiled
-from dyn_numerics.ode.constant_numbers import with_constant_numbers
 from dyn_sensitivity.ode import compiled_autograd
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 

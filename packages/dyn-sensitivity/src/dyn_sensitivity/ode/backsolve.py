@@ -12,14 +12,14 @@ from torch.utils._pytree import tree_leaves, tree_unflatten
 
 import dyn_numerics
 from dyn_numerics import Save, Seminorm, Solution, Stepper
+from dyn_numerics.arguments import check_initial_state
+from dyn_numerics.constant_numbers import with_constant_numbers
 from dyn_numerics.ode.arguments import (
-    check_initial_state,
     check_tolerance,
     choose_controller,
     refuse_compiled,
     time_span,
 )
-from dyn_numerics.ode.constant_numbers import with_constant_numbers
 from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_numerics.ode.times import is_differentiable
 from dyn_sensitivity.ode import compiled_backsolve

@@ -20,8 +20,8 @@ from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from dyn_numerics.ode.flat_field import UserField
-from dyn_numerics.ode.per_sample import bare_arguments, sampled_leaves
 from dyn_numerics.ode.times import state_time
+from dyn_numerics.per_sample import bare_arguments, sampled_leaves
 from dyn_numerics.pytree_state import StateLayout
 
 __all__ = ["CompiledField", "refuse_differentiable"]

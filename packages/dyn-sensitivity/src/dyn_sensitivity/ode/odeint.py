@@ -9,7 +9,7 @@ from typing import Any, Literal
 from torch import Tensor
 
 from dyn_numerics import Callbacks, Controller, Event, Save, Solution, Stepper
-from dyn_numerics.ode.arguments import extra_arguments
+from dyn_numerics.arguments import extra_arguments
 from dyn_numerics.progress import ProgressBar
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.autograd import Autograd

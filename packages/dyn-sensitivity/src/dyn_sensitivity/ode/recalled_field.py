@@ -17,8 +17,8 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map_only, tree_unflatten
 
-from dyn_numerics.ode.per_sample import bare_arguments, sampled_leaves
-from dyn_numerics.ode.user_function import check_signature
+from dyn_numerics.per_sample import bare_arguments, sampled_leaves
+from dyn_numerics.user_function import check_signature
 from dyn_sensitivity.captured_tensors import (
     captured_parameters,
     refuse_entangled,

@@ -9,7 +9,7 @@ from dyn_numerics.ode.events.event import Event
 from dyn_numerics.ode.interpolants.piece import Piece
 from dyn_numerics.ode.scalar import Scalar
 from dyn_numerics.ode.times import is_differentiable, state_time, time_dtype
-from dyn_numerics.ode.user_function import UserFunction
+from dyn_numerics.user_function import UserFunction
 
 __all__ = ["Condition"]
 

@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from dyn_numerics.ode.user_function import UserFunction
+from dyn_numerics.user_function import UserFunction
 
 __all__ = ["Event"]
 

@@ -6,8 +6,8 @@ from torch import Tensor
 
 from dyn_numerics.ode.scalar import Scalar
 from dyn_numerics.ode.times import state_time
-from dyn_numerics.ode.user_function import UserFunction
 from dyn_numerics.pytree_state import StateLayout
+from dyn_numerics.user_function import UserFunction
 
 __all__ = ["Jump"]
 

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dyn_numerics.dtypes import wide_dtype
 from dyn_numerics.ode.events.event import Event
-from dyn_numerics.ode.user_function import UserFunction
+from dyn_numerics.user_function import UserFunction
 
 __all__ = ["SteadyState"]
 

@@ -16,8 +16,8 @@ from dyn_numerics.ode.stepper import FlatField, Step, Stepper
 from dyn_numerics.ode.steppers.slopes import SlopeList, SlopeMatrix, Slopes, Workspaces
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
 from dyn_numerics.ode.tableaus.order_conditions import density, node_count, residuals
-from dyn_numerics.ode.times import in_forward_mode, state_time, time_dtype
-from dyn_numerics.transforms import under_transform
+from dyn_numerics.ode.times import state_time, time_dtype
+from dyn_numerics.transforms import in_forward_mode, under_transform
 
 __all__ = ["ExplicitRungeKutta"]
 

@@ -1,0 +1,149 @@
+"""Broyden's quasi-Newton method with limited memory."""
+
+from __future__ import annotations
+
+from math import isfinite
+from numbers import Real
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dyn_numerics.arguments import positive_integer
+from dyn_numerics.linear.jacobian_operator import JacobianOperator
+from dyn_numerics.loop import when
+from dyn_numerics.root.history import write
+from dyn_numerics.root.newton import newton_step
+from dyn_numerics.root.root_stepper import Context, FlatFunction, Proposal, RootStepper
+
+__all__ = ["Broyden"]
+
+LARGEST_EXACT = 64
+
+
+class Updates(NamedTuple):
+    """The inverse Jacobian as Broyden's method remembers it: `H = H0 + sum of u v^H`.
+
+    Attributes:
+        u: `[batch, memory - 1, N]`.
+        v: `[batch, memory - 1, N]`.
+        last_z: The last iterate, `[batch, N]`.
+        last_value: The residual there, `[batch, N]`.
+        inverse: `H0`, `[batch, N, N]`, or `[batch, 1, 1]` if it is a multiple of the identity.
+    """
+
+    u: Tensor
+    v: Tensor
+    last_z: Tensor
+    last_value: Tensor
+    inverse: Tensor
+
+
+class Broyden(RootStepper):
+    """Broyden's method: a Jacobian that learns from every step, kept as an inverse of low rank.
+
+    Each step corrects the inverse so that it explains the last change of the residual, and changes it as little as possible:
+    the Jacobian with `update="good"`, the inverse itself with `"bad"`. Converges superlinearly near a root with a regular
+    Jacobian. One evaluation a step.
+
+    The memory holds the last iterate and its residual, and `memory - 1` updates of two vectors: `2 * memory * batch * N`
+    numbers in all. When it is full, the oldest update is overwritten.
+
+    Args:
+        memory: Pairs of vectors that are kept.
+        update: `"good"` (Broyden's first method) or `"bad"` (his second).
+        jacobian: The Jacobian at the start. A number stands for that multiple of the identity; -1 is right for `h(z) - z`
+            where `h` hardly depends on `z`. `"exact"` is differentiated there and inverted, which takes `batch * N * N`
+            numbers more, and `"scaled"` is the multiple of the identity that fits the residual's own direction; each is one
+            call of the function. `"auto"` is exact for up to 64 unknowns, and scaled beyond.
+
+    Raises:
+        TypeError: If `jacobian` is neither a number nor a name.
+        ValueError: If an argument is out of its range.
+
+    Example:
+        >>> import torch
+        >>> from dyn_numerics import Broyden, fixed_point
+        >>> z, stats = fixed_point(torch.cos, torch.ones(1, 1).double(), solver=Broyden(memory=4), rtol=1e-10, atol=1e-10)
+        >>> round(z.item(), 10)
+        0.7390851332
+
+    References:
+        C. G. Broyden: A class of methods for solving nonlinear simultaneous equations, Math. Comp. 19 (1965) 577-593.
+        C. T. Kelley: Iterative Methods for Linear and Nonlinear Equations, SIAM 1995, chapter 7.
+    """
+
+    def __init__(
+        self,
+        memory: int = 16,
+        update: Literal["good", "bad"] = "good",
+        jacobian: float | Literal["exact", "scaled", "auto"] = "auto",
+    ) -> None:
+        super().__init__()
+        self.memory = positive_integer("memory", memory)
+        if self.memory < 2:
+            raise ValueError(f"memory: got {memory}, expected at least 2: the last iterate and one update")
+        if update not in ("good", "bad"):
+            raise ValueError(f"update: got {update!r}, expected 'good' or 'bad'")
+        expected = "expected a number other than 0, 'exact', 'scaled' or 'auto'"
+        if isinstance(jacobian, str):
+            if jacobian not in ("exact", "scaled", "auto"):
+                raise ValueError(f"jacobian: got {jacobian!r}, {expected}")
+        elif isinstance(jacobian, bool) or not isinstance(jacobian, Real):
+            raise TypeError(f"jacobian: got a {type(jacobian).__name__}, {expected}")
+        elif not (jacobian and isfinite(jacobian)):
+            raise ValueError(f"jacobian: got {jacobian}, {expected}")
+        self.update = update
+        self.jacobian = jacobian
+
+    def extra_repr(self) -> str:
+        return f"memory={self.memory}, update={self.update!r}, jacobian={self.jacobian!r}"
+
+    def init(self, z: Tensor, context: Context) -> Updates:
+        batch, size = z.shape
+        u, v = (z.new_zeros(batch, self.memory - 1, size) for _ in range(2))
+        inverse = z.new_zeros(batch, size, size) if self._is_exact(size) else z.new_zeros(batch, 1, 1)
+        if not isinstance(self.jacobian, str):
+            inverse = inverse + 1 / self.jacobian
+        return Updates(u, v, z, context.value, inverse)
+
+    def step(self, f: FlatFunction, z: Tensor, carry: Updates, context: Context) -> Proposal:
+        value, n_steps = context.value, context.n_steps
+        inverse, n_evals = carry.inverse, 0
+        if isinstance(self.jacobian, str):
+            inverse, n_evals = when(n_steps == 0, lambda: (self._inverse(f, z, value), 1), lambda: (carry.inverse, 0))
+        kept = max(min(n_steps - 1, self.memory - 1), 0) if isinstance(n_steps, int) else self.memory - 1
+        u, v = carry.u[:, :kept], carry.v[:, :kept]
+        step, change = z - carry.last_z, value - carry.last_value
+        # Both products at once: the memory is read once.
+        vectors = torch.stack([value, change], dim=-1)
+        direction, changed = (_times(inverse, vectors) + u.mT @ (v.conj() @ vectors)).unbind(-1)
+        right = change
+        if self.update == "good":
+            column = step.unsqueeze(-1)
+            right = (_times(inverse.mH, column) + v.mT @ (u.conj() @ column)).squeeze(-1)
+        curvature = (right.conj() * change).sum(dim=-1, keepdim=True)
+        learns = curvature != 0  # nothing is to be learned from a step that was not taken
+        left = torch.where(learns, (step - changed) / torch.where(learns, curvature, 1), 0)
+        direction = direction + left * (right.conj() * value).sum(dim=-1, keepdim=True)
+        place = (n_steps - 1) % (self.memory - 1)
+        updates = Updates(write(carry.u, place, left), write(carry.v, place, right), z, value, inverse)
+        return newton_step(z, direction, updates, n_evals)
+
+    def _is_exact(self, size: int) -> bool:
+        return self.jacobian == "exact" or (self.jacobian == "auto" and size <= LARGEST_EXACT)
+
+    def _inverse(self, f: FlatFunction, z: Tensor, value: Tensor) -> Tensor:
+        """The inverse Jacobian at the start, `[batch, N, N]`, or its multiple of the identity, `[batch, 1, 1]`."""
+        jacobian = JacobianOperator(f, z)
+        if self._is_exact(z.shape[-1]):
+            inverse, info = torch.linalg.inv_ex(jacobian.matrix())
+            return torch.where((info == 0).reshape(-1, 1, 1), inverse, torch.nan)
+        product = jacobian(value)
+        fit: Tensor = (product.conj() * value).sum(dim=-1) / (product.conj() * product).sum(dim=-1)
+        return fit.reshape(-1, 1, 1)
+
+
+def _times(matrix: Tensor, vectors: Tensor) -> Tensor:
+    """Products of matrices `[batch, N, N]`, or of numbers `[batch, 1, 1]`, with vectors `[batch, N, k]`."""
+    return matrix * vectors if matrix.shape[-1] == 1 else matrix @ vectors

@@ -1,0 +1,52 @@
+"""The names of the methods for roots and fixed points, one each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from difflib import get_close_matches
+
+from dyn_numerics.root.anderson import Anderson
+from dyn_numerics.root.broyden import Broyden
+from dyn_numerics.root.chord import Chord
+from dyn_numerics.root.fixed_point_iteration import FixedPointIteration
+from dyn_numerics.root.newton import Newton
+from dyn_numerics.root.root_stepper import RootStepper
+
+__all__ = ["FIXED_POINT_STEPPERS", "ROOT_STEPPERS", "root_stepper"]
+
+ROOT_STEPPERS: Mapping[str, Callable[[], RootStepper]] = {
+    "newton": Newton,
+    "chord": Chord,
+    "broyden": Broyden,
+    "anderson": Anderson,
+    "fixed_point": FixedPointIteration,
+}
+"""What `solver=` of `root_find` may be called, and what makes it."""
+
+FIXED_POINT_STEPPERS: Mapping[str, Callable[[], RootStepper]] = {
+    **ROOT_STEPPERS,
+    "broyden": lambda: Broyden(jacobian=-1.0),
+}
+"""The same for `fixed_point`, whose residual is nearly `-z`."""
+
+
+def root_stepper(solver: str | RootStepper, named: Mapping[str, Callable[[], RootStepper]]) -> RootStepper:
+    """Returns the method of that name, or the stepper itself.
+
+    Args:
+        solver: A name, or a stepper.
+        named: What the names mean.
+
+    Raises:
+        ValueError: If there is no such name; the message lists them and suggests the nearest.
+        TypeError: If it is neither a name nor a stepper.
+    """
+    if isinstance(solver, RootStepper):
+        return solver
+    if not isinstance(solver, str):
+        raise TypeError(f"solver: got a {type(solver).__name__}, expected a name or a dyn_numerics.RootStepper")
+    if solver not in named:
+        near = get_close_matches(solver.lower(), named, n=1, cutoff=0.5)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"solver: got {solver!r}, expected one of {', '.join(named)}{hint}")
+    return named[solver]()

@@ -1,0 +1,217 @@
+"""The one loop behind every handler: steps of a method until each sample has ended."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dyn_numerics.batch import put_rows, select_rows, take_rows
+from dyn_numerics.loop import repeat
+from dyn_numerics.norms import rms_norm
+from dyn_numerics.root.line_search import LineSearch
+from dyn_numerics.root.residual import Residual
+from dyn_numerics.root.root_status import RootStatus
+from dyn_numerics.root.root_stepper import Context, Proposal, RootStepper
+from dyn_numerics.root.termination import RUNNING, Progress, Termination
+
+__all__ = ["Iteration", "IterationState", "initial_state", "iterate"]
+
+
+@dataclass(frozen=True)
+class Iteration:
+    """What stays the same over an iteration.
+
+    Attributes:
+        f: Residual of flat iterates.
+        stepper: Method.
+        line_search: What shortens its steps, or None.
+        termination: When to end.
+        rtol: Relative tolerance of the residual: a number, or `[batch]`.
+        atol: Absolute tolerance of the residual: a number, or `[batch]`.
+        max_steps: Greatest number of steps.
+        differentiable: Whether gradients flow through the steps.
+    """
+
+    f: Residual
+    stepper: RootStepper
+    line_search: LineSearch | None
+    termination: Termination
+    rtol: float | Tensor
+    atol: float | Tensor
+    max_steps: int
+    differentiable: bool
+
+    def take(self, samples: Tensor) -> Iteration:
+        """The iteration of some of the samples, whose indices are `[m]`."""
+        rtol, atol = (value[samples] if isinstance(value, Tensor) else value for value in (self.rtol, self.atol))
+        return replace(self, f=self.f.take(samples), rtol=rtol, atol=atol)
+
+    def context(self, state: IterationState) -> Context:
+        """What a method is told of the iterate."""
+        return Context(state.value, state.norm, state.n_rounds, self.f.args, self.f.layout)
+
+    def tolerance(self, scale: Tensor) -> Tensor:
+        """Norm of a residual that counts as zero, `[batch]`."""
+        return self.atol + self.rtol * scale
+
+
+class IterationState(NamedTuple):
+    """What a step changes. Samples that have ended stand still.
+
+    Attributes:
+        z: Iterate, `[batch, N]`.
+        value: Residual there, `[batch, N]`.
+        norm: Its norm, `[batch]`.
+        carry: What the method remembers.
+        first: Norm of the residual at the start, `[batch]`.
+        best_z: Iterate with the smallest residual, `[batch, N]`.
+        best_norm: Norm of that residual, `[batch]`.
+        idle: Steps since then, `[batch]`.
+        n_steps: Steps, `[batch]`.
+        code: How samples ended, `[batch]`, or `RUNNING`.
+        n_rounds: Steps of the samples that still run, an integer or `[]`.
+        n_evals: Calls of the function, an integer or `[]`.
+    """
+
+    z: Tensor
+    value: Tensor
+    norm: Tensor
+    carry: Any
+    first: Tensor
+    best_z: Tensor
+    best_norm: Tensor
+    idle: Tensor
+    n_steps: Tensor
+    code: Tensor
+    n_rounds: int | Tensor
+    n_evals: int | Tensor
+
+    @property
+    def running(self) -> Tensor:
+        """Which samples have not ended, `[batch]`."""
+        return self.code == RUNNING
+
+
+class Counter:
+    """Counts the calls of a residual.
+
+    Attributes:
+        calls: Number of calls so far.
+    """
+
+    def __init__(self, f: Residual) -> None:
+        self._f = f
+        self.calls = 0
+
+    def __call__(self, z: Tensor) -> Tensor:
+        self.calls += 1
+        return self._f(z)
+
+
+def initial_state(problem: Iteration, z: Tensor, value: Tensor) -> IterationState:
+    """The state at the start; what is solved there has ended.
+
+    Args:
+        problem: What stays the same.
+        z: Start, `[batch, N]`.
+        value: Residual there, `[batch, N]`.
+    """
+    norm = rms_norm(value.detach(), dim=-1)
+    code = problem.termination.at_start(norm, problem.tolerance(problem.f.scale(z.detach(), value.detach(), norm)))
+    none = torch.zeros_like(code)
+    n_rounds, n_evals = (none.new_zeros(()), none.new_ones(())) if torch.compiler.is_compiling() else (0, 1)
+    state = IterationState(z, value, norm, None, norm, z, norm, none, none, code, n_rounds, n_evals)
+    return state._replace(carry=problem.stepper.init(z, problem.context(state)))
+
+
+def iterate(problem: Iteration, state: IterationState, compact: bool = False) -> IterationState:
+    """Repeats steps until every sample has ended.
+
+    Args:
+        problem: What stays the same.
+        state: Where to start.
+        compact: Whether samples that have ended leave the batch, whenever they are half of it.
+    """
+    if compact:
+        return _iterate_compactly(problem, state)
+    (state,) = repeat(lambda now: now.running, lambda now: (_advance(problem, now),), (state,))
+    return state
+
+
+def _iterate_compactly(problem: Iteration, state: IterationState) -> IterationState:
+    whole, samples = state, torch.arange(len(state.z), device=state.z.device)
+    n_running = int(state.running.sum())
+    while n_running:
+        if n_running <= len(state.z) // 2:
+            whole = put_rows(whole, samples, state)
+            left = state.running.nonzero().squeeze(1)
+            samples, problem = samples[left], problem.take(left)
+            state = take_rows(state, left)
+        state = _advance(problem, state)
+        n_running = int(state.running.sum())
+    return put_rows(whole, samples, state)
+
+
+def _advance(problem: Iteration, state: IterationState) -> IterationState:
+    """One step of every sample that still runs."""
+    f = problem.f if torch.compiler.is_compiling() else Counter(problem.f)
+    context, running = problem.context(state), state.running
+    proposal = problem.stepper.step(f, state.z, state.carry, context)
+    z, value, n_evals = _followed(problem, f, state, context, proposal)
+    if isinstance(f, Counter):
+        n_evals = f.calls
+
+    norm = rms_norm(value.detach(), dim=-1)
+    scale = problem.f.scale(z.detach(), value.detach(), state.first)
+    progress = Progress(
+        norm=norm,
+        best=state.best_norm,
+        first=state.first,
+        scale=scale,
+        tolerance=problem.tolerance(scale),
+        moved=rms_norm((z - state.z).detach(), dim=-1),
+        size=rms_norm(z.detach(), dim=-1),
+        idle=torch.where(norm < state.best_norm, 0, state.idle + 1),
+        eps=torch.finfo(problem.f.layout.dtype).eps,
+    )
+    code = problem.termination.after_step(progress)
+    n_steps = torch.where(running, state.n_steps + 1, state.n_steps)
+    code = torch.where((code == RUNNING) & (n_steps >= problem.max_steps), RootStatus.MAX_STEPS.code, code)
+    if proposal.status is not None:
+        code = torch.where(proposal.status != 0, proposal.status, code)
+    code = torch.where(running, code, state.code)
+    better = running & (norm < state.best_norm)
+    going = code == RUNNING
+    ahead = state._replace(
+        best_z=torch.where(better.unsqueeze(-1), z, state.best_z),
+        best_norm=torch.where(better, norm, state.best_norm),
+        idle=progress.idle,
+        n_steps=n_steps,
+        code=code,
+        n_rounds=state.n_rounds + 1,
+        n_evals=state.n_evals + n_evals,
+    )
+    if not problem.differentiable:
+        return ahead._replace(z=z, value=value, norm=norm, carry=proposal.carry)
+    # Who has ended repeats its last step, which had a gradient.
+    moved = (z, value, norm, proposal.carry)
+    z, value, norm, carry = select_rows(going, moved, (state.z, state.value, state.norm, state.carry))
+    return ahead._replace(z=z, value=value, norm=norm, carry=carry)
+
+
+def _followed(
+    problem: Iteration, f: Any, state: IterationState, context: Context, proposal: Proposal
+) -> tuple[Tensor, Tensor, int | Tensor]:
+    """Where the samples go that go on: iterate, residual and calls of the function."""
+    goes = state.running if proposal.status is None else state.running & (proposal.status == 0)
+    if proposal.value is not None:
+        z, value = select_rows(goes, (proposal.z, proposal.value), (state.z, state.value))
+        return z, value, proposal.n_evals
+    z = torch.where(goes.unsqueeze(-1), proposal.z, state.z)
+    if problem.line_search is None or not problem.stepper.searches:
+        return z, f(z), proposal.n_evals + 1
+    found = problem.line_search.search(f, state.z, z - state.z, context)
+    return found.z, found.value, proposal.n_evals + found.n_evals
