@@ -99,6 +99,7 @@ def when(flag: bool | Tensor, then: Callable[[], Any], otherwise: Callable[[], A
         return then() if flag else otherwise()
 
     def tensors(made: Any) -> Any:
-        return tree_map(lambda leaf: leaf.clone() if isinstance(leaf, Tensor) else torch.as_tensor(leaf), made)
+        # Both must have the same memory layout, and none may be what was handed in.
+        return tree_map(lambda leaf: torch.as_tensor(leaf).clone(memory_format=torch.contiguous_format), made)
 
     return torch.cond(flag, lambda: tensors(then()), lambda: tensors(otherwise()))

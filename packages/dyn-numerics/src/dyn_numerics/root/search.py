@@ -195,4 +195,5 @@ def _tolerance(name: str, tolerance: float | Tensor | None, layout: StateLayout,
     if not tolerance >= least:
         hint = ": rounding lets no residual be known better; loosen it, or use float64" if least else ""
         raise ValueError(f"{name}: got {tolerance}, expected {expected}{hint}")
-    return float(constant(float(tolerance)))
+    number: float = constant(float(tolerance))
+    return number
