@@ -33,6 +33,7 @@ class StateLayout:
         device: Device of all leaves.
         lead: Shape of the samples: `[batch]`, or `[]` for a single vector.
         size: N, the number of elements of all leaves in a vector.
+        eps: Relative spacing of numbers in the coarsest leaf.
 
     Raises:
         TypeError: If a leaf is not a tensor, or not of a floating or complex dtype.
@@ -64,8 +65,8 @@ class StateLayout:
             sizes = {leaf.shape[0] if leaf.dim() else None for leaf in leaves}
             if len(sizes) != 1 or None in sizes:
                 raise ValueError(
-                    f"{name}: got leaves of shapes {[list(leaf.shape) for leaf in leaves]} with "
-                    f"stepping='per_sample', expected every one to lead with the same batch"
+                    f"{name}: got leaves of shapes {[list(leaf.shape) for leaf in leaves]} for samples that are solved one "
+                    f"by one, expected every one to lead with the same batch"
                 )
             self.lead = leaves[0].shape[:1]
         self.shapes = [
@@ -73,6 +74,7 @@ class StateLayout:
         ]  # a loop in torch.compile takes no torch.Size
         self.dtypes = [leaf.dtype for leaf in leaves]
         self.dtype = reduce(torch.promote_types, self.dtypes)
+        self.eps = max(torch.finfo(dtype).eps for dtype in self.dtypes)
         self.device: torch.device = leaves[0].device
         if any(leaf.device != self.device for leaf in leaves):
             raise ValueError(

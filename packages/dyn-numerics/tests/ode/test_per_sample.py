@@ -528,7 +528,7 @@ def test_finished_samples_leave_a_compact_batch():
     ("options", "error", "message"),
     [
         ({"stepping": "each"}, ValueError, "stepping: got 'each', expected 'joint' or 'per_sample'"),
-        ({"x0": torch.tensor(1.0)}, ValueError, r"x0: got leaves of shapes \[\[\]\] with stepping='per_sample'"),
+        ({"x0": torch.tensor(1.0)}, ValueError, r"x0: got leaves of shapes \[\[\]\] for samples that are solved"),
         ({"x0": (torch.ones(2), torch.ones(3))}, ValueError, "expected every one to lead with the same batch"),
         ({"t_span": torch.zeros(2, 4)}, ValueError, "t_span: got 4 columns, expected one for each of the 3 samples"),
         (

@@ -62,7 +62,7 @@ class Anderson(RootStepper):
         P. Ni: Anderson acceleration for fixed-point iterations, SIAM J. Numer. Anal. 49 (2011) 1715-1735.
     """
 
-    def __init__(self, m: int = 5, damping: float = 1.0, ridge: float = 1e-12) -> None:
+    def __init__(self, m: int = 6, damping: float = 1.0, ridge: float = 1e-12) -> None:
         super().__init__()
         self.m = positive_integer("m", m)
         self.damping = positive("damping", damping, "a positive number")
@@ -83,9 +83,9 @@ class Anderson(RootStepper):
         place = (context.n_steps - 1) % self.m
         change = value - last_value
         steps, values = write(steps, place, step - last_step), write(values, place, change)
-        products = values.conj() @ torch.stack([change, value], dim=-1)  # [batch, m, 2]
-        row, target = products.unbind(-1)
-        gram = write(write(gram, place, row.conj()).mT, place, row).mT
+        # Rows, which batched products are fast with.
+        column, target = (torch.stack([change, value], dim=1) @ values.mH).unbind(1)  # [batch, m]
+        gram = write(write(gram, place, column.conj()).mT, place, column).mT
         gamma = self._least_squares(gram, target)
         return Proposal(step - (gamma.unsqueeze(1) @ steps).squeeze(1), Mixed(steps, values, gram, step, value))
 

@@ -47,7 +47,8 @@ class Broyden(RootStepper):
     Jacobian. One evaluation a step.
 
     The memory holds the last iterate and its residual, and `memory - 1` updates of two vectors: `2 * memory * batch * N`
-    numbers in all. When it is full, the oldest update is overwritten.
+    numbers in all. When it is full, all updates are forgotten and it fills again: to forget single ones would spoil the others,
+    which were made for an inverse that holds them.
 
     Args:
         memory: Pairs of vectors that are kept.
@@ -112,21 +113,18 @@ class Broyden(RootStepper):
         inverse, n_evals = carry.inverse, 0
         if isinstance(self.jacobian, str):
             inverse, n_evals = when(n_steps == 0, lambda: (self._inverse(f, z, value), 1), lambda: (carry.inverse, 0))
-        kept = max(min(n_steps - 1, self.memory - 1), 0) if isinstance(n_steps, int) else self.memory - 1
-        u, v = carry.u[:, :kept], carry.v[:, :kept]
+        place = (n_steps - 1) % (self.memory - 1)
+        u, v = _kept(carry, place)
         step, change = z - carry.last_z, value - carry.last_value
         # Both products at once: the memory is read once.
-        vectors = torch.stack([value, change], dim=-1)
-        direction, changed = (_times(inverse, vectors) + u.mT @ (v.conj() @ vectors)).unbind(-1)
+        direction, changed = _product(inverse, u, v, torch.stack([value, change], dim=1)).unbind(1)
         right = change
         if self.update == "good":
-            column = step.unsqueeze(-1)
-            right = (_times(inverse.mH, column) + v.mT @ (u.conj() @ column)).squeeze(-1)
+            right = _product(inverse.mH, v, u, step.unsqueeze(1)).squeeze(1)
         curvature = (right.conj() * change).sum(dim=-1, keepdim=True)
         learns = curvature != 0  # nothing is to be learned from a step that was not taken
         left = torch.where(learns, (step - changed) / torch.where(learns, curvature, 1), 0)
         direction = direction + left * (right.conj() * value).sum(dim=-1, keepdim=True)
-        place = (n_steps - 1) % (self.memory - 1)
         updates = Updates(write(carry.u, place, left), write(carry.v, place, right), z, value, inverse)
         return newton_step(z, direction, updates, n_evals)
 
@@ -144,6 +142,15 @@ class Broyden(RootStepper):
         return fit.reshape(-1, 1, 1)
 
 
-def _times(matrix: Tensor, vectors: Tensor) -> Tensor:
-    """Products of matrices `[batch, N, N]`, or of numbers `[batch, 1, 1]`, with vectors `[batch, N, k]`."""
-    return matrix * vectors if matrix.shape[-1] == 1 else matrix @ vectors
+def _kept(updates: Updates, place: int | Tensor) -> tuple[Tensor, Tensor]:
+    """The vectors of the updates before a place in the memory; those behind are of before it was full."""
+    if isinstance(place, int):
+        return updates.u[:, :place], updates.v[:, :place]
+    before = (torch.arange(updates.u.shape[1], device=updates.u.device) < place).unsqueeze(-1)
+    return torch.where(before, updates.u, 0), torch.where(before, updates.v, 0)
+
+
+def _product(inverse: Tensor, u: Tensor, v: Tensor, vectors: Tensor) -> Tensor:
+    """Products of `H0 + sum of u v^H` with vectors `[batch, k, N]`: rows, which batched products are fast with."""
+    start = vectors * inverse if inverse.shape[-1] == 1 else vectors @ inverse.mT
+    return start + (vectors @ v.mH) @ u

@@ -25,9 +25,9 @@ ROOT_STEPPERS: Mapping[str, Callable[[], RootStepper]] = {
 
 FIXED_POINT_STEPPERS: Mapping[str, Callable[[], RootStepper]] = {
     **ROOT_STEPPERS,
-    "broyden": lambda: Broyden(jacobian=-1.0),
+    "broyden": lambda: Broyden(update="bad", jacobian=-1.0),
 }
-"""The same for `fixed_point`, whose residual is nearly `-z`."""
+"""The same for `fixed_point`: the Jacobian of a residual `h(z) - z` is near -1 where there is a contraction."""
 
 
 def root_stepper(solver: str | RootStepper, named: Mapping[str, Callable[[], RootStepper]]) -> RootStepper:

@@ -175,7 +175,7 @@ def _advance(problem: Iteration, state: IterationState) -> IterationState:
         moved=rms_norm((z - state.z).detach(), dim=-1),
         size=rms_norm(z.detach(), dim=-1),
         idle=torch.where(norm < state.best_norm, 0, state.idle + 1),
-        eps=torch.finfo(problem.f.layout.dtype).eps,
+        eps=problem.f.layout.eps,
     )
     code = problem.termination.after_step(progress)
     n_steps = torch.where(running, state.n_steps + 1, state.n_steps)

@@ -37,10 +37,10 @@ class Residual(UserFunction):
             TypeError: If the function returns another structure or dtype than the state's.
             ValueError: If it returns another shape or device, or writes into the state or into what it returned before.
         """
-        found = self.value(None, z.to(self.layout.dtype))
         try:
+            found = self.value(None, z.to(self.layout.dtype))
             self.layout.check(self._name, found, z.shape[:-1])
-        except ValueError as error:
+        except (RuntimeError, ValueError) as error:
             if z.shape[:-1] != self.layout.lead:
                 error.add_note(
                     "With compact=True the batch shrinks: pass what belongs to samples as PerSample in args."

@@ -94,7 +94,7 @@ def search(
         where = "torch.compile" if compiling else "torch.func"
         raise ValueError(f"compact: got True inside {where}, where the batch cannot shrink; try it outside")
     tolerances = (
-        _tolerance("rtol", rtol, layout, 4 * torch.finfo(layout.dtype).eps),
+        _tolerance("rtol", rtol, layout, 4 * layout.eps),
         _tolerance("atol", atol, layout, 0.0),
     )
     problem = Iteration(
@@ -170,9 +170,8 @@ def _check_complex(stepper: RootStepper, layout: StateLayout) -> None:
 
 def _tolerance(name: str, tolerance: float | Tensor | None, layout: StateLayout, least: float) -> float | Tensor:
     """A tolerance as a number or `[batch]`; by default the root of the relative spacing of numbers."""
-    finfo = torch.finfo(layout.dtype)
     if tolerance is None:
-        return finfo.eps**0.5
+        return float(layout.eps**0.5)
     expected = (
         "a number or tensor that is not negative" if not least else f"at least 4 eps, {least:.3g} in {layout.dtype}"
     )
