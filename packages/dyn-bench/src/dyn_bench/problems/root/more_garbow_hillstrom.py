@@ -115,9 +115,10 @@ def _broyden_tridiagonal(z: Tensor) -> Tensor:
 
 
 def _broyden_banded(z: Tensor) -> Tensor:
-    terms = z * (1 + z)
-    band = pad(terms, (5, 1)).unfold(-1, 7, 1).sum(-1)  # five before, itself, one after
-    return z * (2 + 5 * z * z) + 1 - (band - terms)
+    n = z.shape[-1]
+    terms = pad(z * (1 + z), (5, 1))
+    band = torch.stack([terms[..., k : k + n] for k in (0, 1, 2, 3, 4, 6)]).sum(0)  # five before and one after
+    return z * (2 + 5 * z * z) + 1 - band
 
 
 def _chebyquad(z: Tensor) -> Tensor:
@@ -202,7 +203,7 @@ _SYSTEMS = (
             (-0.9679740249375931, 0.9471391408178418, -0.9695163103315911, 0.9512476657923252),
             (-0.03125102339433596, 0.16597138685578314, -0.031258171023264066, 0.18426393469672842),
         ),
-        source="problem 14, half its gradient as in MINPACK: its other two roots are saddles of what was to be minimised",
+        source="problem 14, its gradient as in MINPACK, which halves two components; two of the three roots are saddles",
     ),
     NonlinearSystem(
         name="Watson 6",
@@ -371,8 +372,8 @@ _SYSTEMS = (
 MORE_GARBOW_HILLSTROM = {system.name: system for system in _SYSTEMS}
 """Systems of as many equations as unknowns, by name: the fourteen that MINPACK tests its solvers with, and more.
 
-Numbers of problems in their `source` are those of the collection. A sum of squares of more equations than unknowns
-(Wood, Watson, variably dimensioned) is represented by half its gradient, as in MINPACK.
+Numbers of problems in their `source` are those of the collection. Where there are more equations than unknowns (Wood,
+Watson, variably dimensioned), the gradient of the sum of their squares takes their place, as in MINPACK.
 
 Example:
     >>> system = MORE_GARBOW_HILLSTROM["Powell singular"]
