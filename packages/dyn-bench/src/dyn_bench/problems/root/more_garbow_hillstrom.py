@@ -1,4 +1,21 @@
-"""Systems of equations of the collection of Moré, Garbow and Hillstrom."""
+"""Systems of equations of the collection of Moré, Garbow and Hillstrom.
+
+Those with as many equations as unknowns: the fourteen that MINPACK tests its solvers with, and more. Where the collection
+has more equations (Wood, Watson, variably dimensioned), the gradient of the sum of their squares takes their place, as in
+MINPACK. Numbers of problems in `source` are those of the collection.
+
+Example:
+    >>> from dyn_bench.problems.root.more_garbow_hillstrom import MORE_GARBOW_HILLSTROM
+    >>> system = MORE_GARBOW_HILLSTROM["Powell singular"]
+    >>> system.function(system.z0).square().sum().round()
+    tensor(215., dtype=torch.float64)
+
+References:
+    - J. J. Moré, B. S. Garbow, K. E. Hillstrom: Testing unconstrained optimization software, ACM Transactions on
+      Mathematical Software 7 (1981), 17-41.
+    - J. J. Moré, B. S. Garbow, K. E. Hillstrom: User guide for MINPACK-1, Argonne National Laboratory report
+      ANL-80-74 (1980).
+"""
 
 from __future__ import annotations
 
@@ -12,8 +29,8 @@ from dyn_bench.problems.root.nonlinear_system import NonlinearSystem
 
 __all__ = ["MORE_GARBOW_HILLSTROM"]
 
-# Roots without a closed form were computed by Newton's method in 60 digits and rounded once. That there are no others is
-# from elimination where nothing else is said.
+# Roots without a closed form were computed with mpmath, by Newton's method in 60 digits, and rounded once. That there are
+# no others follows by elimination where nothing else is said.
 
 
 def _counts(z: Tensor) -> Tensor:
@@ -370,19 +387,4 @@ _SYSTEMS = (
 )
 
 MORE_GARBOW_HILLSTROM = {system.name: system for system in _SYSTEMS}
-"""Systems of as many equations as unknowns, by name: the fourteen that MINPACK tests its solvers with, and more.
-
-Numbers of problems in their `source` are those of the collection. Where there are more equations than unknowns (Wood,
-Watson, variably dimensioned), the gradient of the sum of their squares takes their place, as in MINPACK.
-
-Example:
-    >>> system = MORE_GARBOW_HILLSTROM["Powell singular"]
-    >>> system.function(system.z0).square().sum().round()
-    tensor(215., dtype=torch.float64)
-
-References:
-    - J. J. Moré, B. S. Garbow, K. E. Hillstrom: Testing unconstrained optimization software, ACM Transactions on
-      Mathematical Software 7 (1981), 17-41.
-    - J. J. Moré, B. S. Garbow, K. E. Hillstrom: User guide for MINPACK-1, Argonne National Laboratory report
-      ANL-80-74 (1980).
-"""
+"""The systems by name, which ends in the number of unknowns where a family comes in several sizes."""
