@@ -83,8 +83,10 @@ def test_kepler_s_equation_is_his():
     assert -math.pi <= anomaly.min() < -2 < 2 < anomaly.max() <= math.pi
 
 
-def test_quadratic_maps_turn():
+def test_quadratic_maps_turn_and_some_are_slow():
     """Their derivatives have all angles, not real ones alone."""
+    rate = PROBLEMS["quadratic"].rate
+    assert 0.3 <= rate.min() < 0.4 < 0.85 < rate.max() <= 0.95
     angle = PROBLEMS["quadratic"].fixed_point.angle()
     assert torch.histc(angle, 4, -math.pi, math.pi).min() > 3
 
