@@ -55,8 +55,8 @@ class JacobianOperator(LinearOperator):
 
     def value_and_matrix(self) -> tuple[Tensor, Tensor]:
         """`f(x)`, `[*lead, N]`, and `J`, `[*lead, N, N]`, from one call of `f`."""
-        value, matrix = torch.func.vmap(self.value_and_product, out_dims=(None, -1))(self.units())
-        return value, matrix
+        values, matrix = torch.func.vmap(self.value_and_product, out_dims=(0, -1))(self.units())
+        return values[0], matrix
 
     def adjoint(self) -> FunctionOperator:
         return FunctionOperator(pullback(self._f, self._x), self._x, adjoint=self)

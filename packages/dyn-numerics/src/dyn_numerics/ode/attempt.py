@@ -21,9 +21,9 @@ from dyn_numerics.ode.events.watch import EventWatch
 from dyn_numerics.ode.flat_field import Counter, SampledField
 from dyn_numerics.ode.scalar import Flag, Scalar, both, either, magnitude, maximum, minimum, negate, where
 from dyn_numerics.ode.stepper import FlatField, Step, Stepper
-from dyn_numerics.ode.substitutes import substituted, substitutes
 from dyn_numerics.ode.times import Clock, state_time, time_dtype
 from dyn_numerics.status import Status
+from dyn_numerics.substitutes import substituted, substitutes
 from dyn_numerics.transforms import any_lane
 
 __all__ = ["Attempt", "Problem", "State", "across", "attempt", "commit", "initial_state", "look_ahead", "status_code"]

@@ -34,11 +34,11 @@ from dyn_numerics.ode.solution import Solution
 from dyn_numerics.ode.step_record import RecordSteps, replay
 from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.steps import Steps
-from dyn_numerics.ode.substitutes import substituted, substitutes
 from dyn_numerics.ode.times import is_differentiable, state_time
 from dyn_numerics.progress import ProgressBar, ShowProgress, progress_bar
 from dyn_numerics.statistics import Statistics
 from dyn_numerics.status import Status
+from dyn_numerics.substitutes import substituted, substitutes
 from dyn_numerics.transforms import any_lane, in_forward_mode, under_transform
 
 __all__ = ["odeint", "solve_compiled"]

@@ -20,8 +20,8 @@ from dyn_numerics.ode.flat_field import Counter
 from dyn_numerics.ode.interpolants.piece import Piece
 from dyn_numerics.ode.observer import AttemptedStep, Observer
 from dyn_numerics.ode.scalar import where
-from dyn_numerics.ode.substitutes import substituted, substitutes
 from dyn_numerics.ode.times import state_time
+from dyn_numerics.substitutes import substituted, substitutes
 from dyn_numerics.transforms import any_lane, under_transform
 
 __all__ = ["RecordStates", "RecordSteps", "StepRecord", "replay"]
@@ -168,7 +168,7 @@ def replay(
     """Repeats accepted steps, differentiably.
 
     A problem that is not stepped repeats the step before, which was finite, and one that never moved takes the numbers of
-    another; the results are dropped. See `dyn_numerics.ode.substitutes`.
+    another; the results are dropped. See `dyn_numerics.substitutes`.
 
     Args:
         problem: The problem, its clock with the differentiable times.

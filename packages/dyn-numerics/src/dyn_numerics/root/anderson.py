@@ -96,5 +96,6 @@ class Anderson(RootStepper):
         ridge = max(self.ridge, 10 * torch.finfo(real_dtype(gram.dtype)).eps)
         correlation = gram * scale.unsqueeze(-1) * scale.unsqueeze(-2)
         regular = correlation + torch.diag_embed(torch.where(size > 0, ridge, 1.0).to(gram.dtype))
-        gamma: Tensor = torch.linalg.solve_ex(regular, scale * target)[0]
+        factor, _ = torch.linalg.cholesky_ex(regular)
+        gamma = torch.cholesky_solve((scale * target).unsqueeze(-1), factor).squeeze(-1)
         return scale * gamma

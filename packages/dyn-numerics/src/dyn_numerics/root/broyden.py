@@ -47,8 +47,8 @@ class Broyden(RootStepper):
     Jacobian. One evaluation a step.
 
     The memory holds the last iterate and its residual, and `memory - 1` updates of two vectors: `2 * memory * batch * N`
-    numbers in all. When it is full, all updates are forgotten and it fills again: to forget single ones would spoil the others,
-    which were made for an inverse that holds them.
+    numbers in all. When it is full, all updates are forgotten, and the method starts again where it is, with a Jacobian from
+    there: to forget single updates would spoil the others, which were made for an inverse that holds them.
 
     Args:
         memory: Pairs of vectors that are kept.
@@ -109,12 +109,12 @@ class Broyden(RootStepper):
         return Updates(u, v, z, context.value, inverse)
 
     def step(self, f: FlatFunction, z: Tensor, carry: Updates, context: Context) -> Proposal:
-        value, n_steps = context.value, context.n_steps
-        inverse, n_evals = carry.inverse, 0
-        if isinstance(self.jacobian, str):
-            inverse, n_evals = when(n_steps == 0, lambda: (self._inverse(f, z, value), 1), lambda: (carry.inverse, 0))
-        place = (n_steps - 1) % (self.memory - 1)
-        u, v = _kept(carry, place)
+        value, inverse = context.value, carry.inverse
+        renews, n_evals = isinstance(self.jacobian, str), 0
+        age = context.n_steps % (self.memory - 1)  # steps since the memory was empty
+        if renews:
+            inverse, n_evals = when(age == 0, lambda: (self._inverse(f, z, value), 1), lambda: (carry.inverse, 0))
+        u, v = _learned(carry, age)
         step, change = z - carry.last_z, value - carry.last_value
         # Both products at once: the memory is read once.
         direction, changed = _product(inverse, u, v, torch.stack([value, change], dim=1)).unbind(1)
@@ -122,10 +122,12 @@ class Broyden(RootStepper):
         if self.update == "good":
             right = _product(inverse.mH, v, u, step.unsqueeze(1)).squeeze(1)
         curvature = (right.conj() * change).sum(dim=-1, keepdim=True)
-        learns = curvature != 0  # nothing is to be learned from a step that was not taken
+        learns = curvature != 0  # nothing is to be learned from a step that was not taken,
+        if renews:
+            learns = learns & (age > 0)  # or beside a Jacobian that has just been made
         left = torch.where(learns, (step - changed) / torch.where(learns, curvature, 1), 0)
         direction = direction + left * (right.conj() * value).sum(dim=-1, keepdim=True)
-        updates = Updates(write(carry.u, place, left), write(carry.v, place, right), z, value, inverse)
+        updates = Updates(write(carry.u, age, left), write(carry.v, age, right), z, value, inverse)
         return newton_step(z, direction, updates, n_evals)
 
     def _is_exact(self, size: int) -> bool:
@@ -142,12 +144,12 @@ class Broyden(RootStepper):
         return fit.reshape(-1, 1, 1)
 
 
-def _kept(updates: Updates, place: int | Tensor) -> tuple[Tensor, Tensor]:
-    """The vectors of the updates before a place in the memory; those behind are of before it was full."""
-    if isinstance(place, int):
-        return updates.u[:, :place], updates.v[:, :place]
-    before = (torch.arange(updates.u.shape[1], device=updates.u.device) < place).unsqueeze(-1)
-    return torch.where(before, updates.u, 0), torch.where(before, updates.v, 0)
+def _learned(updates: Updates, count: int | Tensor) -> tuple[Tensor, Tensor]:
+    """The vectors of the first updates in the memory."""
+    if isinstance(count, int):
+        return updates.u[:, :count], updates.v[:, :count]
+    valid = (torch.arange(updates.u.shape[1], device=updates.u.device) < count).unsqueeze(-1)
+    return torch.where(valid, updates.u, 0), torch.where(valid, updates.v, 0)
 
 
 def _product(inverse: Tensor, u: Tensor, v: Tensor, vectors: Tensor) -> Tensor:

@@ -16,6 +16,8 @@ from dyn_numerics.root.residual import Residual
 from dyn_numerics.root.root_status import RootStatus
 from dyn_numerics.root.root_stepper import Context, Proposal, RootStepper
 from dyn_numerics.root.termination import RUNNING, Progress, Termination
+from dyn_numerics.substitutes import substituted, substitutes
+from dyn_numerics.transforms import any_lane
 
 __all__ = ["Iteration", "IterationState", "initial_state", "iterate"]
 
@@ -112,7 +114,7 @@ class Counter:
 
 
 def initial_state(problem: Iteration, z: Tensor, value: Tensor) -> IterationState:
-    """The state at the start; what is solved there has ended.
+    """The state at the start, where what is solved has ended; without the `carry`.
 
     Args:
         problem: What stays the same.
@@ -123,8 +125,7 @@ def initial_state(problem: Iteration, z: Tensor, value: Tensor) -> IterationStat
     code = problem.termination.at_start(norm, problem.tolerance(problem.f.scale(z.detach(), value.detach(), norm)))
     none = torch.zeros_like(code)
     n_rounds, n_evals = (none.new_zeros(()), none.new_ones(())) if torch.compiler.is_compiling() else (0, 1)
-    state = IterationState(z, value, norm, None, norm, z, norm, none, none, code, n_rounds, n_evals)
-    return state._replace(carry=problem.stepper.init(z, problem.context(state)))
+    return IterationState(z, value, norm, None, norm, z, norm, none, none, code, n_rounds, n_evals)
 
 
 def iterate(problem: Iteration, state: IterationState, compact: bool = False) -> IterationState:
@@ -135,6 +136,12 @@ def iterate(problem: Iteration, state: IterationState, compact: bool = False) ->
         state: Where to start.
         compact: Whether samples that have ended leave the batch, whenever they are half of it.
     """
+    if problem.differentiable and any_lane(state.running) and any_lane(~state.running):
+        # Who has ended at the start has no step to repeat, and takes those of another.
+        places = substitutes(state.running)
+        z, value, norm = substituted(places, (state.z, state.value, state.norm))
+        problem, state = problem.take(places), state._replace(z=z, value=value, norm=norm)
+    state = state._replace(carry=problem.stepper.init(state.z, problem.context(state)))
     if compact:
         return _iterate_compactly(problem, state)
     (state,) = repeat(lambda now: now.running, lambda now: (_advance(problem, now),), (state,))
@@ -161,11 +168,8 @@ def _advance(problem: Iteration, state: IterationState) -> IterationState:
     context, running = problem.context(state), state.running
     proposal = problem.stepper.step(f, state.z, state.carry, context)
     z, value, n_evals = _followed(problem, f, state, context, proposal)
-    if isinstance(f, Counter):
-        n_evals = f.calls
-
-    norm = rms_norm(value.detach(), dim=-1)
-    scale = problem.f.scale(z.detach(), value.detach(), state.first)
+    norm = rms_norm(value, dim=-1)
+    scale = problem.f.scale(z.detach(), value, state.first)
     progress = Progress(
         norm=norm,
         best=state.best_norm,
@@ -184,22 +188,28 @@ def _advance(problem: Iteration, state: IterationState) -> IterationState:
         code = torch.where(proposal.status != 0, proposal.status, code)
     code = torch.where(running, code, state.code)
     better = running & (norm < state.best_norm)
+    best_z = torch.where(better.unsqueeze(-1), z, state.best_z)
     going = code == RUNNING
-    ahead = state._replace(
-        best_z=torch.where(better.unsqueeze(-1), z, state.best_z),
-        best_norm=torch.where(better, norm, state.best_norm),
+    carry = proposal.carry
+    if problem.differentiable:
+        # Values are found without gradient and computed with it for those alone who go on: nobody differentiates where a
+        # sample ends, or is not finite. Who has ended repeats its last step, which was differentiated already.
+        z, norm, carry = select_rows(going, (z, norm, carry), (state.z, state.norm, state.carry))
+        value = f(z)
+    return IterationState(
+        z=z,
+        value=value,
+        norm=norm,
+        carry=carry,
+        first=state.first,
+        best_z=best_z,
+        best_norm=torch.where(better, progress.norm, state.best_norm),
         idle=progress.idle,
         n_steps=n_steps,
         code=code,
         n_rounds=state.n_rounds + 1,
-        n_evals=state.n_evals + n_evals,
+        n_evals=state.n_evals + (f.calls if isinstance(f, Counter) else n_evals),
     )
-    if not problem.differentiable:
-        return ahead._replace(z=z, value=value, norm=norm, carry=proposal.carry)
-    # Who has ended repeats its last step, which had a gradient.
-    moved = (z, value, norm, proposal.carry)
-    z, value, norm, carry = select_rows(going, moved, (state.z, state.value, state.norm, state.carry))
-    return ahead._replace(z=z, value=value, norm=norm, carry=carry)
 
 
 def _followed(
@@ -208,10 +218,11 @@ def _followed(
     """Where the samples go that go on: iterate, residual and calls of the function."""
     goes = state.running if proposal.status is None else state.running & (proposal.status == 0)
     if proposal.value is not None:
-        z, value = select_rows(goes, (proposal.z, proposal.value), (state.z, state.value))
+        z, value = select_rows(goes, (proposal.z, proposal.value.detach()), (state.z, state.value.detach()))
         return z, value, proposal.n_evals
     z = torch.where(goes.unsqueeze(-1), proposal.z, state.z)
     if problem.line_search is None or not problem.stepper.searches:
-        return z, f(z), proposal.n_evals + 1
+        with torch.no_grad():
+            return z, f(z), proposal.n_evals + 1
     found = problem.line_search.search(f, state.z, z - state.z, context)
     return found.z, found.value, proposal.n_evals + found.n_evals

@@ -79,7 +79,7 @@ class LineSearch(nn.Module, ABC):
     def search(self, f: FlatFunction, z: Tensor, direction: Tensor, context: Context) -> Searched:
         """Goes along a direction as far as the residual falls.
 
-        Where gradients are taken the lengths are found without, but for the first, and the end is computed once more.
+        Lengths are found without gradient, but for the first, and so is the residual.
 
         Args:
             f: Residual of flat iterates.
@@ -90,10 +90,9 @@ class LineSearch(nn.Module, ABC):
         first = self.first_length(direction, context)
         with torch.no_grad():
             length, value, n_trials = self._backtrack(f, z, direction, first, context)
-        if not torch.is_grad_enabled():
-            return Searched(_along(z, length, direction), value, n_trials)
-        end = _along(z, length / first.detach() * first, direction)
-        return Searched(end, f(end), n_trials + 1)
+        if torch.is_grad_enabled():
+            length = length / first.detach() * first
+        return Searched(_along(z, length, direction), value, n_trials)
 
     def _backtrack(
         self, f: FlatFunction, z: Tensor, direction: Tensor, first: Tensor, context: Context

@@ -86,6 +86,10 @@ def search(
     stepper, shortens = root_stepper(solver, named), line_search_by_name(line_search)
     if shortens is not None and not stepper.searches:
         raise ValueError(f"line_search: got one with {stepper}, which chooses its steps itself; leave it out")
+    if termination is None:
+        termination = Termination()
+    elif not isinstance(termination, Termination):
+        raise TypeError(f"termination: got a {type(termination).__name__}, expected a dyn_numerics.Termination or None")
     start = stepper.start(z0, *bare_arguments(args))
     layout = check_initial_state(start, batched=True, name="z0")
     check_sampled_arguments(args, layout)
@@ -101,7 +105,7 @@ def search(
         f=residual(f, args, layout, name),
         stepper=stepper,
         line_search=shortens,
-        termination=Termination() if termination is None else termination,
+        termination=termination,
         rtol=tolerances[0],
         atol=tolerances[1],
         max_steps=positive_integer("max_steps", max_steps),

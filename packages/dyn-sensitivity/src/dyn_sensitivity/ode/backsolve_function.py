@@ -14,8 +14,8 @@ import dyn_numerics
 from dyn_numerics import Solution, SolverError
 from dyn_numerics.autocast import autocast_of_caller
 from dyn_numerics.ode.scalar import where
-from dyn_numerics.ode.substitutes import substituted, substitutes
 from dyn_numerics.ode.times import time_dtype
+from dyn_numerics.substitutes import substituted, substitutes
 from dyn_sensitivity.ode.recalled_field import RecalledField, hooks_set_aside
 
 __all__ = ["BacksolveFunction", "BacksolveProblem"]

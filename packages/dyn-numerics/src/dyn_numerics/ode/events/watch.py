@@ -19,10 +19,10 @@ from dyn_numerics.ode.flat_field import Counter
 from dyn_numerics.ode.interpolants.piece import Piece
 from dyn_numerics.ode.scalar import Flag, Scalar, both, either, magnitude, maximum, minimum, negate, where
 from dyn_numerics.ode.stepper import Step, Stepper
-from dyn_numerics.ode.substitutes import substituted, substitutes
 from dyn_numerics.ode.times import is_differentiable, state_time, time_dtype
 from dyn_numerics.pytree_state import StateLayout
 from dyn_numerics.status import Status
+from dyn_numerics.substitutes import substituted, substitutes
 from dyn_numerics.transforms import any_lane, in_forward_mode, under_transform, under_vmap
 from dyn_numerics.user_function import UserFunction
 

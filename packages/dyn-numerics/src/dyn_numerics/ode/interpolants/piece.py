@@ -10,8 +10,8 @@ from torch import Tensor
 from dyn_numerics.dtypes import real_dtype
 from dyn_numerics.ode.interpolants.polynomial import evaluate, evaluate_derivative
 from dyn_numerics.ode.scalar import Scalar, over_state, where
-from dyn_numerics.ode.substitutes import substituted
 from dyn_numerics.ode.times import time_dtype
+from dyn_numerics.substitutes import substituted
 
 __all__ = ["Piece"]
 
@@ -57,7 +57,7 @@ class Piece:
         return Piece(t0, t1, self.x1.detach(), lambda: self._interpolant().detach())
 
     def lent(self, places: Tensor) -> Piece:
-        """The same with some problems in the places of others, see `dyn_numerics.ode.substitutes`."""
+        """The same with some problems in the places of others, see `dyn_numerics.substitutes`."""
         t0, t1, x1, coefficients = substituted(places, (self.t0, self.t1, self.x1, self._interpolant()))
         return Piece(t0, t1, x1, lambda: coefficients)
 
