@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from dyn_numerics import (
     Anderson,
     Armijo,
