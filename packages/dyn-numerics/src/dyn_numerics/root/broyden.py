@@ -29,14 +29,14 @@ class Updates(NamedTuple):
         v: `[batch, memory - 1, N]`.
         last_z: The last iterate, `[batch, N]`.
         last_value: The residual there, `[batch, N]`.
-        inverse: `H0`, `[batch, N, N]`, or `[batch, 1, 1]` if it is a multiple of the identity.
+        inverse: `H0`, `[batch, N, N]`; for a multiple of the identity `[batch, 1, 1]`, or a number that all share.
     """
 
     u: Tensor
     v: Tensor
     last_z: Tensor
     last_value: Tensor
-    inverse: Tensor
+    inverse: Tensor | float
 
 
 class Broyden(RootStepper):
@@ -103,9 +103,11 @@ class Broyden(RootStepper):
     def init(self, z: Tensor, context: Context) -> Updates:
         batch, size = z.shape
         u, v = (z.new_zeros(batch, self.memory - 1, size) for _ in range(2))
-        inverse = z.new_zeros(batch, size, size) if self._is_exact(size) else z.new_zeros(batch, 1, 1)
-        if not isinstance(self.jacobian, str):
-            inverse = inverse + 1 / self.jacobian
+        inverse: Tensor | float
+        if isinstance(self.jacobian, str):
+            inverse = z.new_zeros(batch, size, size) if self._is_exact(size) else z.new_zeros(batch, 1, 1)
+        else:
+            inverse = 1 / self.jacobian
         return Updates(u, v, z, context.value, inverse)
 
     def step(self, f: FlatFunction, z: Tensor, carry: Updates, context: Context) -> Proposal:
@@ -120,7 +122,8 @@ class Broyden(RootStepper):
         direction, changed = _product(inverse, u, v, torch.stack([value, change], dim=1)).unbind(1)
         right = change
         if self.update == "good":
-            right = _product(inverse.mH, v, u, step.unsqueeze(1)).squeeze(1)
+            adjoint = inverse.mH if isinstance(inverse, Tensor) else inverse
+            right = _product(adjoint, v, u, step.unsqueeze(1)).squeeze(1)
         curvature = (right.conj() * change).sum(dim=-1, keepdim=True)
         learns = curvature != 0  # nothing is to be learned from a step that was not taken,
         if renews:
@@ -152,7 +155,9 @@ def _learned(updates: Updates, count: int | Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(valid, updates.u, 0), torch.where(valid, updates.v, 0)
 
 
-def _product(inverse: Tensor, u: Tensor, v: Tensor, vectors: Tensor) -> Tensor:
+def _product(inverse: Tensor | float, u: Tensor, v: Tensor, vectors: Tensor) -> Tensor:
     """Products of `H0 + sum of u v^H` with vectors `[batch, k, N]`: rows, which batched products are fast with."""
-    start = vectors * inverse if inverse.shape[-1] == 1 else vectors @ inverse.mT
-    return start + (vectors @ v.mH) @ u
+    learned = (vectors @ v.mH) @ u
+    if isinstance(inverse, Tensor) and inverse.shape[-1] > 1:
+        return vectors @ inverse.mT + learned
+    return vectors * inverse + learned
