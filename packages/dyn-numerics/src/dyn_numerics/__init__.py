@@ -56,6 +56,7 @@ from dyn_numerics.root.broyden import Broyden
 from dyn_numerics.root.chord import Chord
 from dyn_numerics.root.fixed_point import fixed_point
 from dyn_numerics.root.fixed_point_iteration import FixedPointIteration
+from dyn_numerics.root.levenberg_marquardt import LevenbergMarquardt
 from dyn_numerics.root.line_search import Armijo, LineSearch
 from dyn_numerics.root.newton import Newton
 from dyn_numerics.root.root_find import root_find
@@ -94,6 +95,7 @@ __all__ = [
     "Heun",
     "HyperStepper",
     "Internals",
+    "LevenbergMarquardt",
     "LineSearch",
     "MaxStepsError",
     "Midpoint",
