@@ -156,9 +156,7 @@ def _around(f: FlatFunction, start: Bracket, running: Tensor) -> tuple[Bracket, 
     def searching(n_evals: int | Tensor, distance: Tensor, bracket: Bracket) -> Tensor:
         return running.unsqueeze(-1) & ~bracket.holds_root & (n_evals < 2 * MOST_DOUBLINGS)
 
-    def farther(
-        n_evals: int | Tensor, distance: Tensor, bracket: Bracket
-    ) -> tuple[int | Tensor, Tensor, Bracket]:
+    def farther(n_evals: int | Tensor, distance: Tensor, bracket: Bracket) -> tuple[int | Tensor, Tensor, Bracket]:
         below, above = z - distance, z + distance
         for side in (Bracket(z, above, value, f(above)), Bracket(below, z, f(below), value)):
             bracket = bracket.unless(side.holds_root & ~bracket.holds_root, side)
@@ -178,7 +176,9 @@ def _spread(name: str, end: float | Tensor, z: Tensor, layout: StateLayout) -> T
     if numbers.dim() > len(shape) or any(
         n not in (1, m) for n, m in zip(reversed(numbers.shape), reversed(shape), strict=False)
     ):
-        raise ValueError(f"{name}: got shape {list(numbers.shape)}, expected one that broadcasts against z0, {list(shape)}")
+        raise ValueError(
+            f"{name}: got shape {list(numbers.shape)}, expected one that broadcasts against z0, {list(shape)}"
+        )
     return torch.nan_to_num(numbers.to(z).expand(shape).reshape(z.shape))
 
 

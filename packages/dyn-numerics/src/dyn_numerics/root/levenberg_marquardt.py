@@ -119,7 +119,7 @@ class LevenbergMarquardt(RootStepper):
         # Relative to the residual, whose squares need not be numbers.
         unit = value / norm.unsqueeze(-1)
         fallen = norm / carry.first
-        regular = torch.isfinite(matrix).all(dim=-1).all(dim=-1)
+        finite = torch.isfinite(matrix).all(dim=-1).all(dim=-1)
 
         def tried(trial: Trial) -> tuple[Trial]:
             damping = (trial.damping * fallen).unsqueeze(-1)
@@ -148,15 +148,13 @@ class LevenbergMarquardt(RootStepper):
             )
 
         none = torch.zeros((), dtype=torch.int64, device=z.device) if torch.compiler.is_compiling() else 0
-        start = Trial(
-            z, value, carry.damping, torch.full_like(norm, 2.0), context.running & regular, none
-        )
+        start = Trial(z, value, carry.damping, torch.full_like(norm, 2.0), context.running & finite, none)
         (end,) = repeat(lambda trial: trial.searching, tried, (start,))
         return Proposal(
             z=end.z,
             carry=Region(end.damping, size, carry.first),
             value=end.value,
-            status=torch.where(regular, 0, RootStatus.SINGULAR.code),
+            status=torch.where(finite, 0, RootStatus.SINGULAR.code),
             n_evals=self._jacobian.n_evals + end.n_trials,
         )
 
@@ -175,5 +173,5 @@ def _damped_solution(matrix: Tensor, damping: Tensor, right: Tensor) -> Tensor:
     below = torch.diag_embed(damping.sqrt().expand(-1, n)).to(matrix.dtype)
     q, r = torch.linalg.qr(torch.cat([matrix, below], dim=-2))
     rotated = q[..., :n, :].mH @ right.unsqueeze(-1)
-    solution: Tensor = torch.linalg.solve_triangular(r, rotated, upper=True).squeeze(-1)
-    return solution
+    solution: Tensor = torch.linalg.solve_triangular(r, rotated, upper=True)
+    return solution.squeeze(-1)

@@ -75,7 +75,9 @@ class NewtonKrylov(RootStepper):
     differentiable = False
 
     def __init__(
-        self, linear_solver: LinearSolver | None = None, forcing: float | Literal["eisenstat_walker"] = "eisenstat_walker"
+        self,
+        linear_solver: LinearSolver | None = None,
+        forcing: float | Literal["eisenstat_walker"] = "eisenstat_walker",
     ) -> None:
         super().__init__()
         linear_solver = GMRES() if linear_solver is None else linear_solver
