@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+
 from dyn_numerics import (
     Anderson,
     Armijo,
@@ -34,7 +35,11 @@ def g(z, *args):
         ({"z0": (torch.ones(2, 1), torch.ones(3, 1))}, ValueError, r"z0: got leaves .* lead with the same batch"),
         ({"z0": torch.tensor([[math.nan]])}, ValueError, r"z0: got values that are NaN or infinite"),
         ({"g": 3}, TypeError, r"g: got a int, expected a function or module f\(z, \*args\)"),
-        ({"g": lambda a, b: a}, TypeError, r"g: got a function with the signature \(a, b\), expected one that takes \(z"),
+        (
+            {"g": lambda a, b: a},
+            TypeError,
+            r"g: got a function with the signature \(a, b\), expected one that takes \(z",
+        ),
         ({"g": lambda z: z[:, :2]}, ValueError, r"g: returned shape \[2, 2\], expected \[2, 3\]"),
         ({"g": lambda z: z.float()}, TypeError, r"g: returned dtype torch.float32, expected torch.float64"),
         ({"g": lambda z: (z, z)}, TypeError, r"g: returned a tuple, expected a tensor"),
@@ -55,7 +60,11 @@ def g(z, *args):
         ({"line_search": "wolfe"}, ValueError, r"line_search: got 'wolfe', expected 'armijo'"),
         ({"line_search": 1}, TypeError, r"line_search: got a int, expected 'armijo'"),
         ({"args": torch.ones(2)}, TypeError, r"args: got a Tensor, expected a tuple of arguments"),
-        ({"args": (PerSample(torch.ones(3)),)}, ValueError, r"args: got a PerSample of shape \[3\], expected .*batch 2"),
+        (
+            {"args": (PerSample(torch.ones(3)),)},
+            ValueError,
+            r"args: got a PerSample of shape \[3\], expected .*batch 2",
+        ),
         ({"termination": 3}, TypeError, r"termination: got a int, expected a dyn_numerics.Termination"),
         ({"solver": Newton(jac=lambda z: z)}, ValueError, r"jac: returned shape \[2, 3\], expected \[2, 3, 3\]"),
         ({"solver": Newton(jac=lambda z: 1.0)}, ValueError, r"jac: returned a float, expected \[2, 3, 3\]"),

@@ -51,7 +51,9 @@ def test_every_element_has_a_bracket_of_its_own(dtype):
     eps = torch.finfo(dtype).eps
     target = (1 + torch.rand(3, 4, 2, dtype=D, generator=torch.Generator().manual_seed(0))).to(dtype)
     lower = torch.tensor([[-10.0], [0.0], [0.5], [-1.0]], dtype=dtype)  # broadcasts
-    sol = root_find(lambda z: z**3 - target**3, torch.ones(3, 4, 2, dtype=dtype), solver=Bisection(lower, 3.0), rtol=8 * eps)
+    sol = root_find(
+        lambda z: z**3 - target**3, torch.ones(3, 4, 2, dtype=dtype), solver=Bisection(lower, 3.0), rtol=8 * eps
+    )
     torch.testing.assert_close(sol.z, target, rtol=40 * eps if dtype is D else 1e-3, atol=1e-7)
 
 
@@ -121,7 +123,9 @@ def test_residual_that_grows_overflows_or_does_not_fall_says_nothing():
 
 @pytest.mark.parametrize("dtype", [torch.float32, D])
 def test_bracket_of_all_numbers(dtype):
-    sol = root_find(lambda z: torch.tanh(z - 3), column(0.0, dtype=dtype), solver=Bisection(-1e308, 1e308), max_steps=1200)
+    sol = root_find(
+        lambda z: torch.tanh(z - 3), column(0.0, dtype=dtype), solver=Bisection(-1e308, 1e308), max_steps=1200
+    )
     assert sol.z.item() == pytest.approx(3, rel=1e-3)
 
 
@@ -184,10 +188,18 @@ def test_states_of_any_structure():
     ("ends", "error", "message"),
     [
         ((1.0, 1.0), ValueError, "lower: got 1, expected less than upper, 1"),
-        ((torch.tensor([0.0, 3.0]), 2.0), ValueError, r"lower: got a tensor of shape \[2\], expected less than upper, 2"),
+        (
+            (torch.tensor([0.0, 3.0]), 2.0),
+            ValueError,
+            r"lower: got a tensor of shape \[2\], expected less than upper, 2",
+        ),
         ((math.nan, 1.0), ValueError, "lower: got nan, expected finite"),
         ((0.0, math.inf), ValueError, "upper: got inf, expected finite"),
-        ((torch.zeros(2), torch.tensor([1.0, math.nan])), ValueError, r"upper: got a tensor of shape \[2\], expected finite"),
+        (
+            (torch.zeros(2), torch.tensor([1.0, math.nan])),
+            ValueError,
+            r"upper: got a tensor of shape \[2\], expected finite",
+        ),
         ((torch.zeros(2), torch.ones(3)), ValueError, r"lower: got .*\[2\], expected what broadcasts against upper"),
         ((0.0, None), ValueError, "upper: got None, expected both ends"),
         ((None, 0.0), ValueError, "lower: got None, expected both ends"),

@@ -27,9 +27,7 @@ def row(*values, dtype=D):
 
 def iterates(g, z0, count, **options):
     """The iterates 1 to `count`, which are the best ones, and their residuals."""
-    sols = [
-        root_find(g, z0, max_steps=k, rtol=1e-15, atol=0.0, throw=False, **options) for k in range(1, count + 1)
-    ]
+    sols = [root_find(g, z0, max_steps=k, rtol=1e-15, atol=0.0, throw=False, **options) for k in range(1, count + 1)]
     return torch.stack([sol.z for sol in sols]), torch.stack([sol.residual for sol in sols])
 
 

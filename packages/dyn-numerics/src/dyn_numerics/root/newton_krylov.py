@@ -104,7 +104,8 @@ class NewtonKrylov(RootStepper):
         forcing = when(context.n_steps == 0, lambda: carry.forcing, lambda: self._next_forcing(carry, context.norm))
         right = torch.where(context.running.unsqueeze(-1), context.value, 0)  # zero is solved without a product
         found = self.linear_solver.solve(JacobianOperator(f, z), right, rtol=forcing)
-        descends = found.residual < norm_at_any_scale(right)
+        rounding = 10 * torch.finfo(z.dtype).eps
+        descends = found.residual < (1 - rounding) * norm_at_any_scale(right)
         correction = torch.where(descends.unsqueeze(-1), found.x, torch.nan)
         return newton_step(z, correction, Forcing(forcing, context.norm), found.n_products)
 
