@@ -35,7 +35,7 @@ def test_every_step_halves_the_bracket():
         middle = (lower + upper) / 2
         points.append(middle)
         lower, upper = (middle, upper) if middle < root else (lower, middle)
-    assert sum(g.points, []) == points
+    assert g.points == [[point] for point in points]
     assert sol.stats.n_evals.item() == 3 + sol.stats.n_steps.item()
     assert sol.stats.n_steps.item() <= math.ceil(math.log2(3 / (1e-15 * (8 - root))))
 
@@ -43,7 +43,7 @@ def test_every_step_halves_the_bracket():
 def test_start_inside_is_the_first_cut():
     g = Recorded(lambda z: z - 1 / math.pi)
     root_find(g, column(0.5), solver=Bisection(0.0, 1.0))
-    assert sum(g.points, [])[:5] == [0.5, 0.0, 1.0, 0.25, 0.375]
+    assert g.points[:5] == [[0.5], [0.0], [1.0], [0.25], [0.375]]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, D])
@@ -129,6 +129,11 @@ def test_bracket_of_all_numbers(dtype):
     assert sol.z.item() == pytest.approx(3, rel=1e-3)
 
 
+def test_middle_of_huge_ends():
+    sol = root_find(lambda z: z / 1e308 - 1.5, column(0.0), solver=Bisection(1e308, 1.7e308), rtol=1e-12)
+    assert sol.z.item() == pytest.approx(1.5e308, rel=1e-7)
+
+
 def test_bracket_without_a_sign_change():
     """It fails by itself; that the start shows two roots inside does not make a bracket of it."""
     shift = torch.tensor([[-1.0, -1.0], [2.0, 2.0], [2.0, -1.0], [2.0, 3.0]], dtype=D)
@@ -174,6 +179,14 @@ def test_bracket_that_is_looked_for_and_not_found():
     )
     assert [status.name for status in sol.status] == ["NO_SIGN_CHANGE", "CONVERGED", "CONVERGED", "CONVERGED"]
     torch.testing.assert_close(sol.z[1:], column(math.exp(9), 1.0, -1.0), rtol=1e-6, atol=0)
+
+
+def test_samples_that_are_solved_look_for_nothing():
+    """The first has no sign change, and a residual within its tolerance."""
+    g = lambda z: torch.cat([z[:1] ** 2 + 1e-12, z[1:] - 1])  # noqa: E731
+    sol = root_find(g, column(0.0, 1.3), solver="bisection")
+    assert sol.stats.n_steps[0].item() == 0
+    assert sol.stats.n_evals.item() == 1 + 2 * 3 + sol.stats.n_steps[1].item()  # at distances 0.13, 0.26, 0.52
 
 
 def test_states_of_any_structure():

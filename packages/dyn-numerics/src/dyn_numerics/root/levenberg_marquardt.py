@@ -122,7 +122,8 @@ class LevenbergMarquardt(RootStepper):
         finite = torch.isfinite(matrix).all(dim=-1).all(dim=-1)
 
         def tried(trial: Trial) -> tuple[Trial]:
-            damping = (trial.damping * fallen).unsqueeze(-1)
+            factor = trial.damping.clamp(min=eps)  # never none: it could not grow again, and the matrix may be singular
+            damping = (factor * fallen).unsqueeze(-1)
             scaled = _damped_solution(matrix, damping, unit)
             # How much the model says that the squared residual falls, relative to it.
             foretold = (
@@ -134,13 +135,13 @@ class LevenbergMarquardt(RootStepper):
             value_there = f(there)
             ratio = rms_norm(value_there, dim=-1) / norm
             gain = (1 - ratio) * (1 + ratio) / foretold
-            accepted = searching & (ratio < 1) & (gain > LEAST_GAIN) & (foretold > eps)
-            factor = torch.where(accepted, (1 - (2 * gain - 1) ** 3).clamp(min=1 / 3), trial.growth)
+            accepted = searching & (gain > LEAST_GAIN)
+            change = torch.where(accepted, (1 - (2 * gain - 1) ** 3).clamp(min=1 / 3), trial.growth)
             return (
                 Trial(
                     z=torch.where(accepted.unsqueeze(-1), there, trial.z),
                     value=torch.where(accepted.unsqueeze(-1), value_there, trial.value),
-                    damping=torch.where(searching, trial.damping * factor, trial.damping).clamp(min=eps),
+                    damping=torch.where(searching, factor * change, trial.damping),
                     growth=torch.where(searching, 2 * trial.growth, trial.growth),
                     searching=searching & ~accepted & (foretold > eps),
                     n_trials=trial.n_trials + 1,
