@@ -52,12 +52,15 @@ from dyn_numerics.ode.steps import Steps
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
 from dyn_numerics.per_sample import PerSample
 from dyn_numerics.root.anderson import Anderson
+from dyn_numerics.root.bisection import Bisection
 from dyn_numerics.root.broyden import Broyden
 from dyn_numerics.root.chord import Chord
 from dyn_numerics.root.fixed_point import fixed_point
 from dyn_numerics.root.fixed_point_iteration import FixedPointIteration
+from dyn_numerics.root.levenberg_marquardt import LevenbergMarquardt
 from dyn_numerics.root.line_search import Armijo, LineSearch
 from dyn_numerics.root.newton import Newton
+from dyn_numerics.root.newton_krylov import NewtonKrylov
 from dyn_numerics.root.root_find import root_find
 from dyn_numerics.root.root_solution import RootSolution
 from dyn_numerics.root.root_statistics import RootStatistics
@@ -71,6 +74,7 @@ from dyn_numerics.status import Status
 __all__ = [
     "Anderson",
     "Armijo",
+    "Bisection",
     "Bosh3",
     "BracketError",
     "Broyden",
@@ -94,10 +98,12 @@ __all__ = [
     "Heun",
     "HyperStepper",
     "Internals",
+    "LevenbergMarquardt",
     "LineSearch",
     "MaxStepsError",
     "Midpoint",
     "Newton",
+    "NewtonKrylov",
     "NonFiniteError",
     "PIDController",
     "PerSample",

@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 
 from dyn_numerics.root.anderson import Anderson
+from dyn_numerics.root.bisection import Bisection
 from dyn_numerics.root.broyden import Broyden
 from dyn_numerics.root.chord import Chord
 from dyn_numerics.root.fixed_point_iteration import FixedPointIteration
+from dyn_numerics.root.levenberg_marquardt import LevenbergMarquardt
 from dyn_numerics.root.newton import Newton
+from dyn_numerics.root.newton_krylov import NewtonKrylov
 from dyn_numerics.root.root_stepper import RootStepper
 
 __all__ = ["FIXED_POINT_STEPPERS", "ROOT_STEPPERS", "root_stepper"]
@@ -17,9 +20,12 @@ __all__ = ["FIXED_POINT_STEPPERS", "ROOT_STEPPERS", "root_stepper"]
 ROOT_STEPPERS: Mapping[str, Callable[[], RootStepper]] = {
     "newton": Newton,
     "chord": Chord,
+    "newton_krylov": NewtonKrylov,
     "broyden": Broyden,
     "anderson": Anderson,
     "fixed_point": FixedPointIteration,
+    "bisection": Bisection,
+    "levenberg_marquardt": LevenbergMarquardt,
 }
 """What `solver=` of `root_find` may be called, and what makes it."""
 

@@ -53,7 +53,7 @@ class Iteration:
 
     def context(self, state: IterationState) -> Context:
         """What a method is told of the iterate."""
-        return Context(state.value, state.norm, state.n_rounds, self.f.args, self.f.layout)
+        return Context(state.value, state.norm, state.n_rounds, self.f.args, self.f.layout, state.running)
 
     def tolerance(self, scale: Tensor) -> Tensor:
         """Norm of a residual that counts as zero, `[batch]`."""
@@ -69,7 +69,7 @@ class IterationState(NamedTuple):
         norm: Its norm, `[batch]`.
         carry: What the method remembers.
         first: Norm of the residual at the start, `[batch]`.
-        best_z: Iterate with the smallest residual, `[batch, N]`.
+        best_z: Iterate with the smallest residual, the last of them, `[batch, N]`.
         best_norm: Norm of that residual, `[batch]`.
         idle: Steps since then, `[batch]`.
         n_steps: Steps, `[batch]`.
@@ -180,6 +180,7 @@ def _advance(problem: Iteration, state: IterationState) -> IterationState:
         size=rms_norm(z.detach(), dim=-1),
         idle=torch.where(norm < state.best_norm, 0, state.idle + 1),
         eps=problem.f.layout.eps,
+        closes_in=problem.stepper.closes_in,
     )
     code = problem.termination.after_step(progress)
     n_steps = torch.where(running, state.n_steps + 1, state.n_steps)
@@ -187,7 +188,7 @@ def _advance(problem: Iteration, state: IterationState) -> IterationState:
     if proposal.status is not None:
         code = torch.where(proposal.status != 0, proposal.status, code)
     code = torch.where(running, code, state.code)
-    better = running & (norm < state.best_norm)
+    better = running & (norm <= state.best_norm)
     best_z = torch.where(better.unsqueeze(-1), z, state.best_z)
     going = code == RUNNING
     carry = proposal.carry

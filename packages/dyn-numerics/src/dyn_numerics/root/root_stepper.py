@@ -30,6 +30,7 @@ class Context(NamedTuple):
             earlier are not counted apart.
         args: The extra arguments of the user's function, as it receives them.
         layout: How the user's state lies in the vectors.
+        running: Which samples have not ended, `[batch]`; what is proposed for the others does not matter.
     """
 
     value: Tensor
@@ -37,6 +38,7 @@ class Context(NamedTuple):
     n_steps: int | Tensor
     args: tuple[Any, ...]
     layout: StateLayout
+    running: Tensor
 
 
 class Proposal(NamedTuple):
@@ -70,11 +72,14 @@ class RootStepper(nn.Module, ABC):
         searches: Whether a line search may shorten its steps.
         differentiable: Whether gradients flow through its steps.
         takes_complex: Whether iterates may be complex.
+        closes_in: Whether the method comes nearer to a root whatever the residual does; a sample then has only stagnated
+            once its iterate stays where it is.
     """
 
     searches: bool = True
     differentiable: bool = True
     takes_complex: bool = True
+    closes_in: bool = False
 
     def start(self, z: Any, *args: Any) -> Any:
         """Returns where to start; the given start, unless the method knows better, as a learned one may.

@@ -143,8 +143,8 @@ def _run(problem: Iteration, z: Tensor, compact: bool) -> RootSolution:
 def _is_differentiated(problem: Iteration, z: Tensor, value: Tensor) -> bool:
     """Whether somebody wants derivatives, or a transform forbids to write into tensors."""
     if torch.is_grad_enabled():
-        modules = [problem.stepper, *([] if problem.line_search is None else [problem.line_search])]
-        trained = any(p.requires_grad for module in modules for p in module.parameters())
+        modules = [problem.line_search, problem.stepper if problem.stepper.differentiable else None]
+        trained = any(p.requires_grad for module in modules if module is not None for p in module.parameters())
         if trained or z.requires_grad or value.requires_grad:
             return True
     return under_transform() or in_forward_mode()

@@ -30,6 +30,7 @@ class Progress(NamedTuple):
         size: Norm of the iterate, `[batch]`.
         idle: Steps since the smallest residual, `[batch]`.
         eps: Relative spacing of numbers in the precision of the user's state.
+        closes_in: Whether the method comes nearer to a root whatever the residual does.
     """
 
     norm: Tensor
@@ -41,6 +42,7 @@ class Progress(NamedTuple):
     size: Tensor
     idle: Tensor
     eps: float
+    closes_in: bool
 
 
 @dataclass(frozen=True)
@@ -113,12 +115,17 @@ class Termination:
         converged = norm <= progress.tolerance
         if self.judges_steps:
             converged = converged & (moved <= (self.step_atol or 0.0) + (self.step_rtol or 0.0) * size)
-        stands = (moved <= 8 * eps * size) & ~(norm < progress.best)
-        stalled = stands | (progress.idle >= self.patience)
         at_rounding = torch.minimum(norm, progress.best) <= eps**0.5 * progress.scale
-        diverged = norm > self.divergence * torch.maximum(progress.first, progress.tolerance)
+        if progress.closes_in:
+            # The residual may rise meanwhile, as far as it likes: it ends where there is nowhere to go.
+            stalled, diverged, finite = moved == 0, torch.zeros_like(converged), ~torch.isnan(norm)
+        else:
+            stands = (moved <= 8 * eps * size) & ~(norm < progress.best)
+            stalled = stands | (progress.idle >= self.patience)
+            diverged = norm > self.divergence * torch.maximum(progress.first, progress.tolerance)
+            finite = (norm < torch.inf) & (moved < torch.inf)
         code = torch.where(stalled, RootStatus.STAGNATED.code, RUNNING)
         code = torch.where(stalled & at_rounding, RootStatus.ROUNDING.code, code)
         code = torch.where(diverged, RootStatus.DIVERGED.code, code)
         code = torch.where(converged, RootStatus.CONVERGED.code, code)
-        return torch.where((norm < torch.inf) & (moved < torch.inf), code, RootStatus.NON_FINITE.code)
+        return torch.where(finite, code, RootStatus.NON_FINITE.code)
