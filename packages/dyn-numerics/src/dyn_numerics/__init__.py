@@ -14,6 +14,15 @@ from dyn_numerics.errors import (
     StepUnderflowError,
     StiffnessError,
 )
+from dyn_numerics.linear.bicgstab import BiCGStab
+from dyn_numerics.linear.conjugate_gradient import ConjugateGradient
+from dyn_numerics.linear.dense_lu import DenseLU
+from dyn_numerics.linear.function_operator import FunctionOperator
+from dyn_numerics.linear.gmres import GMRES
+from dyn_numerics.linear.jacobian_operator import JacobianOperator
+from dyn_numerics.linear.linear_solver import LinearSolution, LinearSolver
+from dyn_numerics.linear.matrix_operator import MatrixOperator
+from dyn_numerics.linear.operator import LinearOperator
 from dyn_numerics.ode.callbacks import Callbacks
 from dyn_numerics.ode.controllers.controller import Controller, Verdict
 from dyn_numerics.ode.controllers.fixed_step import FixedStep
@@ -51,10 +60,14 @@ from dyn_numerics.statistics import Statistics
 from dyn_numerics.status import Status
 
 __all__ = [
+    "GMRES",
+    "BiCGStab",
     "Bosh3",
     "ButcherTableau",
     "Callbacks",
+    "ConjugateGradient",
     "Controller",
+    "DenseLU",
     "DenseSolution",
     "DiscontinuityError",
     "Dopri5",
@@ -65,9 +78,15 @@ __all__ = [
     "EventRecord",
     "ExplicitRungeKutta",
     "FixedStep",
+    "FunctionOperator",
     "Heun",
     "HyperStepper",
     "Internals",
+    "JacobianOperator",
+    "LinearOperator",
+    "LinearSolution",
+    "LinearSolver",
+    "MatrixOperator",
     "MaxStepsError",
     "Midpoint",
     "NonFiniteError",

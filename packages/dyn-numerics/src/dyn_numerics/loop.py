@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from dyn_numerics.transforms import any_lane
 
-__all__ = ["repeat", "while_loop"]
+__all__ = ["count_from_zero", "repeat", "while_loop"]
 
 
 def repeat(going: Callable[..., Any], body: Callable[..., Any], carried: Any) -> Any:
@@ -60,3 +60,12 @@ def while_loop(going: Callable[..., Tensor], body: Callable[..., Any], carried: 
         lambda *old: going(*whole(old)), lambda *old: tuple(tensors(body(*whole(old)))), tuple(tensors(carried))
     )
     return whole(found)
+
+
+def count_from_zero(like: Tensor) -> int | Tensor:
+    """What counts in a loop: a number of the host, or inside of `torch.compile` one of the program, int64 `[]`.
+
+    Args:
+        like: A tensor on the device of the loop.
+    """
+    return torch.zeros((), dtype=torch.int64, device=like.device) if torch.compiler.is_compiling() else 0

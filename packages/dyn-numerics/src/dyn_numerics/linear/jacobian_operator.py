@@ -47,16 +47,17 @@ class JacobianOperator(LinearOperator):
 
     def value_and_product(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """`f(x)` and `J v`, both `[*lead, N]`, from one call of `f`."""
-        value, product = torch.func.jvp(self._f, (self._x,), (v,))
-        return value, product
+        linearised: tuple[Tensor, Tensor] = torch.func.jvp(self._f, (self._x,), (v,))  # type: ignore[assignment]
+        return linearised
 
     def matrix(self) -> Tensor:
         return self.value_and_matrix()[1]
 
     def value_and_matrix(self) -> tuple[Tensor, Tensor]:
         """`f(x)`, `[*lead, N]`, and `J`, `[*lead, N, N]`, from one call of `f`."""
-        value, matrix = torch.func.vmap(self.value_and_product, out_dims=(None, -1))(self.units())
-        return value, matrix
+        of_units = torch.func.vmap(self.value_and_product, out_dims=(None, -1))  # type: ignore[arg-type]
+        linearised: tuple[Tensor, Tensor] = of_units(self.units())
+        return linearised
 
     def adjoint(self) -> FunctionOperator:
         return FunctionOperator(pullback(self._f, self._x), self._x, adjoint=self)
