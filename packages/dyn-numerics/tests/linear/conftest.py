@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 import torch
 from torch import Tensor
@@ -34,13 +36,24 @@ def counted_operator() -> type[CountedOperator]:
     return CountedOperator
 
 
-def random(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
+def normal(*shape: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
     return torch.randn(*shape, dtype=dtype, generator=torch.Generator().manual_seed(seed))
 
 
-def with_eigenvalues(values: Tensor, *lead: int, seed: int = 0) -> Tensor:
-    """Hermitian matrices `[*lead, N, N]` with given eigenvalues, real ones for real values."""
-    size = values.shape[-1]
-    q = torch.linalg.qr(random(*lead, size, size, dtype=values.dtype, seed=seed))[0]
-    matrix = (q * values) @ q.mH
-    return (matrix + matrix.mH) / 2
+@pytest.fixture
+def random() -> Callable[..., Tensor]:
+    """Normally distributed numbers of a shape, a dtype and a seed."""
+    return normal
+
+
+@pytest.fixture
+def with_eigenvalues() -> Callable[..., Tensor]:
+    """Hermitian matrices `[*lead, N, N]` with given real eigenvalues."""
+
+    def matrices(values: Tensor, *lead: int, dtype: torch.dtype = torch.float64, seed: int = 0) -> Tensor:
+        size = values.shape[-1]
+        q = torch.linalg.qr(normal(*lead, size, size, dtype=dtype, seed=seed))[0]
+        matrix = (q * values) @ q.mH
+        return (matrix + matrix.mH) / 2
+
+    return matrices
