@@ -19,6 +19,15 @@ from dyn_numerics.errors import (
     StepUnderflowError,
     StiffnessError,
 )
+from dyn_numerics.linear.bicgstab import BiCGStab
+from dyn_numerics.linear.conjugate_gradient import ConjugateGradient
+from dyn_numerics.linear.dense_lu import DenseLU
+from dyn_numerics.linear.function_operator import FunctionOperator
+from dyn_numerics.linear.gmres import GMRES
+from dyn_numerics.linear.jacobian_operator import JacobianOperator
+from dyn_numerics.linear.linear_solver import LinearSolution, LinearSolver
+from dyn_numerics.linear.matrix_operator import MatrixOperator
+from dyn_numerics.linear.operator import LinearOperator
 from dyn_numerics.ode.callbacks import Callbacks
 from dyn_numerics.ode.controllers.controller import Controller, Verdict
 from dyn_numerics.ode.controllers.fixed_step import FixedStep
@@ -72,8 +81,10 @@ from dyn_numerics.statistics import Statistics
 from dyn_numerics.status import Status
 
 __all__ = [
+    "GMRES",
     "Anderson",
     "Armijo",
+    "BiCGStab",
     "Bisection",
     "Bosh3",
     "BracketError",
@@ -81,8 +92,10 @@ __all__ = [
     "ButcherTableau",
     "Callbacks",
     "Chord",
+    "ConjugateGradient",
     "Context",
     "Controller",
+    "DenseLU",
     "DenseSolution",
     "DiscontinuityError",
     "DivergenceError",
@@ -95,11 +108,17 @@ __all__ = [
     "ExplicitRungeKutta",
     "FixedPointIteration",
     "FixedStep",
+    "FunctionOperator",
     "Heun",
     "HyperStepper",
     "Internals",
+    "JacobianOperator",
     "LevenbergMarquardt",
     "LineSearch",
+    "LinearOperator",
+    "LinearSolution",
+    "LinearSolver",
+    "MatrixOperator",
     "MaxStepsError",
     "Midpoint",
     "Newton",

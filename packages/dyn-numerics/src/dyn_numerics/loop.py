@@ -11,7 +11,7 @@ from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
 from dyn_numerics.transforms import any_lane
 
-__all__ = ["OLDEST_TORCH", "check_compiler", "is_supported", "repeat", "when", "while_loop"]
+__all__ = ["OLDEST_TORCH", "check_compiler", "count_from_zero", "is_supported", "repeat", "when", "while_loop"]
 
 OLDEST_TORCH = (2, 13)
 """The oldest torch whose compiler the tests of compiled solves pass on."""
@@ -103,3 +103,12 @@ def when(flag: bool | Tensor, then: Callable[[], Any], otherwise: Callable[[], A
         return tree_map(lambda leaf: torch.as_tensor(leaf).clone(memory_format=torch.contiguous_format), made)
 
     return torch.cond(flag, lambda: tensors(then()), lambda: tensors(otherwise()))
+
+
+def count_from_zero(like: Tensor) -> int | Tensor:
+    """What counts in a loop: a number of the host, or inside of `torch.compile` one of the program, int64 `[]`.
+
+    Args:
+        like: A tensor on the device of the loop.
+    """
+    return torch.zeros((), dtype=torch.int64, device=like.device) if torch.compiler.is_compiling() else 0

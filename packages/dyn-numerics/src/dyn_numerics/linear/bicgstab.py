@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from dyn_numerics.linear.krylov import Correction, KrylovSolver, dot, no_products
+from dyn_numerics.linear.krylov import Correction, KrylovSolver, dot
 from dyn_numerics.linear.operator import LinearOperator
-from dyn_numerics.loop import repeat
+from dyn_numerics.loop import count_from_zero, repeat
 
 __all__ = ["BiCGStab"]
 
@@ -35,7 +35,7 @@ class BiCGStab(KrylovSolver):
         >>> from dyn_numerics import BiCGStab, MatrixOperator
         >>> operator = MatrixOperator(torch.tensor([[2.0, 1.0], [0.0, 2.0]]))
         >>> BiCGStab().solve(operator, torch.tensor([3.0, 2.0])).x
-        tensor([1., 1.])
+        tensor([1.0000, 1.0000])
 
     References:
         - H. A. van der Vorst: Bi-CGSTAB: a fast and smoothly converging variant of Bi-CG for the solution of nonsymmetric
@@ -79,7 +79,7 @@ class BiCGStab(KrylovSolver):
                 n_products + 2,
             )
 
-        start = (torch.zeros_like(r), r, r, dot(r, r), active, torch.zeros_like(n_left), no_products(r))
+        start = (torch.zeros_like(r), r, r, dot(r, r), active, torch.zeros_like(n_left), count_from_zero(r))
         d, _, _, _, _, n_steps, n_products = repeat(
             lambda d, r, p, rho, active, n_steps, n_products: active, step, start
         )

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from dyn_numerics.linear.krylov import Correction, KrylovSolver, dot, no_products
+from dyn_numerics.linear.krylov import Correction, KrylovSolver, dot
 from dyn_numerics.linear.operator import LinearOperator
-from dyn_numerics.loop import repeat
+from dyn_numerics.loop import count_from_zero, repeat
 
 __all__ = ["ConjugateGradient"]
 
@@ -33,7 +33,7 @@ class ConjugateGradient(KrylovSolver):
         >>> from dyn_numerics import ConjugateGradient, MatrixOperator
         >>> operator = MatrixOperator(torch.tensor([[2.0, 1.0], [1.0, 2.0]]))
         >>> ConjugateGradient().solve(operator, torch.tensor([3.0, 3.0])).x
-        tensor([1., 1.])
+        tensor([1.0000, 1.0000])
 
     References:
         - M. R. Hestenes, E. Stiefel: Methods of conjugate gradients for solving linear systems (1952), section 3.
@@ -68,7 +68,7 @@ class ConjugateGradient(KrylovSolver):
 
         p = self.precondition(r)
         rho = dot(r, p).real
-        start = (torch.zeros_like(r), r, p, rho, active & (rho > 0), torch.zeros_like(n_left), no_products(r))
+        start = (torch.zeros_like(r), r, p, rho, active & (rho > 0), torch.zeros_like(n_left), count_from_zero(r))
         d, _, _, _, _, n_steps, n_products = repeat(
             lambda d, r, p, rho, active, n_steps, n_products: active, step, start
         )

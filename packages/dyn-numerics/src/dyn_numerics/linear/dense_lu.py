@@ -10,10 +10,11 @@ from torch.linalg import vector_norm
 
 from dyn_numerics.linear.linear_solver import LinearSolution, LinearSolver
 from dyn_numerics.linear.operator import LinearOperator
+from dyn_numerics.loop import count_from_zero
 
 __all__ = ["DenseLU", "Factors"]
 
-LARGEST_UNROLLED = 8  # beyond it the program is long to compile, and a library's elimination pays
+LARGEST_UNROLLED = 5  # beyond it LAPACK is as fast, and the program long to compile
 
 
 class Factors(NamedTuple):
@@ -37,7 +38,7 @@ class DenseLU(LinearSolver):
     singular to working precision breaks down, its solution is NaN, and its neighbours do not notice. `factor` and
     `solve_factored` serve those who solve with one matrix several times.
 
-    Inside of `torch.compile` real matrices of up to 8 rows are eliminated in operations on all samples at once, which fuse
+    Inside of `torch.compile` real matrices of up to 5 rows are eliminated in operations on all samples at once, which fuse
     into one loop; LAPACK is called for every other, sample by sample.
 
     Example:
@@ -66,14 +67,13 @@ class DenseLU(LinearSolver):
         factors = self.factor(matrix)
         x = self.solve_factored(factors, b)
         converged = torch.isfinite(x).all(-1)
-        n_products = torch.ones((), dtype=torch.int64, device=b.device) if torch.compiler.is_compiling() else 1
         return LinearSolution(
             x=x,
             residual=vector_norm(b - (matrix @ x.unsqueeze(-1)).squeeze(-1), dim=-1),
             converged=converged,
             breakdown=~converged,
             n_steps=torch.ones_like(converged, dtype=torch.int64),
-            n_products=n_products,
+            n_products=count_from_zero(b) + 1,
         )
 
     def factor(self, matrix: Tensor) -> Factors:

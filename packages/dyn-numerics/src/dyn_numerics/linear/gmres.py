@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch.linalg import vector_norm
 
-from dyn_numerics.linear.krylov import Correction, KrylovSolver, check_count, no_products
+from dyn_numerics.linear.krylov import Correction, KrylovSolver, check_count
 from dyn_numerics.linear.operator import LinearOperator
-from dyn_numerics.loop import repeat
+from dyn_numerics.loop import count_from_zero, repeat
 
 __all__ = ["GMRES"]
 
@@ -72,90 +73,108 @@ class GMRES(KrylovSolver):
         eps = torch.finfo(r.dtype).eps
         rows = torch.arange(n_rows, device=r.device)
 
-        # The Hessenberg matrix H = V^H A V becomes triangular by rotations, whose product Q is kept: one product with it
-        # rotates a new column, however many rotations there were. Row k of V is the k-th vector of the basis, row k of Q
-        # final once column k is. All are zero where nothing has been written, and so is a row of a sample that has ended.
-        def unit(k: Tensor) -> Tensor:
+        def unit(k: int | Tensor) -> Tensor:
             return (rows == k).to(r.dtype)
 
-        def write(buffer: Tensor, place: Tensor, row: Tensor) -> Tensor:
-            return torch.addcmul(buffer, place.unsqueeze(-1), row.unsqueeze(-2))
-
-        def step(
-            basis: Tensor,
-            rotations: Tensor,
-            triangle: Tensor,
-            v: Tensor,
-            q: Tensor,
-            k: Tensor,
-            active: Tensor,
-            n_steps: Tensor,
-            n_products: int | Tensor,
-        ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, int | Tensor]:
-            here, below = unit(k), unit(k + 1)
-            w = operator(self.precondition(v))
+        def step(now: _Arnoldi) -> tuple[_Arnoldi]:
+            here, below = unit(now.k), unit(now.k + 1)
+            w = operator(self.precondition(now.v))
             size = vector_norm(w, dim=-1)
-            h = torch.zeros_like(q)
+            known = now.basis if isinstance(now.k, Tensor) else now.basis[..., : now.k + 1, :]
+            h = torch.zeros_like(known[..., 0])
             for _ in range(2):
-                along = basis.conj() @ w.unsqueeze(-1)  # [*lead, n_rows, 1]
-                w = w - (basis.mT @ along).squeeze(-1)
-                h = h + along.squeeze(-1)
+                # Products of matrices would be faster, but BLAS rounds a sample as its place in memory will have it.
+                along = (known.conj() * w.unsqueeze(-2)).sum(-1)
+                w = w - (along.unsqueeze(-1) * known).sum(-2)
+                h = h + along
+            h = torch.nn.functional.pad(h, (0, n_rows - h.shape[-1]))  # [*lead, n_rows]
             rest = vector_norm(w, dim=-1)
             # What rounding left is no direction: the Krylov space is complete.
             rest = torch.where(rest > 10 * eps * size, rest, 0)
 
-            column = (rotations @ h.unsqueeze(-1)).squeeze(-1)  # [*lead, n_rows]
-            last = (q * h).sum(-1)
+            column = (now.rotations * h.unsqueeze(-2)).sum(-1)  # [*lead, n_rows]
+            last = (now.q * h).sum(-1)
             diagonal = torch.hypot(last.abs(), rest)
-            # The diagonal vanishes where the matrix is singular on the space that is complete, and is NaN where w is.
-            taken = active & (diagonal > 10 * eps * size) & torch.isfinite(diagonal)
+            # It vanishes where the matrix is singular on a space that is complete, and is NaN where w is.
+            taken = now.active & (diagonal > 10 * eps * size) & torch.isfinite(diagonal)
             mask = taken.unsqueeze(-1)
             cosine = (last / diagonal).unsqueeze(-1)
             sine = (rest / diagonal).unsqueeze(-1)
-            rotated = torch.where(mask, cosine.conj() * q + sine * below, 0)
-            q = torch.where(mask, cosine * below - sine * q, 0)
+            rotated = torch.where(mask, cosine.conj() * now.q + sine * below, 0)
             column = torch.where(mask, column + here * diagonal.unsqueeze(-1), 0)
+            q = torch.where(mask, cosine * below - sine * now.q, 0)
             v = torch.where(mask & (rest > 0).unsqueeze(-1), w / rest.unsqueeze(-1), 0)
 
-            n_steps = n_steps + active
+            n_steps = now.n_steps + now.active
             unsolved = residual * q[..., 0].abs() > rtol
-            return (
-                write(basis, below, v),
-                write(rotations, here, rotated),
-                write(triangle, column, here[:-1].expand(*q.shape[:-1], -1)),
-                v,
-                q,
-                k + 1,
-                taken & unsolved & (n_steps < n_left),
-                n_steps,
-                n_products + 1,
+            following = _Arnoldi(
+                basis=_write(now.basis, below, v),
+                rotations=_write(now.rotations, here, rotated),
+                triangle=_write(now.triangle, here, column),
+                v=v,
+                q=q,
+                k=now.k + 1,
+                active=taken & unsolved & (n_steps < n_left),
+                n_steps=n_steps,
+                n_products=now.n_products + 1,
             )
+            return (following,)
 
-        lead = r.shape[:-1]
         zeros = torch.zeros_like(r[..., :1])  # [*lead, 1]
+        square = zeros.unsqueeze(-1).expand(*r.shape[:-1], n_rows, n_rows)
         v = torch.where(active.unsqueeze(-1), r / residual.unsqueeze(-1), 0)
-        q = zeros + unit(rows[0])
-        start = (
-            write((zeros.unsqueeze(-1)).expand(*lead, n_rows, operator.size), unit(rows[0]), v),
-            (zeros.unsqueeze(-1)).expand(*lead, n_rows, n_rows),
-            (zeros.unsqueeze(-1)).expand(*lead, n_rows, n_columns),
-            v,
-            q,
-            torch.zeros((), dtype=torch.int64, device=r.device),
-            active,
-            torch.zeros_like(n_left),
-            no_products(r),
+        start = _Arnoldi(
+            basis=unit(0).unsqueeze(-1) * v.unsqueeze(-2),
+            rotations=square,
+            triangle=square,
+            v=v,
+            q=zeros + unit(0),
+            k=count_from_zero(r),
+            active=active,
+            n_steps=torch.zeros_like(n_left),
+            n_products=count_from_zero(r),
         )
-        basis, rotations, triangle, _, _, _, _, n_steps, n_products = repeat(
-            lambda basis, rotations, triangle, v, q, k, active, n_steps, n_products: active & (k < n_columns),
-            step,
-            start,
-        )
+        (last,) = repeat(lambda now: now.active & (now.k < n_columns), step, (start,))
         # Columns that were not taken are zero: with a one on their diagonal their coefficients are zero as well.
-        triangle = triangle[..., :-1, :]
+        triangle = last.triangle.mT[..., :-1, :-1]
         vacant = torch.diagonal(triangle, dim1=-2, dim2=-1) == 0
         triangle = triangle + torch.diag_embed(vacant.to(r.dtype))
-        right = (residual.unsqueeze(-1) * rotations[..., :-1, 0]).unsqueeze(-1)  # [*lead, n_columns, 1]
-        y = torch.linalg.solve_triangular(triangle, right, upper=True)
-        d = self.precondition((basis[..., :-1, :].mT @ y).squeeze(-1))
-        return Correction(d, n_steps, n_products)
+        right = residual.unsqueeze(-1) * last.rotations[..., :-1, 0]
+        y = torch.linalg.solve_triangular(triangle, right.unsqueeze(-1), upper=True)  # [*lead, n_columns, 1]
+        d = self.precondition((y * last.basis[..., :-1, :]).sum(-2))
+        return Correction(d, last.n_steps, last.n_products)
+
+
+class _Arnoldi(NamedTuple):
+    """A cycle: the basis of the Krylov space, and the problem of least squares in it.
+
+    The columns `h` of the Hessenberg matrix become triangular by rotations, whose product is kept: to rotate a new column
+    is one product with it, however many rotations there were. Rows that have not been written are zero, those of a sample
+    that has ended stay so.
+
+    Attributes:
+        basis: Orthonormal vectors, one in a row, `[*lead, n_rows, N]`.
+        rotations: Rows of the product of all rotations that none will change any more, `[*lead, n_rows, n_rows]`.
+        triangle: Rotated columns, one in a row, `[*lead, n_rows, n_rows]`.
+        v: The newest vector of the basis, `[*lead, N]`.
+        q: The row of the product that the next rotation will change, `[*lead, n_rows]`.
+        k: The column that comes next.
+        active: Samples that take part, `[*lead]`.
+        n_steps: Steps taken, `[*lead]`.
+        n_products: Calls of the operator.
+    """
+
+    basis: Tensor
+    rotations: Tensor
+    triangle: Tensor
+    v: Tensor
+    q: Tensor
+    k: int | Tensor
+    active: Tensor
+    n_steps: Tensor
+    n_products: int | Tensor
+
+
+def _write(rows: Tensor, place: Tensor, row: Tensor) -> Tensor:
+    """Adds a row at a place that is given as a unit vector."""
+    return torch.addcmul(rows, place.unsqueeze(-1), row.unsqueeze(-2))

@@ -47,8 +47,8 @@ class JacobianOperator(LinearOperator):
 
     def value_and_product(self, v: Tensor) -> tuple[Tensor, Tensor]:
         """`f(x)` and `J v`, both `[*lead, N]`, from one call of `f`."""
-        value, product = torch.func.jvp(self._f, (self._x,), (v,))
-        return value, product
+        linearised: tuple[Tensor, Tensor] = torch.func.jvp(self._f, (self._x,), (v,))  # type: ignore[assignment]
+        return linearised
 
     def matrix(self) -> Tensor:
         return self.value_and_matrix()[1]

@@ -12,7 +12,7 @@ from torch.linalg import vector_norm
 
 from dyn_numerics.linear.linear_solver import LinearSolution, LinearSolver
 from dyn_numerics.linear.operator import LinearOperator
-from dyn_numerics.loop import repeat
+from dyn_numerics.loop import count_from_zero, repeat
 from dyn_numerics.norms import norm_at_any_scale
 
 __all__ = ["Correction", "KrylovSolver", "dot"]
@@ -77,7 +77,7 @@ class KrylovSolver(LinearSolver):
         scale = norm_at_any_scale(b)
         scale = torch.where(torch.isfinite(scale) & (scale > 0), scale, 1)
         unit = b / scale.unsqueeze(-1)
-        n_products = no_products(b)
+        n_products = count_from_zero(b)
         x, r = torch.zeros_like(b), unit
         if x0 is not None:
             x = torch.where((unit != 0).any(-1, keepdim=True), x0 / scale.unsqueeze(-1), 0)
@@ -143,11 +143,6 @@ def check_count(name: str, count: int) -> None:
         raise TypeError(f"{name}: got a {type(count).__name__}, expected a positive integer")
     if count < 1:
         raise ValueError(f"{name}: got {count}, expected a positive integer")
-
-
-def no_products(b: Tensor) -> int | Tensor:
-    """The count to begin with: a number of the host, or inside of `torch.compile` one of the program."""
-    return torch.zeros((), dtype=torch.int64, device=b.device) if torch.compiler.is_compiling() else 0
 
 
 def dot(a: Tensor, b: Tensor) -> Tensor:

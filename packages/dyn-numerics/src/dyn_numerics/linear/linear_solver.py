@@ -43,8 +43,9 @@ class LinearSolution(NamedTuple):
 class LinearSolver(nn.Module, ABC):
     """A method for `A x = b`, every sample a system of its own. Subclass it to plug in your own.
 
-    Solvers are not differentiated: a gradient through their steps would be that of an unfinished iteration. Differentiate
-    the solution instead, which is one more solve with the adjoint.
+    Solvers are not differentiated: what passes through their steps, backward or forward, would be the derivative of an
+    unfinished iteration. Differentiate the solution instead: a gradient is one more solve with the adjoint, a tangent one
+    with the operator itself.
 
     Args:
         rtol: Largest residual that counts as converged, relative to the 2-norm of `b`.
@@ -53,6 +54,8 @@ class LinearSolver(nn.Module, ABC):
         TypeError: If `rtol` is not a number.
         ValueError: If `rtol` is not positive and finite.
     """
+
+    rtol: float
 
     def __init__(self, rtol: float = 1e-5) -> None:
         super().__init__()
