@@ -56,7 +56,10 @@ from dyn_numerics.root.broyden import Broyden
 from dyn_numerics.root.chord import Chord
 from dyn_numerics.root.fixed_point import fixed_point
 from dyn_numerics.root.fixed_point_iteration import FixedPointIteration
+from dyn_numerics.root.learned_line_search import LearnedLineSearch
 from dyn_numerics.root.line_search import Armijo, LineSearch
+from dyn_numerics.root.mixing_network import MixingNetwork
+from dyn_numerics.root.neural_anderson import Mixture, NeuralAnderson
 from dyn_numerics.root.newton import Newton
 from dyn_numerics.root.root_find import root_find
 from dyn_numerics.root.root_solution import RootSolution
@@ -64,6 +67,8 @@ from dyn_numerics.root.root_statistics import RootStatistics
 from dyn_numerics.root.root_status import RootStatus
 from dyn_numerics.root.root_stepper import Context, Proposal, RootStepper
 from dyn_numerics.root.termination import Termination
+from dyn_numerics.root.training_losses import convergence_loss, initial_loss, mixing_loss
+from dyn_numerics.root.unroll import Iterates, unroll
 from dyn_numerics.seminorm import Seminorm
 from dyn_numerics.statistics import Statistics
 from dyn_numerics.status import Status
@@ -94,9 +99,14 @@ __all__ = [
     "Heun",
     "HyperStepper",
     "Internals",
+    "Iterates",
+    "LearnedLineSearch",
     "LineSearch",
     "MaxStepsError",
     "Midpoint",
+    "MixingNetwork",
+    "Mixture",
+    "NeuralAnderson",
     "Newton",
     "NonFiniteError",
     "PIDController",
@@ -129,7 +139,11 @@ __all__ = [
     "Verdict",
     "Vern7",
     "__version__",
+    "convergence_loss",
     "fixed_point",
+    "initial_loss",
+    "mixing_loss",
     "odeint",
     "root_find",
+    "unroll",
 ]
