@@ -23,8 +23,8 @@ class LearnedLineSearch(LineSearch):
     by `unroll`: of the lengths that are tried the first one has a gradient, and the others are its halves.
 
     Args:
-        net: Module or function of `[batch, 3]` that returns `[batch, 1]`, logarithms of lengths. None for two layers with 97
-            parameters of which the last starts as zero: before training the first length is 1.
+        net: Module or function of `[batch, 3]` that returns `[batch, 1]`, logarithms of lengths. None for two layers with 81
+            parameters, of which the last starts as zero: before training the first length is 1.
         max_trials: How many lengths are tried at most.
 
     Raises:

@@ -61,9 +61,9 @@ def unroll(
     those of the numbers that are computed. Memory grows with the number of steps. It compiles with
     `torch.compile(fullgraph=True)`, gradients included.
 
-    A sample that the method cannot lead on, as at a singular Jacobian, stays where it is, and so does one whose residual
-    would not be finite; neither disturbs the gradients of its neighbours. Inside of `torch.compile`, where nothing is read
-    in between, a residual that is not finite makes gradients NaN.
+    A sample whose residual would not be finite stays where it is, and so does one that the method cannot lead on. The first
+    do not disturb the gradients of their neighbours; inside of `torch.compile`, where nothing is read in between, and where a
+    Jacobian was singular, they make those of what all samples share NaN.
 
     Args:
         f: The map `h(z, *args)` whose fixed point is wanted, or the function `g(z, *args)` whose root is.
