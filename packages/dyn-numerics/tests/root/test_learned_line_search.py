@@ -5,6 +5,7 @@ import torch
 from torch import nn
 
 from dyn_numerics import FixedPointIteration, LearnedLineSearch, Newton, root_find, unroll
+from dyn_numerics.loop import is_supported
 
 D = torch.float64
 
@@ -115,6 +116,23 @@ def test_it_is_used_by_searches():
     assert (found.z.abs() < 1e-7).all()
     through = root_find(torch.atan, torch.full((2, 1), 1.0, dtype=D), solver="newton", line_search=search)
     assert torch.isfinite(torch.autograd.grad(through.z.sum(), search.net.weight)[0]).all()
+
+
+@pytest.mark.skipif(not is_supported(), reason="this torch cannot compile a solve")
+@pytest.mark.timeout(300)
+def test_eager_equals_compiled():
+    torch._dynamo.reset()
+    search = LearnedLineSearch(nn.Linear(3, 1, dtype=D))
+
+    def found(z0):
+        return root_find(torch.atan, z0, solver="newton", line_search=search)
+
+    with torch.no_grad():
+        z0 = torch.tensor([[5.0], [0.3]], dtype=D)
+        eager, compiled = found(z0), torch.compile(found, fullgraph=True, backend="eager")(z0)
+    assert torch.equal(eager.stats.n_steps, compiled.stats.n_steps)
+    assert torch.equal(eager.stats.n_evals, compiled.stats.n_evals)
+    torch.testing.assert_close(compiled.z, eager.z, rtol=0, atol=1e-12)
 
 
 def test_complex_steps():

@@ -14,6 +14,7 @@ from dyn_numerics import (
     NeuralAnderson,
     Newton,
     Proposal,
+    RootStatus,
     RootStepper,
     fixed_point,
     root_find,
@@ -148,6 +149,32 @@ def test_a_sample_without_a_step_stays():
     assert iterates.z[:, 0].tolist() == [[0.0]] * 3  # whose Jacobian is singular
     assert iterates.z[1:, 1, 0].tolist() == pytest.approx([1.5, 1.5 - 0.25 / 3])
     assert torch.autograd.grad(iterates.z[-1, 1].sum(), z0)[0][1].isfinite()
+
+
+class Gives(RootStepper):
+    """Goes nowhere sensible where it gives up, and says so."""
+
+    def step(self, f, z, carry, context):
+        status = torch.where(z[:, 0] > 0, RootStatus.SINGULAR.code, 0)
+        return Proposal(torch.where(z > 0, 99.0, z + context.value), carry, status=status)
+
+
+class Noted(Armijo):
+    def __init__(self):
+        super().__init__()
+        self.steps = []
+
+    def first_length(self, direction, context):
+        self.steps.append(context.n_steps)
+        return super().first_length(direction, context)
+
+
+def test_a_method_that_gives_up_and_a_search_that_counts():
+    z0, search = torch.tensor([[-1.0], [1.0]], dtype=D), Noted()
+    iterates = unroll(lambda z: z / 2, z0, solver=Gives(), n_steps=3, line_search=search)
+    expected = torch.tensor([[-1.0, 1], [-0.5, 1], [-0.25, 1], [-0.125, 1]], dtype=D)
+    assert torch.equal(iterates.z.squeeze(-1), expected)
+    assert search.steps == [0, 1, 2]
 
 
 def test_samples_are_problems_of_their_own(equilibrium):
