@@ -114,7 +114,7 @@ class TrainedFixedPoint(Experiment):
         held_out: Number of inputs to measure on.
     """
 
-    iterations: int = 1200
+    iterations: int = 800
     problems: int = 2048
     held_out: int = 512
 
