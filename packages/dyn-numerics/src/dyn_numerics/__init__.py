@@ -66,8 +66,11 @@ from dyn_numerics.root.broyden import Broyden
 from dyn_numerics.root.chord import Chord
 from dyn_numerics.root.fixed_point import fixed_point
 from dyn_numerics.root.fixed_point_iteration import FixedPointIteration
+from dyn_numerics.root.learned_line_search import LearnedLineSearch
 from dyn_numerics.root.levenberg_marquardt import LevenbergMarquardt
 from dyn_numerics.root.line_search import Armijo, LineSearch
+from dyn_numerics.root.mixing_network import MixingNetwork
+from dyn_numerics.root.neural_anderson import Mixture, NeuralAnderson
 from dyn_numerics.root.newton import Newton
 from dyn_numerics.root.newton_krylov import NewtonKrylov
 from dyn_numerics.root.root_find import root_find
@@ -76,6 +79,8 @@ from dyn_numerics.root.root_statistics import RootStatistics
 from dyn_numerics.root.root_status import RootStatus
 from dyn_numerics.root.root_stepper import Context, Proposal, RootStepper
 from dyn_numerics.root.termination import Termination
+from dyn_numerics.root.training_losses import convergence_loss, initial_loss, mixing_loss
+from dyn_numerics.root.unroll import Iterates, unroll
 from dyn_numerics.seminorm import Seminorm
 from dyn_numerics.statistics import Statistics
 from dyn_numerics.status import Status
@@ -112,7 +117,9 @@ __all__ = [
     "Heun",
     "HyperStepper",
     "Internals",
+    "Iterates",
     "JacobianOperator",
+    "LearnedLineSearch",
     "LevenbergMarquardt",
     "LineSearch",
     "LinearOperator",
@@ -121,6 +128,9 @@ __all__ = [
     "MatrixOperator",
     "MaxStepsError",
     "Midpoint",
+    "MixingNetwork",
+    "Mixture",
+    "NeuralAnderson",
     "Newton",
     "NewtonKrylov",
     "NonFiniteError",
@@ -154,7 +164,11 @@ __all__ = [
     "Verdict",
     "Vern7",
     "__version__",
+    "convergence_loss",
     "fixed_point",
+    "initial_loss",
+    "mixing_loss",
     "odeint",
     "root_find",
+    "unroll",
 ]

@@ -2,6 +2,7 @@
 
 from dyn_bench.benchmarks.compiled import Compiled
 from dyn_bench.benchmarks.overhead import Overhead
+from dyn_bench.benchmarks.trained_fixed_point import TrainedFixedPoint
 from dyn_bench.benchmarks.trained_solvers import TrainedSolvers
 from dyn_bench.benchmarks.work_precision import WorkPrecision
 from dyn_bench.experiment import Experiment
@@ -9,6 +10,7 @@ from dyn_bench.experiment import Experiment
 __all__ = ["BENCHMARKS"]
 
 BENCHMARKS: dict[str, Experiment] = {
-    benchmark.name: benchmark for benchmark in (Overhead(), Compiled(), WorkPrecision(), TrainedSolvers())
+    benchmark.name: benchmark
+    for benchmark in (Overhead(), Compiled(), WorkPrecision(), TrainedSolvers(), TrainedFixedPoint())
 }
 """The benchmarks, with their default settings, by name."""

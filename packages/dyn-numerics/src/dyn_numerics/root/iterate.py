@@ -11,15 +11,15 @@ from torch import Tensor
 from dyn_numerics.batch import put_rows, select_rows, take_rows
 from dyn_numerics.loop import repeat
 from dyn_numerics.norms import rms_norm
-from dyn_numerics.root.line_search import LineSearch
+from dyn_numerics.root.line_search import LineSearch, Searched
 from dyn_numerics.root.residual import Residual
 from dyn_numerics.root.root_status import RootStatus
-from dyn_numerics.root.root_stepper import Context, Proposal, RootStepper
+from dyn_numerics.root.root_stepper import Context, FlatFunction, Proposal, RootStepper
 from dyn_numerics.root.termination import RUNNING, Progress, Termination
 from dyn_numerics.substitutes import substituted, substitutes
 from dyn_numerics.transforms import any_lane
 
-__all__ = ["Iteration", "IterationState", "initial_state", "iterate"]
+__all__ = ["Iteration", "IterationState", "follow", "initial_state", "iterate"]
 
 
 @dataclass(frozen=True)
@@ -167,7 +167,8 @@ def _advance(problem: Iteration, state: IterationState) -> IterationState:
     f = problem.f if torch.compiler.is_compiling() else Counter(problem.f)
     context, running = problem.context(state), state.running
     proposal = problem.stepper.step(f, state.z, state.carry, context)
-    z, value, n_evals = _followed(problem, f, state, context, proposal)
+    goes = running if proposal.status is None else running & (proposal.status == 0)
+    z, value, n_evals = follow(f, problem.line_search, state.z, goes, context, proposal)
     norm = rms_norm(value, dim=-1)
     scale = problem.f.scale(z.detach(), value, state.first)
     progress = Progress(
@@ -213,17 +214,25 @@ def _advance(problem: Iteration, state: IterationState) -> IterationState:
     )
 
 
-def _followed(
-    problem: Iteration, f: Any, state: IterationState, context: Context, proposal: Proposal
-) -> tuple[Tensor, Tensor, int | Tensor]:
-    """Where the samples go that go on: iterate, residual and calls of the function."""
-    goes = state.running if proposal.status is None else state.running & (proposal.status == 0)
+def follow(
+    f: FlatFunction, line_search: LineSearch | None, z: Tensor, goes: Tensor, context: Context, proposal: Proposal
+) -> Searched:
+    """Goes where a method wants to go, or as far as a line search lets it; the residual there has no gradient.
+
+    Args:
+        f: Residual of flat iterates.
+        line_search: What shortens the step, or None.
+        z: Iterate, `[batch, N]`.
+        goes: Which samples go on, `[batch]`; the others stay.
+        context: What is known of the iterate.
+        proposal: What the method has proposed.
+    """
     if proposal.value is not None:
-        z, value = select_rows(goes, (proposal.z, proposal.value.detach()), (state.z, state.value.detach()))
-        return z, value, proposal.n_evals
-    z = torch.where(goes.unsqueeze(-1), proposal.z, state.z)
-    if problem.line_search is None or not problem.stepper.searches:
+        z, value = select_rows(goes, (proposal.z, proposal.value.detach()), (z, context.value.detach()))
+        return Searched(z, value, proposal.n_evals)
+    ahead = torch.where(goes.unsqueeze(-1), proposal.z, z)
+    if line_search is None:
         with torch.no_grad():
-            return z, f(z), proposal.n_evals + 1
-    found = problem.line_search.search(f, state.z, z - state.z, context)
-    return found.z, found.value, proposal.n_evals + found.n_evals
+            return Searched(ahead, f(ahead), proposal.n_evals + 1)
+    found = line_search.search(f, z, ahead - z, context)
+    return found._replace(n_evals=proposal.n_evals + found.n_evals)

@@ -51,6 +51,8 @@ class Proposal(NamedTuple):
         status: Code of a `RootStatus` where the method cannot go on, `[batch]`, 0 elsewhere; such a sample stays where
             it is.
         n_evals: Calls of `f` that the step made. Compiled programs add these up; elsewhere they are counted.
+        internals: What a training may want to see of the step, a pytree of tensors that lead with the batch; `unroll` keeps
+            it, a search does not.
     """
 
     z: Tensor
@@ -58,6 +60,7 @@ class Proposal(NamedTuple):
     value: Tensor | None = None
     status: Tensor | None = None
     n_evals: int | Tensor = 0
+    internals: Any = ()
 
 
 class RootStepper(nn.Module, ABC):

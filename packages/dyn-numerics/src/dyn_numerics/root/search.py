@@ -1,4 +1,4 @@
-"""The search for a root or a fixed point: arguments checked, the loop run, what it found packed."""
+"""The search for a root or a fixed point: the loop run, what it found packed."""
 
 from __future__ import annotations
 
@@ -10,29 +10,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dyn_numerics.arguments import (
-    check_initial_state,
-    check_sampled_arguments,
-    constant,
-    extra_arguments,
-    positive_integer,
-)
+from dyn_numerics.arguments import constant, positive_integer
 from dyn_numerics.autocast import without_autocast
 from dyn_numerics.constant_numbers import with_constant_numbers
 from dyn_numerics.dtypes import real_dtype, wide_dtype
-from dyn_numerics.loop import check_compiler
-from dyn_numerics.per_sample import bare_arguments
 from dyn_numerics.pytree_state import StateLayout
-from dyn_numerics.root.by_name import root_stepper
 from dyn_numerics.root.iterate import Iteration, IterationState, initial_state, iterate
-from dyn_numerics.root.line_search import LineSearch, line_search_by_name
+from dyn_numerics.root.line_search import LineSearch
+from dyn_numerics.root.pose import Posed, pose
 from dyn_numerics.root.residual import Residual
 from dyn_numerics.root.root_solution import RootSolution
 from dyn_numerics.root.root_statistics import RootStatistics
 from dyn_numerics.root.root_stepper import RootStepper
 from dyn_numerics.root.termination import Termination
-from dyn_numerics.transforms import in_forward_mode, under_transform, under_vmap
-from dyn_numerics.user_function import check_signature
+from dyn_numerics.transforms import under_transform, under_vmap
 
 __all__ = ["search"]
 
@@ -78,22 +69,27 @@ def search(
         TypeError: As the handlers.
         ValueError: As the handlers.
     """
-    args = extra_arguments(args)
     compiling = torch.compiler.is_compiling()
-    if not compiling:
-        check_signature(f, len(args), name, "function", takes="z")
-    check_compiler("root_find")
-    stepper, shortens = root_stepper(solver, named), line_search_by_name(line_search)
-    if shortens is not None and not stepper.searches:
-        raise ValueError(f"line_search: got one with {stepper}, which chooses its steps itself; leave it out")
     if termination is None:
         termination = Termination()
     elif not isinstance(termination, Termination):
         raise TypeError(f"termination: got a {type(termination).__name__}, expected a dyn_numerics.Termination or None")
-    start = stepper.start(z0, *bare_arguments(args))
-    layout = check_initial_state(start, batched=True, name="z0")
-    check_sampled_arguments(args, layout)
-    _check_complex(stepper, layout)
+    posed = pose(
+        f,
+        z0,
+        name=name,
+        residual=residual,
+        named=named,
+        solver=solver,
+        args=args,
+        line_search=line_search,
+    )
+    layout = posed.f.layout
+    if compiling and layout.dtype.is_complex:
+        raise ValueError(
+            f"z0: got {layout.dtype} inside torch.compile, which cannot write complex numbers in a loop; "
+            f"solve outside of it, or for the real and imaginary parts"
+        )
     if compact and (compiling or under_transform()):
         where = "torch.compile" if compiling else "torch.func"
         raise ValueError(f"compact: got True inside {where}, where the batch cannot shrink; try it outside")
@@ -102,52 +98,36 @@ def search(
         _tolerance("atol", atol, layout, 0.0),
     )
     problem = Iteration(
-        f=residual(f, args, layout, name),
-        stepper=stepper,
-        line_search=shortens,
+        f=posed.f,
+        stepper=posed.stepper,
+        line_search=posed.line_search,
         termination=termination,
         rtol=tolerances[0],
         atol=tolerances[1],
         max_steps=positive_integer("max_steps", max_steps),
         differentiable=False,
     )
-    z = layout.flatten(start).to(wide_dtype(layout.dtype))
 
     def found() -> RootSolution:
         with without_autocast(layout.device.type):
-            return _run(problem, z, compact)
+            return _run(posed, problem, compact)
 
     solution = with_constant_numbers(found) if compiling else found()
     return solution.raise_if_failed() if throw and not (compiling or under_vmap()) else solution
 
 
-def _run(problem: Iteration, z: Tensor, compact: bool) -> RootSolution:
-    value = problem.f(z)
-    if _is_differentiated(problem, z, value):
+def _run(posed: Posed, problem: Iteration, compact: bool) -> RootSolution:
+    z, value = posed.z, posed.f(posed.z)
+    if posed.is_differentiated(value):
         if torch.compiler.is_compiling():
             raise ValueError(
                 "z0, f: got something that requires a gradient, and dyn_numerics has none for roots inside torch.compile; "
                 "use torch.no_grad()"
             )
-        if not problem.stepper.differentiable:
-            raise ValueError(
-                f"solver: got {problem.stepper}, through whose steps no gradient flows, where one is wanted; use "
-                f"torch.no_grad(), or another solver"
-            )
         problem = replace(problem, differentiable=True)
     with torch.set_grad_enabled(problem.differentiable and torch.is_grad_enabled()):
         state = iterate(problem, initial_state(problem, z, value), compact)
     return _packed(problem.f.layout, state)
-
-
-def _is_differentiated(problem: Iteration, z: Tensor, value: Tensor) -> bool:
-    """Whether somebody wants derivatives, or a transform forbids to write into tensors."""
-    if torch.is_grad_enabled():
-        modules = [problem.line_search, problem.stepper if problem.stepper.differentiable else None]
-        trained = any(p.requires_grad for module in modules if module is not None for p in module.parameters())
-        if trained or z.requires_grad or value.requires_grad:
-            return True
-    return under_transform() or in_forward_mode()
 
 
 def _packed(layout: StateLayout, state: IterationState) -> RootSolution:
@@ -158,18 +138,6 @@ def _packed(layout: StateLayout, state: IterationState) -> RootSolution:
         stats=RootStatistics(n_evals=n_evals, n_steps=state.n_steps),
         status_code=state.code,
     )
-
-
-def _check_complex(stepper: RootStepper, layout: StateLayout) -> None:
-    if not layout.dtype.is_complex:
-        return
-    if not stepper.takes_complex:
-        raise TypeError(f"z0: got {layout.dtype} with {stepper}, which is for real ones; try solver='newton'")
-    if torch.compiler.is_compiling():
-        raise ValueError(
-            f"z0: got {layout.dtype} inside torch.compile, which cannot write complex numbers in a loop; "
-            f"solve outside of it, or for the real and imaginary parts"
-        )
 
 
 def _tolerance(name: str, tolerance: float | Tensor | None, layout: StateLayout, least: float) -> float | Tensor:
