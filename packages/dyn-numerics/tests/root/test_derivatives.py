@@ -74,6 +74,20 @@ def test_gradients_beside_samples_that_end_early_or_fail():
     torch.testing.assert_close(torch.autograd.grad(mixed.z[0].sum(), theta)[0], expected, rtol=1e-12, atol=0)
 
 
+def test_a_start_that_is_a_solution_has_no_gradient_and_says_so(recwarn):
+    a = torch.tensor([[4.0], [2.0]], dtype=D, requires_grad=True)
+    start = torch.tensor([[2.0], [1.5]], dtype=D)
+    with pytest.warns(UserWarning, match="z0: solves the equations of 1 of 2 samples"):
+        z, _ = root_find(lambda z: z**2 - a, start, solver="newton", rtol=1e-13)
+    (gradient,) = torch.autograd.grad(z.sum(), a)
+    torch.testing.assert_close(gradient, torch.tensor([[0.0], [8**-0.5]], dtype=D), rtol=0, atol=1e-10)
+    recwarn.clear()
+    with torch.no_grad():
+        root_find(lambda z: z**2 - a, start, solver="newton")
+    root_find(lambda z: z**2 - a, torch.full((2, 1), 1.5, dtype=D), solver="newton")
+    assert not recwarn.list
+
+
 def test_nothing_is_recorded_where_nobody_wants_a_gradient():
     sol = fixed_point(torch.cos, torch.ones(2, 1, dtype=D))
     assert not sol.z.requires_grad

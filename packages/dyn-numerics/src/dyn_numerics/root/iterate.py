@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dyn_numerics.batch import put_rows, select_rows, take_rows
-from dyn_numerics.loop import repeat
+from dyn_numerics.loop import count_from_zero, repeat
 from dyn_numerics.norms import rms_norm
 from dyn_numerics.root.line_search import LineSearch, Searched
 from dyn_numerics.root.residual import Residual
@@ -124,7 +124,7 @@ def initial_state(problem: Iteration, z: Tensor, value: Tensor) -> IterationStat
     norm = rms_norm(value.detach(), dim=-1)
     code = problem.termination.at_start(norm, problem.tolerance(problem.f.scale(z.detach(), value.detach(), norm)))
     none = torch.zeros_like(code)
-    n_rounds, n_evals = (none.new_zeros(()), none.new_ones(())) if torch.compiler.is_compiling() else (0, 1)
+    n_rounds, n_evals = count_from_zero(z), 1 + count_from_zero(z)
     return IterationState(z, value, norm, None, norm, z, norm, none, none, code, n_rounds, n_evals)
 
 

@@ -15,7 +15,8 @@ class RootStatistics:
 
     Attributes:
         n_evals: Calls of the function, each for all samples in the batch: `[]`. Equals a counter inside the function;
-            a Jacobian is one call, whatever its size, and a product with it another.
+            a Jacobian is one call, whatever its size, and a product with it another. Where gradients are wanted, the
+            residual of each step is found without them and computed again with them, and both count.
         n_steps: Steps of each sample, `[batch]`.
     """
 

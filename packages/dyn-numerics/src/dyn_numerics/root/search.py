@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from numbers import Real
@@ -21,6 +22,7 @@ from dyn_numerics.root.pose import Posed, pose
 from dyn_numerics.root.residual import Residual
 from dyn_numerics.root.root_solution import RootSolution
 from dyn_numerics.root.root_statistics import RootStatistics
+from dyn_numerics.root.root_status import RootStatus
 from dyn_numerics.root.root_stepper import RootStepper
 from dyn_numerics.root.termination import Termination
 from dyn_numerics.transforms import under_transform, under_vmap
@@ -93,17 +95,13 @@ def search(
     if compact and (compiling or under_transform()):
         where = "torch.compile" if compiling else "torch.func"
         raise ValueError(f"compact: got True inside {where}, where the batch cannot shrink; try it outside")
-    tolerances = (
-        _tolerance("rtol", rtol, layout, 4 * layout.eps),
-        _tolerance("atol", atol, layout, 0.0),
-    )
     problem = Iteration(
         f=posed.f,
         stepper=posed.stepper,
         line_search=posed.line_search,
         termination=termination,
-        rtol=tolerances[0],
-        atol=tolerances[1],
+        rtol=_tolerance("rtol", rtol, layout, 4 * layout.eps),
+        atol=_tolerance("atol", atol, layout, 0.0),
         max_steps=positive_integer("max_steps", max_steps),
         differentiable=False,
     )
@@ -125,9 +123,23 @@ def _run(posed: Posed, problem: Iteration, compact: bool) -> RootSolution:
                 "use torch.no_grad()"
             )
         problem = replace(problem, differentiable=True)
+    state = initial_state(problem, z, value)
+    if value.requires_grad and problem.differentiable and not under_transform():
+        _warn_of_start(state)
     with torch.set_grad_enabled(problem.differentiable and torch.is_grad_enabled()):
-        state = iterate(problem, initial_state(problem, z, value), compact)
+        state = iterate(problem, state, compact)
     return _packed(problem.f.layout, state)
+
+
+def _warn_of_start(state: IterationState) -> None:
+    """Warns where no step is taken, and so no gradient is but that of the start."""
+    solved = int((state.code == RootStatus.CONVERGED.code).sum())
+    if solved:
+        warnings.warn(
+            f"z0: solves the equations of {solved} of {len(state.z)} samples, so that they take no step and have no "
+            f"gradient with respect to anything but z0; start elsewhere, as from z0 + 0.01, or use torch.no_grad()",
+            stacklevel=5,
+        )
 
 
 def _packed(layout: StateLayout, state: IterationState) -> RootSolution:
