@@ -52,3 +52,4 @@ def test_a_singular_matrix_is_flagged_alone(elimination, random):
     assert found.x[1:4].isnan().all()
     torch.testing.assert_close(found.x[[0, 4]], torch.linalg.solve(a[[0, 4]], b[[0, 4]]), rtol=1e-12, atol=1e-12)
     assert found.n_products == 1
+    assert DenseLU().factor(a).singular.tolist() == [False, True, True, True, False]

@@ -109,3 +109,49 @@ def test_bicgstab_takes_two_products_a_step(random, counted_operator):
     operator = counted_operator(a)
     found = BiCGStab(rtol=1e-10).solve(operator, random(12, seed=1))
     assert found.n_products == operator.calls == 2 * found.n_steps + 1
+
+
+def test_bicgstab_ends_a_cycle_that_cannot_go_on():
+    """Its first step leaves omega = 0 (a residual that is orthogonal to its product), and so does the next cycle's."""
+    a = torch.tensor([[-2.0, -2.0], [-1.0, 0.0]], dtype=D)
+    found = BiCGStab(rtol=1e-10).solve(MatrixOperator(a), torch.tensor([1.0, 0.0], dtype=D))
+    assert found.breakdown
+    assert found.residual == 0.5
+    assert found.n_steps == 2
+    assert found.n_products == 2 * 3
+
+
+def test_gmres_starts_anew_when_its_space_is_complete():
+    """From far away one cycle leaves what rounding leaves of 1e9. The space has three dimensions, and more is noise."""
+    values = torch.tensor([1.0, 2.0, 4.0], dtype=D).repeat(2)
+    b = torch.arange(1, 7, dtype=D)
+    found = GMRES(rtol=1e-10).solve(MatrixOperator(torch.diag(values)), b, x0=torch.full((6,), 1e9, dtype=D))
+    assert found.converged
+    assert found.n_steps == 3 + 3
+    torch.testing.assert_close(found.x, b / values, rtol=1e-9, atol=0)
+
+
+def test_gmres_keeps_the_least_residual_of_a_singular_system():
+    a = torch.diag(torch.tensor([1.0, 2.0, 0.0], dtype=D))
+    found = GMRES(rtol=1e-10).solve(MatrixOperator(a), torch.ones(3, dtype=D))
+    assert found.breakdown
+    torch.testing.assert_close(found.residual, torch.ones((), dtype=D), rtol=1e-12, atol=0)
+    torch.testing.assert_close(found.x[:2], torch.tensor([1.0, 0.5], dtype=D), rtol=0, atol=1e-12)
+
+
+def test_conjugate_gradients_refuse_an_indefinite_preconditioner():
+    signs = torch.tensor([1.0, -1.0], dtype=D)
+    method = ConjugateGradient(rtol=1e-10, preconditioner=lambda v: signs * v)
+    found = method.solve(MatrixOperator(torch.eye(2, dtype=D)), torch.tensor([1.0, 0.5], dtype=D))
+    assert found.breakdown
+    assert found.n_steps == 1
+    torch.testing.assert_close(found.residual, torch.tensor(0.8, dtype=D).sqrt(), rtol=1e-12, atol=0)
+
+
+def test_bicgstab_starts_anew_where_its_recurrence_breaks_down():
+    """The residual of the first step is orthogonal to the first of all; three more steps solve three unknowns."""
+    a = torch.tensor([[-3.0, 2.0, 0.0], [-3.0, 3.0, 3.0], [1.0, 2.0, -1.0]], dtype=D)
+    found = BiCGStab(rtol=1e-10).solve(MatrixOperator(a), torch.tensor([0.0, 2.0, 0.0], dtype=D))
+    assert found.converged
+    assert found.n_steps == 1 + 3
+    torch.testing.assert_close(a @ found.x, torch.tensor([0.0, 2.0, 0.0], dtype=D), rtol=0, atol=1e-12)

@@ -213,6 +213,22 @@ def test_what_is_not_finite_stays_where_it_is(kind, bad, random):
     torch.testing.assert_close(found.x[1], expected.x[1], rtol=0, atol=1e-14)
 
 
+@pytest.mark.parametrize("fault", [torch.nan, torch.inf, 1e-310])
+@pytest.mark.parametrize("kind", ITERATIVE, **ids)
+def test_a_product_that_leads_nowhere_costs_its_step_and_not_those_before(kind, fault, random):
+    """It is not finite, or so short that the step is too long for a number."""
+    a, b = definite(random, size=12), random(12, seed=1)
+    calls = []
+
+    def product(v):
+        calls.append(1)
+        return v * fault if len(calls) == 3 else a @ v
+
+    found = kind(rtol=1e-10).solve(FunctionOperator(product, b), b)
+    assert found.converged
+    torch.testing.assert_close(found.x, torch.linalg.solve(a, b), rtol=0, atol=1e-9)
+
+
 @pytest.mark.parametrize("kind", ITERATIVE, **ids)
 def test_who_runs_out_of_steps_has_not_broken_down(kind, random, counted_operator):
     a, b = definite(random, 2, size=20), random(2, 20, seed=1)

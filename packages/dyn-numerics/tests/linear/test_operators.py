@@ -101,6 +101,15 @@ def test_an_adjoint_calls_its_function_once_however_many_its_products():
     adjoint.matrix()
     assert torch.equal(adjoint(x), first)
     assert f.n == 1
+    close(adjoint.adjoint()(x), JacobianOperator(curved, x)(x))
+    assert f.n == 2
+
+
+def test_an_adjoint_that_is_given_is_used():
+    x = vectors((3,), 4, D)
+    adjoint = Calls(lambda v: 2 * v)
+    assert torch.equal(FunctionOperator(lambda v: 2 * v, x, adjoint=adjoint).adjoint()(x), 2 * x)
+    assert adjoint.n == 1
 
 
 def test_products_work_without_grad_and_inside_of_transforms():

@@ -65,8 +65,8 @@ class BiCGStab(KrylovSolver):
             size = vector_norm(r_next, dim=-1)
             taken = active & torch.isfinite(size)
             n_steps = n_steps + active
-            active = taken & (size > rtol) & (omega.squeeze(-1) != 0) & (n_steps < n_left)
-            active = active & (rho_next.abs() > least * size)
+            # A recurrence without rho breaks down; so does one without omega, whose rho is zero as well.
+            active = taken & (size > rtol) & (rho_next.abs() > least * size) & (n_steps < n_left)
             going = active.unsqueeze(-1)
             beta = (rho_next / rho).unsqueeze(-1) * (alpha / omega)
             return (

@@ -70,7 +70,7 @@ class GMRES(KrylovSolver):
     ) -> Correction:
         n_columns = min(self.restart, operator.size)
         n_rows = n_columns + 1
-        eps = torch.finfo(r.dtype).eps
+        eps, tiny = torch.finfo(r.dtype).eps, torch.finfo(r.dtype).tiny
         rows = torch.arange(n_rows, device=r.device)
 
         def unit(k: int | Tensor) -> Tensor:
@@ -95,8 +95,8 @@ class GMRES(KrylovSolver):
             column = (now.rotations * h.unsqueeze(-2)).sum(-1)  # [*lead, n_rows]
             last = (now.q * h).sum(-1)
             diagonal = torch.hypot(last.abs(), rest)
-            # It vanishes where the matrix is singular on a space that is complete, and is NaN where w is.
-            taken = now.active & (diagonal > 10 * eps * size) & torch.isfinite(diagonal)
+            # It vanishes where the matrix is singular on a space that is complete, and exceeds nothing where w is not finite.
+            taken = now.active & (diagonal > 10 * eps * size + tiny)
             mask = taken.unsqueeze(-1)
             cosine = (last / diagonal).unsqueeze(-1)
             sine = (rest / diagonal).unsqueeze(-1)
