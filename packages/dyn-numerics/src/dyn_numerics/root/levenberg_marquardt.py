@@ -161,7 +161,7 @@ class LevenbergMarquardt(RootStepper):
 
     def _column_sizes(self, jacobian: Tensor) -> Tensor:
         """What unknowns are weighed by, `[batch, N]`."""
-        size = torch.linalg.vector_norm(jacobian, dim=-2)
+        size: Tensor = torch.linalg.vector_norm(jacobian, dim=-2)
         return size if self.scaled else size.amax(dim=-1, keepdim=True).expand_as(size)
 
 
@@ -174,5 +174,5 @@ def _damped_solution(matrix: Tensor, damping: Tensor, right: Tensor) -> Tensor:
     below = torch.diag_embed(damping.sqrt().expand(-1, n)).to(matrix.dtype)
     q, r = torch.linalg.qr(torch.cat([matrix, below], dim=-2))
     rotated = q[..., :n, :].mH @ right.unsqueeze(-1)
-    solution: Tensor = torch.linalg.solve_triangular(r, rotated, upper=True)
-    return solution.squeeze(-1)
+    solution: Tensor = torch.linalg.solve_triangular(r, rotated, upper=True).squeeze(-1)
+    return solution
