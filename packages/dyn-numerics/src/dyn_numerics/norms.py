@@ -7,7 +7,7 @@ from math import sqrt
 import torch
 from torch import Tensor
 
-__all__ = ["norm_at_any_scale", "rms_norm"]
+__all__ = ["norm_at_any_scale", "rms_norm", "rms_norm_at_any_scale"]
 
 
 def rms_norm(x: Tensor, dim: int | None = None) -> Tensor:
@@ -23,6 +23,18 @@ def rms_norm(x: Tensor, dim: int | None = None) -> Tensor:
     half = x.dtype in (torch.float16, torch.bfloat16)
     norm: Tensor = torch.linalg.vector_norm(x, dim=dim, dtype=torch.float32 if half else None)
     return norm / sqrt(max(x.numel() if dim is None else x.shape[dim], 1))
+
+
+def rms_norm_at_any_scale(x: Tensor) -> Tensor:
+    """Root mean square over the last dimension, of elements whose squares may not fit into their dtype.
+
+    Args:
+        x: Real or complex, `[..., N]`.
+
+    Returns:
+        Real, non-negative, `[...]`; 0 for N = 0.
+    """
+    return norm_at_any_scale(x) / sqrt(max(x.shape[-1], 1))
 
 
 def norm_at_any_scale(x: Tensor) -> Tensor:

@@ -14,7 +14,15 @@ from torch._C._functorch import (
 )
 from torch.autograd import forward_ad
 
-__all__ = ["any_lane", "in_forward_mode", "transform_depth", "under_transform", "under_vmap", "without_transforms"]
+__all__ = [
+    "any_lane",
+    "in_forward_mode",
+    "transform_depth",
+    "under_differentiation",
+    "under_transform",
+    "under_vmap",
+    "without_transforms",
+]
 
 
 def transform_depth() -> int:
@@ -47,6 +55,15 @@ def under_vmap() -> bool:
 def in_forward_mode() -> bool:
     """Whether forward-mode derivatives are being computed."""
     return forward_ad._current_level >= 0
+
+
+def under_differentiation() -> bool:
+    """Whether a transform of `torch.func` that differentiates is at work, or forward-mode differentiation."""
+    if in_forward_mode():
+        return True
+    return under_transform() and any(
+        interpreter.key() in (TransformType.Grad, TransformType.Jvp) for interpreter in get_interpreter_stack() or ()
+    )
 
 
 def any_lane(flags: Tensor | bool) -> bool:

@@ -97,7 +97,9 @@ def test_nothing_is_recorded_where_nobody_wants_a_gradient():
     assert not sol.z.requires_grad
 
 
-@pytest.mark.parametrize("solver", ["newton", "broyden", "anderson", "fixed_point"])
+@pytest.mark.parametrize(
+    "solver", ["newton", "broyden", "anderson", "fixed_point", "newton_krylov", "levenberg_marquardt", "bisection"]
+)
 def test_vmap_solves_each_problem_as_alone(solver):
     a = torch.tensor([0.3, 0.6, 0.9], dtype=D)
     z0 = torch.full((2, 1), 0.8, dtype=D)
@@ -122,6 +124,17 @@ def test_jacobians(transform, solver):
     lanes = torch.tensor([0.3, 0.7], dtype=D)
     expected = torch.stack([slope(value)[1] for value in lanes])
     torch.testing.assert_close(torch.func.vmap(transform(solve))(lanes), expected, rtol=0, atol=1e-6)
+
+
+def test_methods_without_gradients_say_so():
+    a = torch.tensor(0.7, dtype=D, requires_grad=True)
+    for solver in ("newton_krylov", "levenberg_marquardt", "bisection"):
+        with pytest.raises(ValueError, match=r"solver: got a \w+, through whose steps no gradient flows"):
+            fixed_point(lambda z: h(z, a), torch.ones(1, 1, dtype=D), solver=solver)
+        with pytest.raises(ValueError, match="through whose steps no gradient flows"):
+            torch.func.jacfwd(
+                lambda a, s=solver: fixed_point(lambda z: h(z, a), torch.ones(1, 1, dtype=D), solver=s).z
+            )(a.detach())
 
 
 def test_second_derivative_through_newtons_steps():

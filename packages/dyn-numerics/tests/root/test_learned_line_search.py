@@ -83,9 +83,10 @@ def test_it_learns_lengths_for_problems_it_has_not_seen():
     torch.manual_seed(0)
     generator = torch.Generator().manual_seed(1)
 
-    def draw(count):
+    def draw(count, smallest=0.0):
         a = 0.2 + 0.15 * torch.rand(count, 1, dtype=D, generator=generator)
-        return 2 * torch.rand(count, 3, dtype=D, generator=generator) - 1, a
+        size = 10 ** (smallest * torch.rand(count, 1, dtype=D, generator=generator))
+        return size * (2 * torch.rand(count, 3, dtype=D, generator=generator) - 1), a
 
     def steps(search):
         z0, a = held_out
@@ -97,8 +98,8 @@ def test_it_learns_lengths_for_problems_it_has_not_seen():
     before = steps(search)
     assert before == steps(None)
     optimizer = torch.optim.Adam(search.parameters(), lr=3e-3)
-    for _ in range(150):
-        z0, a = draw(32)
+    for _ in range(400):
+        z0, a = draw(32, smallest=-4.0)  # as near to the root as it will come
         iterates = unroll(stiff, z0, kind="root", solver="fixed_point", args=(a,), n_steps=2, line_search=search)
         loss = (iterates.residual[1:] / iterates.residual[:-1]).log().mean()
         optimizer.zero_grad()

@@ -98,7 +98,7 @@ def test_broyden_is_superlinear(update):
 
 @pytest.mark.parametrize("update", ["good", "bad"])
 def test_broyden_solves_linear_systems_in_twice_their_dimension(update):
-    """D. M. Gay: Some convergence properties of Broyden's method, SIAM J. Numer. Anal. 16 (1979)."""
+    """D. M. Gay: Some convergence properties of Broyden's method, SIAM Journal on Numerical Analysis 16 (1979)."""
     generator = torch.Generator().manual_seed(0)
     matrix = torch.eye(4, dtype=D) + 0.4 * torch.randn(4, 4, dtype=D, generator=generator)
     target = torch.randn(3, 4, dtype=D, generator=generator)

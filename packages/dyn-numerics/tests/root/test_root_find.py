@@ -369,6 +369,19 @@ def test_compact_with_bare_arguments_says_what_to_do():
     assert any("PerSample" in note for note in caught.value.__notes__)
 
 
+@pytest.mark.parametrize("line_search", [None, "armijo"])
+@pytest.mark.parametrize(("dtype", "scale"), [(torch.float32, 1e-30), (torch.float32, 1e30), (D, 1e-200), (D, 1e200)])
+def test_residuals_whose_squares_are_no_numbers(dtype, scale, line_search):
+    """The equations z^2 = 2 in units in which their residual is far from 1."""
+    z0 = torch.tensor([[1.0, 2.0]], dtype=dtype)
+    options = {"solver": "newton", "line_search": line_search}
+    plain = root_find(lambda z: z**2 - 2, z0, atol=0.0, **options)
+    scaled = root_find(lambda z: scale * (z**2 - 2), z0, atol=0.0, **options)
+    assert torch.equal(scaled.stats.n_steps, plain.stats.n_steps)
+    torch.testing.assert_close(scaled.z, plain.z, rtol=1e-6 if dtype == torch.float32 else 1e-14, atol=0)
+    torch.testing.assert_close(scaled.residual / scale, plain.residual, rtol=1e-2, atol=0)
+
+
 def test_empty_batch():
     sol = root_find(lambda z: z**2 - 2, torch.ones(0, 3))
     assert sol.z.shape == (0, 3)

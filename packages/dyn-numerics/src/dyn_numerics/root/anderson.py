@@ -9,7 +9,7 @@ from torch import Tensor
 
 from dyn_numerics.arguments import positive, positive_integer
 from dyn_numerics.dtypes import real_dtype
-from dyn_numerics.root.history import write
+from dyn_numerics.root.history import combination, products, write
 from dyn_numerics.root.root_stepper import Context, FlatFunction, Proposal, RootStepper
 
 __all__ = ["Anderson"]
@@ -59,7 +59,7 @@ class Anderson(RootStepper):
 
     References:
         D. G. Anderson: Iterative procedures for nonlinear integral equations, J. ACM 12 (1965) 547-560. H. F. Walker,
-        P. Ni: Anderson acceleration for fixed-point iterations, SIAM J. Numer. Anal. 49 (2011) 1715-1735.
+        P. Ni: Anderson acceleration for fixed-point iterations, SIAM Journal on Numerical Analysis 49 (2011) 1715-1735.
     """
 
     def __init__(self, m: int = 6, damping: float = 1.0, ridge: float = 1e-12) -> None:
@@ -83,11 +83,10 @@ class Anderson(RootStepper):
         place = (context.n_steps - 1) % self.m
         change = value - last_value
         steps, values = write(steps, place, step - last_step), write(values, place, change)
-        # Rows, which batched products are fast with.
-        column, target = (torch.stack([change, value], dim=1) @ values.mH).unbind(1)  # [batch, m]
+        column, target = products(values, change), products(values, value)
         gram = write(write(gram, place, column.conj()).mT, place, column).mT
         gamma = self._least_squares(gram, target)
-        return Proposal(step - (gamma.unsqueeze(1) @ steps).squeeze(1), Mixed(steps, values, gram, step, value))
+        return Proposal(step - combination(gamma, steps), Mixed(steps, values, gram, step, value))
 
     def _least_squares(self, gram: Tensor, target: Tensor) -> Tensor:
         """The combination of changes that is nearest to the residual, `[batch, m]`."""

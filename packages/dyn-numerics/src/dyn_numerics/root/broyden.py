@@ -12,7 +12,7 @@ from torch import Tensor
 from dyn_numerics.arguments import positive_integer
 from dyn_numerics.linear.jacobian_operator import JacobianOperator
 from dyn_numerics.loop import when
-from dyn_numerics.root.history import write
+from dyn_numerics.root.history import combination, products, write
 from dyn_numerics.root.newton import newton_step
 from dyn_numerics.root.root_stepper import Context, FlatFunction, Proposal, RootStepper
 
@@ -118,12 +118,10 @@ class Broyden(RootStepper):
             inverse, n_evals = when(age == 0, lambda: (self._inverse(f, z, value), 1), lambda: (carry.inverse, 0))
         u, v = _learned(carry, age)
         step, change = z - carry.last_z, value - carry.last_value
-        # Both products at once: the memory is read once.
-        direction, changed = _product(inverse, u, v, torch.stack([value, change], dim=1)).unbind(1)
+        direction, changed = _product(inverse, u, v, value), _product(inverse, u, v, change)
         right = change
         if self.update == "good":
-            adjoint = inverse.mH if isinstance(inverse, Tensor) else inverse
-            right = _product(adjoint, v, u, step.unsqueeze(1)).squeeze(1)
+            right = _product(inverse.mH if isinstance(inverse, Tensor) else inverse, v, u, step)
         curvature = (right.conj() * change).sum(dim=-1, keepdim=True)
         learns = curvature != 0  # nothing is to be learned from a step that was not taken,
         if renews:
@@ -155,9 +153,11 @@ def _learned(updates: Updates, count: int | Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(valid, updates.u, 0), torch.where(valid, updates.v, 0)
 
 
-def _product(inverse: Tensor | float, u: Tensor, v: Tensor, vectors: Tensor) -> Tensor:
-    """Products of `H0 + sum of u v^H` with vectors `[batch, k, N]`: rows, which batched products are fast with."""
-    learned = (vectors @ v.mH) @ u
-    if isinstance(inverse, Tensor) and inverse.shape[-1] > 1:
-        return vectors @ inverse.mT + learned
-    return vectors * inverse + learned
+def _product(inverse: Tensor | float, u: Tensor, v: Tensor, vector: Tensor) -> Tensor:
+    """The product of `H0 + sum of u v^H` with a vector, `[batch, N]`."""
+    learned = combination(products(v, vector), u)
+    if not isinstance(inverse, Tensor):
+        return vector * inverse + learned
+    if inverse.shape[-1] == 1:
+        return vector * inverse.squeeze(-1) + learned
+    return (inverse * vector.unsqueeze(1)).sum(dim=-1) + learned

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dyn_numerics.batch import put_rows, select_rows, take_rows
 from dyn_numerics.loop import count_from_zero, repeat
-from dyn_numerics.norms import rms_norm
+from dyn_numerics.norms import rms_norm_at_any_scale
 from dyn_numerics.root.line_search import LineSearch, Searched
 from dyn_numerics.root.residual import Residual
 from dyn_numerics.root.root_status import RootStatus
@@ -121,7 +121,7 @@ def initial_state(problem: Iteration, z: Tensor, value: Tensor) -> IterationStat
         z: Start, `[batch, N]`.
         value: Residual there, `[batch, N]`.
     """
-    norm = rms_norm(value.detach(), dim=-1)
+    norm = rms_norm_at_any_scale(value.detach())
     code = problem.termination.at_start(norm, problem.tolerance(problem.f.scale(z.detach(), value.detach(), norm)))
     none = torch.zeros_like(code)
     n_rounds, n_evals = count_from_zero(z), 1 + count_from_zero(z)
@@ -169,7 +169,7 @@ def _advance(problem: Iteration, state: IterationState) -> IterationState:
     proposal = problem.stepper.step(f, state.z, state.carry, context)
     goes = running if proposal.status is None else running & (proposal.status == 0)
     z, value, n_evals = follow(f, problem.line_search, state.z, goes, context, proposal)
-    norm = rms_norm(value, dim=-1)
+    norm = rms_norm_at_any_scale(value)
     scale = problem.f.scale(z.detach(), value, state.first)
     progress = Progress(
         norm=norm,
@@ -177,8 +177,8 @@ def _advance(problem: Iteration, state: IterationState) -> IterationState:
         first=state.first,
         scale=scale,
         tolerance=problem.tolerance(scale),
-        moved=rms_norm((z - state.z).detach(), dim=-1),
-        size=rms_norm(z.detach(), dim=-1),
+        moved=rms_norm_at_any_scale((z - state.z).detach()),
+        size=rms_norm_at_any_scale(z.detach()),
         idle=torch.where(norm < state.best_norm, 0, state.idle + 1),
         eps=problem.f.layout.eps,
         closes_in=problem.stepper.closes_in,

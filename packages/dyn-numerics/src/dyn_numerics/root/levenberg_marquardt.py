@@ -11,7 +11,7 @@ from torch import Tensor
 from dyn_numerics.arguments import positive
 from dyn_numerics.dtypes import real_dtype
 from dyn_numerics.loop import repeat
-from dyn_numerics.norms import rms_norm
+from dyn_numerics.norms import rms_norm, rms_norm_at_any_scale
 from dyn_numerics.root.jacobian import Jacobian
 from dyn_numerics.root.root_status import RootStatus
 from dyn_numerics.root.root_stepper import Context, FlatFunction, Proposal, RootStepper
@@ -133,7 +133,7 @@ class LevenbergMarquardt(RootStepper):
             searching = trial.searching
             there = torch.where(searching.unsqueeze(-1), z - norm.unsqueeze(-1) * scaled / weight.squeeze(-2), trial.z)
             value_there = f(there)
-            ratio = rms_norm(value_there, dim=-1) / norm
+            ratio = rms_norm_at_any_scale(value_there) / norm
             gain = (1 - ratio) * (1 + ratio) / foretold
             accepted = searching & (gain > LEAST_GAIN)
             change = torch.where(accepted, (1 - (2 * gain - 1) ** 3).clamp(min=1 / 3), trial.growth)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from dyn_numerics.arguments import positive, positive_integer
 from dyn_numerics.loop import repeat
-from dyn_numerics.norms import rms_norm
+from dyn_numerics.norms import rms_norm_at_any_scale
 from dyn_numerics.root.root_stepper import Context, FlatFunction
 
 __all__ = ["Armijo", "LineSearch", "Searched", "line_search_by_name"]
@@ -104,18 +104,18 @@ class LineSearch(nn.Module, ABC):
 
         def tried(length: Tensor) -> tuple[Tensor, Tensor]:
             value = f(_along(z, length, direction))
-            norm = rms_norm(value, dim=-1)
+            norm = rms_norm_at_any_scale(value)
             return value, (norm < context.norm) & self.accepts(length, norm, context)
 
         def shorten(
             i: int | Tensor, length: Tensor, value: Tensor, done: Tensor
         ) -> tuple[int | Tensor, Tensor, Tensor, Tensor]:
-            shorter = self.next_length(length, rms_norm(value, dim=-1), context)
+            shorter = self.next_length(length, rms_norm_at_any_scale(value), context)
             length = torch.where(done, length, shorter)
             value, accepted = tried(length)
             return i + 1, length, value, accepted | done
 
-        size = rms_norm(direction, dim=-1)
+        size = rms_norm_at_any_scale(direction)
         stands = ~((size > 0) & (size < torch.inf))  # there is nowhere to go
         first = torch.where(stands, 0, first)
         value, accepted = tried(first)

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dyn_numerics.norms import rms_norm
+from dyn_numerics.norms import rms_norm_at_any_scale
 from dyn_numerics.pytree_state import StateLayout
 from dyn_numerics.user_function import UserFunction
 
@@ -70,4 +70,4 @@ class FixedPointResidual(Residual):
 
     def scale(self, z: Tensor, value: Tensor, first: Tensor) -> Tensor:
         """The norm of `h(z)`, `[batch]`."""
-        return rms_norm(z + value, dim=-1)
+        return rms_norm_at_any_scale(z + value)

@@ -38,7 +38,8 @@ class RootStatus(Ending):
         4,
         "The residual no longer falls, above its tolerance.",
         "There may be no root nearby: a local minimum of the residual, or a cycle. Try another start, "
-        "line_search='armijo', or solver='levenberg_marquardt'.",
+        "line_search='armijo', or solver='levenberg_marquardt'. If the residual is as small as rounding lets it be, raise "
+        "rtol or atol.",
     )
     DIVERGED = (
         5,

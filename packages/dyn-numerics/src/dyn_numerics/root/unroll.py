@@ -14,7 +14,7 @@ from dyn_numerics.arguments import positive_integer
 from dyn_numerics.autocast import without_autocast
 from dyn_numerics.batch import select_rows
 from dyn_numerics.constant_numbers import with_constant_numbers
-from dyn_numerics.norms import rms_norm
+from dyn_numerics.norms import rms_norm_at_any_scale
 from dyn_numerics.root.by_name import FIXED_POINT_STEPPERS, ROOT_STEPPERS
 from dyn_numerics.root.iterate import follow
 from dyn_numerics.root.line_search import LineSearch
@@ -121,7 +121,7 @@ def _take_steps(posed: Posed, n_steps: int) -> Iterates:
 
     value = f(z)
     posed.is_differentiated(value)
-    norm = rms_norm(value, dim=-1)
+    norm = rms_norm_at_any_scale(value)
     carry = stepper.init(z, context(0))
     passed, internals = [(z, value, norm)], []
     for n in range(n_steps):
@@ -131,7 +131,7 @@ def _take_steps(posed: Posed, n_steps: int) -> Iterates:
         # A gradient of zero that goes back through what is not finite comes out as NaN: such values have none.
         z = select_rows(torch.isfinite(ahead.value).all(dim=-1), ahead.z, z)
         value = f(z)
-        norm, carry = rms_norm(value, dim=-1), proposal.carry
+        norm, carry = rms_norm_at_any_scale(value), proposal.carry
         passed.append((z, value, norm))
         internals.append(proposal.internals)
     zs, values, norms = (torch.stack(each) for each in zip(*passed, strict=True))
