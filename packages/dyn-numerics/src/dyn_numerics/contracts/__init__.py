@@ -1,4 +1,4 @@
-"""Test suites to inherit: what every stepper, dense output and controller promises, checked on your own.
+"""Test suites to inherit: what steppers, dense output, controllers and methods for roots promise, checked on your own.
 
 A class that inherits one says what is under test, and pytest finds the tests:
 
@@ -14,6 +14,9 @@ from dyn_numerics.contracts.forced_growth import ForcedGrowth
 from dyn_numerics.contracts.forced_oscillator import ForcedOscillator
 from dyn_numerics.contracts.interpolant import InterpolantContract
 from dyn_numerics.contracts.reference_problem import ReferenceProblem
+from dyn_numerics.contracts.reference_system import ReferenceSystem
+from dyn_numerics.contracts.root_stepper import RootStepperContract
+from dyn_numerics.contracts.sine_system import SineSystem
 from dyn_numerics.contracts.stepper import StepperContract
 
 __all__ = [
@@ -22,5 +25,8 @@ __all__ = [
     "ForcedOscillator",
     "InterpolantContract",
     "ReferenceProblem",
+    "ReferenceSystem",
+    "RootStepperContract",
+    "SineSystem",
     "StepperContract",
 ]
