@@ -1,9 +1,9 @@
-"""Every method for roots of ours keeps the contract."""
+"""Every method for roots and every line search of ours keeps its contract."""
 
 import pytest
 
-from dyn_numerics import Anderson, Broyden, Chord, FixedPointIteration
-from dyn_numerics.contracts import RootStepperContract
+from dyn_numerics import Anderson, Armijo, Broyden, Chord, FixedPointIteration
+from dyn_numerics.contracts import LineSearchContract, RootStepperContract
 from dyn_numerics.root.by_name import ROOT_STEPPERS
 
 
@@ -28,3 +28,13 @@ class TestOtherSettings(RootStepperContract):
     @pytest.fixture(autouse=True, params=OTHERS, ids=repr)
     def stepper(self, request):
         self.make = lambda: request.param
+
+
+class TestArmijo(LineSearchContract):
+    def make(self):
+        return Armijo()
+
+
+@pytest.mark.gpu
+class TestOnTheDevice(TestRootSteppers):
+    device = "cuda"

@@ -13,6 +13,7 @@ from dyn_numerics.contracts.controller import ControllerContract
 from dyn_numerics.contracts.forced_growth import ForcedGrowth
 from dyn_numerics.contracts.forced_oscillator import ForcedOscillator
 from dyn_numerics.contracts.interpolant import InterpolantContract
+from dyn_numerics.contracts.line_search import LineSearchContract
 from dyn_numerics.contracts.reference_problem import ReferenceProblem
 from dyn_numerics.contracts.reference_system import ReferenceSystem
 from dyn_numerics.contracts.root_stepper import RootStepperContract
@@ -24,6 +25,7 @@ __all__ = [
     "ForcedGrowth",
     "ForcedOscillator",
     "InterpolantContract",
+    "LineSearchContract",
     "ReferenceProblem",
     "ReferenceSystem",
     "RootStepperContract",

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import product
 from typing import Any, ClassVar
 from unittest import SkipTest
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves
+from torch.utils._pytree import tree_leaves, tree_structure
 
 from dyn_numerics.contracts.copies import copies
 from dyn_numerics.contracts.expectation import expect, expect_close
@@ -87,23 +88,15 @@ class RootStepperContract:
             sentence = f"step: expected the search to end at the root, in {dtype}"
             expect_close(found.z, self.problem.root(z0), 10 * tolerance, sentence)
 
-    def test_starts_where_a_search_may_start(self) -> None:
-        """`start` returns a state like the one it is handed, the same each time; if it solves the problem, it stays."""
+    def test_starts_at_a_state_like_the_users(self) -> None:
+        """`start` returns a state like the one that it is handed, the same each time."""
         stepper = self.made()
         for dtype in self._dtypes(stepper):
             z0 = self.starts(dtype)
             with torch.no_grad():
-                start = stepper.start(z0)
-                again = stepper.start(z0)
+                start, again = stepper.start(z0), stepper.start(z0)
             expect(structure(start) == structure(z0), f"start: got {structure(start)}, expected {structure(z0)} as z0")
             expect_close(again, start, 0.0, "start: expected the same start for the same z0")
-            counted = _Counted(lambda z, start=start: z - start)
-            found = _search(counted, z0, stepper, rtol=_tolerance(dtype))
-            expect(
-                counted.calls == 1 and torch.equal(found.z, start),
-                f"start: a search that starts at the solution called f {counted.calls} times and ended "
-                f"{(found.z - start).abs().max().item():.3g} away, expected 1 call, and to stay; start where it is finite",
-            )
 
     def test_leaves_what_it_is_handed_alone(self) -> None:
         """Neither `init` nor a step writes into an iterate or a residual, now or later; only into its `carry`."""
@@ -159,10 +152,13 @@ class RootStepperContract:
         """What steps hand on is, as what `init` makes, a pytree of tensors that lead with the batch, of one structure."""
         z0 = self.starts()
         steps = self._watched(z0).steps
-        expected = structure(steps[0].carry)
+        first = steps[0].carry
         for step in steps:
             carry = step.proposal.carry
-            expect(structure(carry) == expected, f"carry: got {structure(carry)}, expected {expected} as init makes it")
+            expect(
+                tree_structure(carry) == tree_structure(first) and structure(carry) == structure(first),
+                f"carry: got {structure(carry)}, expected {structure(first)} as init makes it",
+            )
             for leaf in tree_leaves(carry):
                 expect(
                     leaf is None or (isinstance(leaf, Tensor) and leaf.shape[:1] == z0.shape[:1]),
@@ -174,9 +170,12 @@ class RootStepperContract:
         """The result of a sample is the same to the bit, wherever it stands in the batch."""
         stepper, z0 = self.made(), self.starts()
         order = torch.arange(len(z0), device=z0.device).roll(1).flip(0)
-        for line_search in _line_searches(stepper):
-            there = _search(self.problem, z0[order], stepper, line_search=line_search)
-            here = _search(self.problem, z0, stepper, line_search=line_search)
+        for line_search, max_steps in product(
+            _line_searches(stepper), (2, 200)
+        ):  # at the root rounding may be forgotten
+            options: dict[str, Any] = {"line_search": line_search, "max_steps": max_steps}
+            there = _search(self.problem, z0[order], stepper, **options)
+            here = _search(self.problem, z0, stepper, **options)
             sentence = "step: expected the same bits wherever a sample stands; reduce over dim=-1 only"
             _expect_same(_rows(there), _rows(here, order), 0.0, sentence)
 

@@ -36,7 +36,7 @@ class WatchedRootStepper(RootStepper):
 
     Attributes:
         steps: Its steps so far.
-        given: The iterates and residuals that it was handed, each with a copy from then.
+        given: The iterates and residuals that it was handed, copies, each with what it is a copy of.
         reads: What its steps read on the host.
 
     Example:
@@ -61,16 +61,19 @@ class WatchedRootStepper(RootStepper):
         return self.stepper.start(z, *args)
 
     def init(self, z: Tensor, context: Context) -> Any:
-        self._keep(z, context)
-        return self.stepper.init(z, context)
+        return self.stepper.init(*self._copied(z, context))
 
     def step(self, f: FlatFunction, z: Tensor, carry: Any, context: Context) -> Proposal:
-        self._keep(z, context)
+        given, told = self._copied(z, context)
         with HostReads() as reads:
-            proposal = self.stepper.step(f, z, carry, context)
+            proposal = self.stepper.step(f, given, carry, told)
         self.reads += reads.found
         self.steps.append(WatchedStep(z, carry, context, proposal))
         return proposal
 
-    def _keep(self, z: Tensor, context: Context) -> None:
-        self.given += [(tensor, tensor.clone()) for tensor in (z, context.value, context.norm)]
+    def _copied(self, z: Tensor, context: Context) -> tuple[Tensor, Context]:
+        """What to hand on: the search goes on with its own, whatever is written into these."""
+        own = z, context.value, context.norm
+        copy = z.clone().requires_grad_(z.requires_grad), context.value.clone(), context.norm.clone()
+        self.given += zip(copy, own, strict=True)
+        return copy[0], context._replace(value=copy[1], norm=copy[2])
