@@ -130,6 +130,11 @@ class OneStatusForAll(HeavyBall):
         return super().step(f, z, carry, context)._replace(status=torch.zeros((), dtype=torch.int64))
 
 
+class InternalsOfTheWholeBatch(HeavyBall):
+    def step(self, f, z, carry, context):
+        return super().step(f, z, carry, context)._replace(internals={"norm": context.norm.mean()})
+
+
 class HandsOnAnotherResidual(LooksAhead):
     def step(self, f, z, carry, context):
         proposal = super().step(f, z, carry, context)
@@ -291,6 +296,7 @@ FAULTS = {
     },
     WidensTheIterate: {"follows_the_state"},
     OneStatusForAll: {"follows_the_state"},
+    InternalsOfTheWholeBatch: {"follows_the_state"},
     HandsOnAnotherResidual: {"value_is_the_residual_of_the_proposal", "gradients_through_its_steps"},
     IgnoresLineSearches: {"value_is_the_residual_of_the_proposal"},
     CarryOfAnotherKind: {

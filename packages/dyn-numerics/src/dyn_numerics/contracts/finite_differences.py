@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -32,7 +32,7 @@ def check_gradients(what: str, loss: Callable[[], Tensor], inputs: Mapping[str, 
     for tensor in inputs.values():
         tensor.requires_grad_()
     value = loss()
-    gradients = [None] * len(inputs)
+    gradients: Sequence[Tensor | None] = [None] * len(inputs)
     if value.requires_grad:
         gradients = torch.autograd.grad(value, list(inputs.values()), allow_unused=True)
     for (name, tensor), gradient in zip(inputs.items(), gradients, strict=True):

@@ -133,6 +133,11 @@ class RootStepperContract:
                     f"proposal.status: got {None if status is None else structure(status)}, expected int64 codes of "
                     f"RootStatus, {list(z.shape[:1])}",
                 )
+                for leaf in tree_leaves(proposal.internals):
+                    expect(
+                        isinstance(leaf, Tensor) and leaf.shape[:1] == z.shape[:1],
+                        f"proposal.internals: got {structure(leaf)} in it, expected tensors that lead with the batch, {len(z)}",
+                    )
 
     def test_value_is_the_residual_of_the_proposal(self) -> None:
         """Where a method hands on the residual, it is that of where it goes, and no line search comes between."""
@@ -149,7 +154,7 @@ class RootStepperContract:
             expect_close(proposal.value, self.problem(proposal.z), 1e-13, sentence)
 
     def test_carry_keeps_its_structure(self) -> None:
-        """What steps hand on is, as what `init` makes, a pytree of tensors that lead with the batch, of one structure."""
+        """What `init` makes and steps hand on has one structure; tensors in it lead with the batch, and all else stays."""
         z0 = self.starts()
         steps = self._watched(z0).steps
         first = steps[0].carry
@@ -159,11 +164,12 @@ class RootStepperContract:
                 tree_structure(carry) == tree_structure(first) and structure(carry) == structure(first),
                 f"carry: got {structure(carry)}, expected {structure(first)} as init makes it",
             )
-            for leaf in tree_leaves(carry):
+            for leaf, made in zip(tree_leaves(carry), tree_leaves(first), strict=True):
+                is_tensor = isinstance(leaf, Tensor)
                 expect(
-                    leaf is None or (isinstance(leaf, Tensor) and leaf.shape[:1] == z0.shape[:1]),
-                    f"carry: got {structure(leaf)} in it, expected tensors that lead with the batch, {len(z0)}, or None; "
-                    f"steps are counted by context.n_steps",
+                    leaf.shape[:1] == z0.shape[:1] if is_tensor else leaf == made,
+                    f"carry: got {structure(leaf) if is_tensor else leaf} in it, expected tensors that lead with the batch, "
+                    f"{len(z0)}, and no other value that changes; steps are counted by context.n_steps",
                 )
 
     def test_rows_do_not_meet(self) -> None:
