@@ -79,15 +79,6 @@ def test_finds_the_root_of_every_sample(solver):
     assert stats is sol.stats
 
 
-@pytest.mark.parametrize(("solver", "line_search"), SEARCHES, ids=repr)
-def test_evaluations_equal_a_counter(solver, line_search):
-    z0, a = problem()
-    g = Counted(roots)
-    sol = root_find(g, z0, solver=solver, args=(a,), line_search=line_search, rtol=1e-12, atol=1e-12, throw=False)
-    assert sol.stats.n_evals.item() == g.calls
-    assert sol.stats.n_steps.max() < g.calls
-
-
 @pytest.mark.parametrize("solver", METHODS, ids=repr)
 @pytest.mark.parametrize("handler", [root_find, fixed_point])
 def test_start_that_is_a_solution_costs_one_evaluation_and_moves_nothing(solver, handler):
@@ -99,29 +90,6 @@ def test_start_that_is_a_solution_costs_one_evaluation_and_moves_nothing(solver,
     assert sol.stats.n_steps.tolist() == [0] * len(z0)
     assert torch.equal(sol.z, z0)
     assert sol.residual.tolist() == [0] * len(z0)
-
-
-@pytest.mark.parametrize(("solver", "line_search"), SEARCHES, ids=repr)
-def test_permutation_of_the_batch_is_bit_exact(solver, line_search):
-    z0, a = problem(batch=11)
-    order = torch.randperm(11, generator=torch.Generator().manual_seed(1))
-    options = {"solver": solver, "line_search": line_search, "rtol": 1e-10, "atol": 1e-10, "throw": False}
-    one = root_find(roots, z0, args=(a,), **options)
-    other = root_find(roots, z0[order], args=(a[order],), **options)
-    assert torch.equal(other.z, one.z[order])
-    assert torch.equal(other.residual, one.residual[order])
-    assert torch.equal(other.stats.n_steps, one.stats.n_steps[order])
-
-
-@pytest.mark.parametrize("solver", METHODS, ids=repr)
-def test_sample_alone_is_as_in_a_large_batch(solver):
-    z0, a = problem(batch=1024)
-    options = {"solver": solver, "rtol": 1e-10, "atol": 1e-10}
-    whole = root_find(roots, z0, args=(a,), **options)
-    for i in (0, 1, 500, 1023):
-        alone = root_find(roots, z0[i : i + 1], args=(a[i : i + 1],), **options)
-        torch.testing.assert_close(alone.z[0], whole.z[i], rtol=1e-12, atol=1e-12)
-        assert alone.stats.n_steps.item() == whole.stats.n_steps[i].item()
 
 
 @pytest.mark.parametrize(("solver", "line_search"), SEARCHES, ids=repr)

@@ -1,4 +1,4 @@
-"""Test suites to inherit: what every stepper, dense output and controller promises, checked on your own.
+"""Test suites to inherit: what steppers, dense output, controllers and methods for roots promise, checked on your own.
 
 A class that inherits one says what is under test, and pytest finds the tests:
 
@@ -13,7 +13,11 @@ from dyn_numerics.contracts.controller import ControllerContract
 from dyn_numerics.contracts.forced_growth import ForcedGrowth
 from dyn_numerics.contracts.forced_oscillator import ForcedOscillator
 from dyn_numerics.contracts.interpolant import InterpolantContract
+from dyn_numerics.contracts.line_search import LineSearchContract
 from dyn_numerics.contracts.reference_problem import ReferenceProblem
+from dyn_numerics.contracts.reference_system import ReferenceSystem
+from dyn_numerics.contracts.root_stepper import RootStepperContract
+from dyn_numerics.contracts.sine_system import SineSystem
 from dyn_numerics.contracts.stepper import StepperContract
 
 __all__ = [
@@ -21,6 +25,10 @@ __all__ = [
     "ForcedGrowth",
     "ForcedOscillator",
     "InterpolantContract",
+    "LineSearchContract",
     "ReferenceProblem",
+    "ReferenceSystem",
+    "RootStepperContract",
+    "SineSystem",
     "StepperContract",
 ]

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 from collections.abc import Iterator, Sequence
 from itertools import product
 from math import inf
@@ -13,6 +11,7 @@ from unittest import SkipTest
 import torch
 from torch import Tensor
 
+from dyn_numerics.contracts.copies import copies
 from dyn_numerics.contracts.expectation import expect, expect_close
 from dyn_numerics.contracts.structure import structure
 from dyn_numerics.ode.controllers.controller import Controller, Verdict
@@ -164,15 +163,9 @@ class ControllerContract:
 
     def test_copies_judge_alike(self) -> None:
         """A deep copy, a pickled one, one that loads its `state_dict` and one with another norm judge alike."""
-        controller, loaded = self.made(), self.made()
-        loaded.load_state_dict(controller.state_dict())
-        copies = {
-            "a deep copy": copy.deepcopy(controller),
-            "a pickled copy": pickle.loads(pickle.dumps(controller)),
-            "one that loaded the state_dict": loaded,
-            "one from with_norm": controller.with_norm(None),
-        }
-        for (name, other), errors in product(copies.items(), RUNS):
+        controller = self.made()
+        others = {**copies(controller, self.made()), "one from with_norm": controller.with_norm(None)}
+        for (name, other), errors in product(others.items(), RUNS):
             found, expected = self._run(other, errors)[-1], self._run(controller, errors)[-1]
             sentence = f"judge: got {found} for errors {errors} from {name}, expected {expected} as from the controller"
             expect(_values(found) == _values(expected), sentence)

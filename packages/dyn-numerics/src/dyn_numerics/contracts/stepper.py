@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import copy
-import pickle
 from collections.abc import Callable
 from typing import Any
 from unittest import SkipTest
@@ -11,7 +9,9 @@ from unittest import SkipTest
 import torch
 from torch import Tensor
 
+from dyn_numerics.contracts.copies import copies
 from dyn_numerics.contracts.expectation import expect, expect_close
+from dyn_numerics.contracts.finite_differences import check_gradients
 from dyn_numerics.contracts.measured_order import margin, measured_order
 from dyn_numerics.contracts.method_under_test import MethodUnderTest, evenly, is_within
 from dyn_numerics.contracts.structure import structure, tensors
@@ -380,17 +380,10 @@ class StepperContract(MethodUnderTest):
     def test_copies_step_alike(self) -> None:
         """A deep copy, a pickled one and one that loads its `state_dict` take the same steps, to the bit."""
         stepper = self.made()
-        loaded = self.made()
-        loaded.load_state_dict(stepper.state_dict())
         x = self.starts()[0]
         with torch.no_grad():
             expected = _results(self.single_step(stepper, self.problem, 0.1, 0.7, x).step)
-            copies = {
-                "a deep copy": copy.deepcopy(stepper),
-                "a pickled copy": pickle.loads(pickle.dumps(stepper)),
-                "one that loaded the state_dict": loaded,
-            }
-            for name, other in copies.items():
+            for name, other in copies(stepper, self.made()).items():
                 found = _results(self.single_step(other, self.problem, 0.1, 0.7, x).step)
                 for tensor, value in zip(found, expected, strict=True):
                     expect_close(tensor, value, 0.0, f"expected {name} to step as the stepper does")
@@ -453,21 +446,7 @@ class StepperContract(MethodUnderTest):
             found: Tensor = measure(stepper, lambda t, x: rate * self.problem(t, x), inputs["x0"])
             return (found.sin() * weights).sum()
 
-        for tensor in inputs.values():
-            tensor.requires_grad_()
-        gradients = torch.autograd.grad(loss(), list(inputs.values()), allow_unused=True)
-        for (name, tensor), gradient in zip(inputs.items(), gradients, strict=True):
-            generator = torch.Generator().manual_seed(0)
-            direction = torch.randn(tensor.shape, dtype=torch.float64, generator=generator).to(tensor.device)
-            direction = direction / torch.linalg.vector_norm(direction)  # tables may have many entries, and large ones
-            with torch.no_grad():
-                expected = _derivative(lambda: loss().item(), tensor, direction)
-            found = 0.0 if gradient is None else (gradient * direction).sum().item()
-            expect(
-                abs(found - expected) <= 1e-7 * (1 + abs(expected)),
-                f"{what}: the gradient to {name} is {found:.10g} in some direction, expected {expected:.10g} as finite "
-                f"differences say; compute with tensors only, and without detach",
-            )
+        check_gradients(what, loss, inputs)
 
 
 def _states(**options: Any) -> Callable[[Stepper, FlatField, Tensor], Tensor]:
@@ -478,16 +457,6 @@ def _states(**options: Any) -> Callable[[Stepper, FlatField, Tensor], Tensor]:
         return x
 
     return solve
-
-
-def _derivative(loss: Callable[[], float], x: Tensor, direction: Tensor, h: float = 1e-3) -> float:
-    """Derivative of a loss along a direction of one of its inputs, by central differences of order 4."""
-    values = []
-    for steps in (-2, -1, 1, 2):
-        x.add_(steps * h * direction)
-        values.append(loss())
-        x.sub_(steps * h * direction)
-    return (values[0] - 8 * values[1] + 8 * values[2] - values[3]) / (12 * h)
 
 
 def _results(step: Step) -> list[Tensor]:

@@ -1,16 +1,17 @@
-"""What methods and controllers carry over: a tensor, a number, None, or tuples of such."""
+"""What methods and controllers carry over: a tensor, a number, None, or a pytree of such."""
 
 from __future__ import annotations
 
 from typing import Any
 
 from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 __all__ = ["structure", "tensors"]
 
 
 def structure(value: Any) -> Any:
-    """What has to agree for values to be selected among: the tuples, and the shapes and dtypes of the tensors in them.
+    """What has to agree for values to be selected among: the pytree, and the shapes and dtypes of the tensors in it.
 
     Args:
         value: What is carried over.
@@ -20,9 +21,7 @@ def structure(value: Any) -> Any:
         >>> structure((torch.ones(2), None))
         (([2], torch.float32), 'NoneType')
     """
-    if isinstance(value, tuple):
-        return tuple(structure(part) for part in value)
-    return (list(value.shape), value.dtype) if isinstance(value, Tensor) else type(value).__name__
+    return tree_map(_kind, value)
 
 
 def tensors(value: Any) -> list[Tensor]:
@@ -31,6 +30,8 @@ def tensors(value: Any) -> list[Tensor]:
     Args:
         value: What is carried over.
     """
-    if isinstance(value, tuple):
-        return [tensor for part in value for tensor in tensors(part)]
-    return [value] if isinstance(value, Tensor) else []
+    return [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor)]
+
+
+def _kind(leaf: Any) -> Any:
+    return (list(leaf.shape), leaf.dtype) if isinstance(leaf, Tensor) else type(leaf).__name__

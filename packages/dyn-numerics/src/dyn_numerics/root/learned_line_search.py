@@ -24,7 +24,8 @@ class LearnedLineSearch(LineSearch):
 
     Args:
         net: Module or function of `[batch, 3]` that returns `[batch, 1]`, logarithms of lengths. None for two layers with 81
-            parameters, of which the last starts as zero: before training the first length is 1.
+            parameters, of which the last starts as zero: before training the first length is 1. A module computes in the dtype
+            of its weights.
         max_trials: How many lengths are tried at most.
 
     Raises:
@@ -59,7 +60,8 @@ class LearnedLineSearch(LineSearch):
         norms = [rms_norm(each, dim=-1).clamp(min=tiny) for each in (value, direction)]
         cosine = (value.conj() * direction).mean(dim=-1).real / norms[0] / norms[1]
         seen = torch.stack([norms[0].log(), norms[1].log(), cosine], dim=-1)
-        said = self.net(seen)
+        weight = next(self.parameters(), seen)
+        said = self.net(seen.to(weight.dtype))
         if not isinstance(said, Tensor) or said.shape != (len(seen), 1):
             got = f"shape {list(said.shape)}" if isinstance(said, Tensor) else f"a {type(said).__name__}"
             raise ValueError(f"net: returned {got}, expected a tensor of shape {[len(seen), 1]}")

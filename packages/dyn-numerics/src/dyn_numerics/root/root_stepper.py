@@ -68,8 +68,9 @@ class RootStepper(nn.Module, ABC):
 
     For a fixed point of `h` the residual is `f(z) = h(z) - z`.
 
-    `carry` is a pytree of tensors that lead with the batch. It is handed on once, so that under `torch.no_grad()` a step
-    may write into it.
+    `carry` is a pytree whose tensors lead with the batch; what is no tensor in it stays as it is. It is handed on once, so
+    that under `torch.no_grad()` a step may write into it. What else a method may do and may not, `RootStepperContract` of
+    `dyn_numerics.contracts` tests.
 
     Attributes:
         searches: Whether a line search may shorten its steps.
