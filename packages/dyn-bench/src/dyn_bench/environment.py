@@ -17,7 +17,7 @@ from dyn_bench._version import __version__
 
 __all__ = ["environment"]
 
-PEERS = ("torchdiffeq", "torchode", "diffrax", "jax", "scipy")
+PEERS = ("torchdiffeq", "torchode", "torchdeq", "diffrax", "jax", "scipy")
 
 
 def environment() -> dict[str, Any]:

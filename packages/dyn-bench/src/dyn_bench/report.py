@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from math import isfinite
 from pathlib import Path
@@ -16,7 +16,7 @@ from rich.table import Table
 from dyn_bench.environment import environment
 from dyn_bench.experiment import Experiment, Measurement, Outcome
 
-__all__ = ["NoRecordError", "Record", "markdown", "read", "table", "write"]
+__all__ = ["NoRecordError", "Record", "markdown", "read", "rows_as_markdown", "table", "write"]
 
 _COLOURS = {"reached": "green", "missed,": "red", "not": "yellow"}  # by the first word of a verdict
 
@@ -140,6 +140,21 @@ def markdown(record: Record) -> str:
     listed = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
     machine = f"{place['processor'] or place['machine']}, {place['system']}"
     return "\n".join([*lines, "", f"Measured in {record.seconds:.0f} s on one thread of: {machine}. {listed}."])
+
+
+def rows_as_markdown(head: str, rows: Mapping[str, Mapping[str, object]]) -> str:
+    """Lays out rows in Markdown.
+
+    Args:
+        head: What the names of the rows are.
+        rows: Each row by its name: what stands in its columns, by their names, in the order of the first row.
+    """
+    columns = list(next(iter(rows.values())))
+    lines = [f"| {' | '.join([head, *columns])} |", "|---" * (1 + len(columns)) + "|"]
+    lines += [
+        f"| {name} | {' | '.join(str(row.get(column, '')) for column in columns)} |" for name, row in rows.items()
+    ]
+    return "\n".join(lines)
 
 
 def _number(measurement: Measurement) -> str:

@@ -287,6 +287,7 @@ FAULTS = {
         "a_sample_alone_is_as_in_a_batch",
         "compact_finds_the_same",
         "failing_neighbours_change_nothing",
+        "vmap",
     },
     RemembersBesideItsCarry: {
         *ELSEWHERE,
@@ -303,13 +304,11 @@ FAULTS = {
         "carry_keeps_its_structure",
         "compact_finds_the_same",
         "gradients_through_its_steps",
-        "vmap",
     },
     CarryOfTheWholeBatch: {
         "carry_keeps_its_structure",
         "compact_finds_the_same",
         "gradients_through_its_steps",
-        "vmap",
     },
     CountsByItself: {"carry_keeps_its_structure"},
     CouplesSamples: {

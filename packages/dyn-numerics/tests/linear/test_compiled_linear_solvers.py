@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dyn_numerics import GMRES, BiCGStab, ConjugateGradient, DenseLU, JacobianOperator, MatrixOperator
-from dyn_numerics.ode.compiled_loop import is_supported
+from dyn_numerics.loop import is_supported
 
 pytestmark = pytest.mark.skipif(not is_supported(), reason="this torch cannot compile a solve")
 

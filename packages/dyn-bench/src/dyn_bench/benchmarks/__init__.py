@@ -1,7 +1,8 @@
-"""What solves cost and what training brings, each benchmark in a file, by their names on the command line."""
+"""What solves and searches cost and what training brings, each benchmark in a file, by their names on the command line."""
 
 from dyn_bench.benchmarks.compiled import Compiled
 from dyn_bench.benchmarks.overhead import Overhead
+from dyn_bench.benchmarks.root_finding import RootFinding
 from dyn_bench.benchmarks.trained_fixed_point import TrainedFixedPoint
 from dyn_bench.benchmarks.trained_solvers import TrainedSolvers
 from dyn_bench.benchmarks.work_precision import WorkPrecision
@@ -11,6 +12,13 @@ __all__ = ["BENCHMARKS"]
 
 BENCHMARKS: dict[str, Experiment] = {
     benchmark.name: benchmark
-    for benchmark in (Overhead(), Compiled(), WorkPrecision(), TrainedSolvers(), TrainedFixedPoint())
+    for benchmark in (
+        Overhead(),
+        Compiled(),
+        WorkPrecision(),
+        TrainedSolvers(),
+        RootFinding(),
+        TrainedFixedPoint(),
+    )
 }
 """The benchmarks, with their default settings, by name."""

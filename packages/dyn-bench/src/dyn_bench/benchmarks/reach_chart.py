@@ -63,7 +63,8 @@ def draw_reach(measurements: Sequence[Measurement], title: str) -> Figure:
 
 
 def with_chart(title: str, *parts: Outcome) -> Outcome:
-    """Makes one outcome of several, with the picture of all its figures, `ratios`."""
+    """Makes one outcome of several, and adds the picture of all its figures, `ratios`."""
     measurements = [measurement for part in parts for measurement in part.measurements]
     records = {name: record for part in parts for name, record in part.records.items()}
-    return Outcome(measurements, {"ratios": draw_reach(measurements, title)}, records)
+    pictures = {name: figure for part in parts for name, figure in part.pictures.items()}
+    return Outcome(measurements, {"ratios": draw_reach(measurements, title), **pictures}, records)

@@ -1,8 +1,9 @@
-"""SciPy: Hairer's DOP853 and others on one state, in NumPy."""
+"""SciPy: initial value problems and systems of equations, one at a time, in NumPy."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 from dyn_bench.peers.missing import PeerMissingError
 from dyn_bench.protocols.solve import Solve
 
-__all__ = ["scipy_solve"]
+__all__ = ["scipy_roots", "scipy_solve"]
 
 
 def scipy_solve(
@@ -32,7 +33,7 @@ def scipy_solve(
     References:
         P. Virtanen et al.: SciPy 1.0, Nature Methods 17 (2020), https://scipy.org
     """
-    solve_ivp = _import()
+    solve_ivp = _import("scipy.integrate").solve_ivp
     between = t.numpy() if len(t) > 2 else None  # its stages for the dense output are not evaluated without
 
     def slopes(t: float, x: Any) -> Any:
@@ -50,9 +51,43 @@ def scipy_solve(
     return Solve(run=run, values=values, evaluations=lambda result: int(result.nfev))
 
 
-def _import() -> Any:
+def scipy_roots(
+    g: Callable[[Any], Any],
+    z0: Tensor,
+    *,
+    tolerance: float,
+    method: str = "hybr",
+    jac: Callable[[Any], Any] | None = None,
+) -> Solve:
+    """Prepares `root` in a loop over samples.
+
+    Args:
+        g: The function of one sample, of NumPy arrays `[n]`.
+        z0: Where to start, `[batch, n]`, float64.
+        tolerance: Tolerance, relative to the size of the unknowns for `hybr`.
+        method: Name of the method.
+        jac: The Jacobian of `g`, `[n, n]`; differences take its place if there is none.
+
+    Returns:
+        The solve; its evaluations are those of all samples.
+
+    Raises:
+        PeerMissingError: If SciPy is not installed.
+    """
+    root = _import("scipy.optimize").root
+
+    def run() -> list[Any]:
+        return [root(g, z, jac=jac, method=method, tol=tolerance) for z in z0.numpy()]
+
+    return Solve(
+        run=run,
+        values=lambda results: torch.stack([torch.from_numpy(result.x) for result in results]),
+        evaluations=lambda results: sum(int(result.nfev) for result in results),
+    )
+
+
+def _import(module: str) -> Any:
     try:
-        from scipy.integrate import solve_ivp  # noqa: PLC0415
+        return import_module(module)
     except ImportError:
         raise PeerMissingError("scipy") from None
-    return solve_ivp

@@ -21,7 +21,7 @@ __all__ = ["Comparison", "Goal", "solves_as_markdown"]
 
 @dataclass(frozen=True)
 class Goal:
-    """Which share of one solve's time another is to need at most."""
+    """Which share of one solve's time, or evaluations, another is to need at most."""
 
     solve: str
     against: str
@@ -66,6 +66,7 @@ class Comparison:
         goals: Sequence[Goal],
         rounds: int,
         first_calls: Sequence[str] = (),
+        evaluations: Sequence[Goal] = (),
     ) -> Outcome:
         """Enters solves, measures them in turn, and shows how far it is.
 
@@ -75,14 +76,16 @@ class Comparison:
             goals: Which pairs are compared.
             rounds: How often each is timed.
             first_calls: The solves whose first call is held against its goal too.
+            evaluations: Which pairs are compared by their evaluations.
 
         Returns:
-            The ratios of times, then the seconds of first calls; and the records.
+            The ratios of times, then the seconds of first calls, then the ratios of evaluations; and the records.
         """
         for name, prepare in track(progress, entries.items(), len(entries), f"{self.problem}, first calls"):
             self.enter(name, prepare)
         measurements = self.measure(goals, track(progress, range(rounds), rounds, self.problem))
         measurements += [self.first_call(name) for name in first_calls]
+        measurements += [self.evaluations(goal) for goal in evaluations]
         return Outcome(measurements, {}, {self.problem: self.records})
 
     def enter(self, name: str, prepare: Callable[[], Solve]) -> None:
@@ -117,19 +120,29 @@ class Comparison:
         for name, record in self.records.items():
             record["median_s"] = timings.median(name)
             record["fastest_s"] = min(timings.seconds[name])  # far below the median, others were at work too
-        measurements = []
-        for goal in goals:
-            title = f"{self.problem}: {goal.solve} / {goal.against}"
-            reason = next((self._missing[name] for name in (goal.solve, goal.against) if name in self._missing), None)
-            ratio = timings.ratio(goal.solve, goal.against) if reason is None else None
-            measurements.append(Measurement(title, ratio, high=goal.share, reason=reason))
-        return measurements
+        return [self._ratio(goal, "", timings.ratio) for goal in goals]
+
+    def evaluations(self, goal: Goal) -> Measurement:
+        """The evaluations of a solve over those of another."""
+
+        def ratio(solve: str, against: str) -> float:
+            calls, others = (self.records[name]["evaluations"] for name in (solve, against))
+            return float(calls / others)
+
+        return self._ratio(goal, ", evaluations", ratio)
 
     def first_call(self, name: str, high: float = 30.0) -> Measurement:
         """The seconds of a solve's first call, compilation included, and how many they are to be at most."""
         title, reason = f"{self.problem}: first call, {name}, s", self._missing.get(name)
         seconds = self.records[name]["first_call_s"] if reason is None else None
         return Measurement(title, seconds, high=high, reason=reason)
+
+    def _ratio(self, goal: Goal, of: str, ratio: Callable[[str, str], float]) -> Measurement:
+        """What a ratio is for a goal, unless one of its solves is missing."""
+        title = f"{self.problem}: {goal.solve} / {goal.against}{of}"
+        reason = next((self._missing[name] for name in (goal.solve, goal.against) if name in self._missing), None)
+        value = ratio(goal.solve, goal.against) if reason is None else None
+        return Measurement(title, value, high=goal.share, reason=reason)
 
     def _largest_error(self, values: Tensor) -> float:
         return (values.detach().double() - self._reference).abs().max().item()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
@@ -30,6 +30,11 @@ class Solve:
     run: Callable[[], Any]
     values: Callable[[Any], Tensor] | None = None
     evaluations: Callable[[Any], int] | None = None
+
+    def judged(self, error: Callable[[Tensor], Tensor]) -> Solve:
+        """The same solve, with what a function makes of its values in their place: errors, whose right values are 0."""
+        values = self.values
+        return self if values is None else replace(self, values=lambda result: error(values(result)))
 
 
 def dyn_solve(

@@ -72,6 +72,15 @@ class NonlinearSystem:
 
         It is scaled as tolerances are: by 1 and the root's size together.
         """
-        roots = self.roots.to(z)
-        apart = (self.canonical(z).unsqueeze(-2) - roots).abs() / (1 + roots.abs())  # [..., k, N]
+        return self._error(z, self.solutions)
+
+    def is_trapped(self, z: Tensor, within: float = 1e-3) -> Tensor:
+        """Whether points `[..., N]` are so near to one of the `traps`, in terms of `error`: flags `[...]`."""
+        if not self.traps:
+            return torch.zeros(z.shape[:-1], dtype=torch.bool, device=z.device)
+        return self._error(z, self.traps) <= within
+
+    def _error(self, z: Tensor, points: tuple[tuple[float, ...], ...]) -> Tensor:
+        known = torch.tensor(points, dtype=torch.float64).to(z)
+        apart = (self.canonical(z).unsqueeze(-2) - known).abs() / (1 + known.abs())  # [..., k, N]
         return apart.amax(-1).amin(-1)

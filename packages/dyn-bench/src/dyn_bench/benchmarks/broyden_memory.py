@@ -1,0 +1,80 @@
+"""What Broyden's method remembers, in bytes."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from rich.progress import Progress
+from torch.utils._pytree import tree_leaves
+
+from dyn_bench.benchmarks.equilibrium_setup import EquilibriumSetup
+from dyn_bench.experiment import Measurement, Outcome, track
+from dyn_bench.peers.torchdeq import torchdeq_fixed_point
+from dyn_bench.problems.root.equilibrium_network import EquilibriumNetwork
+from dyn_bench.protocols.operations import CountOperations
+from dyn_bench.protocols.solve import Solve
+from dyn_bench.protocols.unavailable import UnavailableError
+from dyn_numerics import Broyden, Proposal, fixed_point
+
+__all__ = ["broyden_memory"]
+
+MEMORIES = (4, 16, 64)
+STEPS = 5
+
+
+class Weighed(Broyden):
+    """Broyden's method, which notes how large its memory becomes.
+
+    Attributes:
+        largest: Bytes of all tensors that a step has handed on, the most so far.
+    """
+
+    largest = 0
+
+    def step(self, *args: Any) -> Proposal:
+        proposal = super().step(*args)
+        self.largest = max(self.largest, sum(leaf.nbytes for leaf in tree_leaves(proposal.carry)))
+        return proposal
+
+
+def broyden_memory(progress: Progress, setup: EquilibriumSetup) -> Outcome:
+    """Weighs what a few steps on an equilibrium layer hand on, for several lengths of the memory.
+
+    Args:
+        progress: Where to show how far it is.
+        setup: The layer, and the limit of torchdeq's iterations, for which its memory is.
+
+    Returns:
+        The bytes over those of `2 * memory * batch * width` numbers; these bytes, and the peak of all tensors during
+        the steps, for torchdeq's method too.
+    """
+    network = EquilibriumNetwork(setup.width, setup.width, setup.contraction, setup.seed)
+    args = network.inputs(setup.batch, setup.hard, setup.hard_contraction, setup.seed)
+    z0 = torch.zeros(setup.batch, setup.width)
+    measurements, records = [], {}
+    for memory in track(progress, MEMORIES, len(MEMORIES), "memory of Broyden's method"):
+        solver = Weighed(memory, update="bad", jacobian=-1.0)
+
+        def search(solver: Broyden = solver) -> None:
+            fixed_point(network, z0, solver=solver, args=args, rtol=1e-6, atol=0.0, max_steps=STEPS, throw=False)
+
+        peak, bound = _peak(Solve(search)), 2 * memory * z0.nbytes
+        name = f"Broyden, memory {memory}: bytes / those of 2 · memory · batch · width numbers"
+        measurements.append(Measurement(name, solver.largest / bound, high=1.0))
+        records[f"memory {memory}"] = {"bytes": solver.largest, "bound": bound, "peak_bytes": peak}
+    try:
+        peer = torchdeq_fixed_point(
+            network, z0, tolerance=setup.residual, solver="broyden", args=args, max_iter=setup.broyden_iterations
+        )
+        records[f"torchdeq, max_iter {setup.broyden_iterations}"] = {"peak_bytes": _peak(peer)}
+    except UnavailableError:
+        pass  # nothing is held against it
+    return Outcome(measurements, {}, {"broyden_memory": records})
+
+
+def _peak(solve: Solve) -> int:
+    """The most bytes that tensors made by a solve take at a time."""
+    with torch.no_grad(), CountOperations() as counts:
+        solve.run()
+    return counts.peak
