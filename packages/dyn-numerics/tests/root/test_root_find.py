@@ -363,3 +363,39 @@ def test_warm_start_is_looked_at_first():
     sol = root_find(roots, start, args=(a,), solver="newton")
     assert (sol.stats.n_steps == 0).tolist() == [True, False] * 3
     assert torch.equal(sol.z[::2], a[::2])
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("line_search", [None, "armijo"])
+@pytest.mark.parametrize("solver", METHODS, ids=repr)
+def test_on_cuda_as_on_the_cpu(solver, line_search):
+    line_search = line_search if solver.searches else None
+    z0, a = problem(batch=64, size=8)
+    options = {"solver": solver, "line_search": line_search, "rtol": 1e-10, "atol": 1e-10, "throw": False}
+    expected = root_find(roots, z0, args=(a,), **options)
+    found = root_find(roots, z0.cuda(), args=(a.cuda(),), **options)
+    assert found.z.is_cuda
+    assert found.residual.is_cuda
+    torch.testing.assert_close(found.z.cpu(), expected.z, rtol=0, atol=1e-9)
+    assert found.status == expected.status
+    compact = root_find(roots, z0.cuda(), args=(PerSample(a.cuda()),), compact=True, **options)
+    torch.testing.assert_close(compact.z, found.z, rtol=0, atol=1e-9)
+
+
+@pytest.mark.gpu
+def test_a_step_on_cuda_waits_once(recwarn):
+    """For the one flag that says whether anybody goes on."""
+    z0, a = (tensor.cuda() for tensor in problem(batch=64, size=8))
+    for solver in (Anderson(), Broyden(jacobian=-1.0), Newton()):
+        root_find(roots, z0, args=(a,), solver=solver, rtol=1e-10, atol=1e-10)
+        recwarn.clear()
+        torch.cuda.set_sync_debug_mode("warn")
+        try:
+            with torch.no_grad():
+                sol = root_find(roots, z0, args=(a,), solver=solver, rtol=1e-10, atol=1e-10, throw=False)
+        finally:
+            torch.cuda.set_sync_debug_mode("default")
+        waits = [w for w in recwarn.list if "synchronizing" in str(w.message)]
+        n_steps = sol.stats.n_steps.max().item()
+        assert n_steps > 2
+        assert len(waits) <= n_steps + 4  # the start is checked as well
