@@ -300,16 +300,8 @@ FAULTS = {
     InternalsOfTheWholeBatch: {"follows_the_state"},
     HandsOnAnotherResidual: {"value_is_the_residual_of_the_proposal", "gradients_through_its_steps"},
     IgnoresLineSearches: {"value_is_the_residual_of_the_proposal"},
-    CarryOfAnotherKind: {
-        "carry_keeps_its_structure",
-        "compact_finds_the_same",
-        "gradients_through_its_steps",
-    },
-    CarryOfTheWholeBatch: {
-        "carry_keeps_its_structure",
-        "compact_finds_the_same",
-        "gradients_through_its_steps",
-    },
+    CarryOfAnotherKind: {"carry_keeps_its_structure", "compact_finds_the_same", "gradients_through_its_steps"},
+    CarryOfTheWholeBatch: {"carry_keeps_its_structure", "compact_finds_the_same", "gradients_through_its_steps"},
     CountsByItself: {"carry_keeps_its_structure"},
     CouplesSamples: {
         "a_sample_alone_is_as_in_a_batch",

@@ -277,7 +277,9 @@ class RootStepperContract:
 
     def test_gradients_through_its_steps(self) -> None:
         """Gradients to the start, to the problem and to its own parameters equal finite differences."""
-        stepper = self._differentiable().to(torch.float64)
+        stepper = self.made().to(torch.float64)
+        if not stepper.differentiable:
+            raise SkipTest("differentiable = False")
         z0 = self.starts()
         shift = torch.full_like(z0[0], 0.01)
         weights = torch.linspace(1, 2, z0.shape[-1], dtype=torch.float64, device=self.device)
@@ -293,7 +295,7 @@ class RootStepperContract:
 
     def test_vmap(self) -> None:
         """Under `torch.func.vmap` every problem is solved as alone."""
-        stepper = self._differentiable()
+        stepper = self.made()
         z0 = self.starts()
         shifts = torch.tensor([0.0, 0.01, -0.02], dtype=torch.float64, device=self.device)
 
@@ -344,12 +346,6 @@ class RootStepperContract:
         _search(self.problem, z0, watched, rtol=_tolerance(z0.dtype), max_steps=20)
         expect(watched.steps, "step: was never called, expected starts to be no solution")
         return watched
-
-    def _differentiable(self) -> RootStepper:
-        stepper = self.made()
-        if not stepper.differentiable:
-            raise SkipTest("differentiable = False")
-        return stepper
 
     def _mixed(self, z0: Tensor, kinds: Sequence[int]) -> Callable[[Tensor], Tensor]:
         """The problem, spoiled for some of the samples."""
