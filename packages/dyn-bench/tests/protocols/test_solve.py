@@ -58,3 +58,15 @@ def test_a_gradient(sensitivity):
 def test_a_solve_without_values_has_none():
     with pytest.raises(ValueError, match="without values"):
         values_of(Solve(lambda: None))
+
+
+def test_a_solve_is_judged_by_its_errors():
+    solve = Solve(lambda: 3, lambda result: torch.tensor([result, 5.0]), lambda result: result)
+    judged = solve.judged(lambda values: values - 3)
+    assert values_of(judged).tolist() == [0, 2]
+    assert judged.evaluations(judged.run()) == 3
+
+
+def test_a_solve_without_values_has_no_errors():
+    solve = Solve(lambda: None)
+    assert solve.judged(torch.abs) is solve

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from rich.progress import Progress
-from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from dyn_bench.benchmarks.equilibrium_setup import EquilibriumSetup
