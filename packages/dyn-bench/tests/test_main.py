@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from dyn_bench.__main__ import main
 from dyn_bench._version import __version__
 from dyn_bench.experiment import Experiment, Measurement, Outcome
-from dyn_bench.report import markdown, read
+from dyn_bench.report import markdown, read, rows_as_markdown
 from dyn_bench.reproductions import REPRODUCTIONS
 
 
@@ -41,7 +41,7 @@ def test_list_names_every_experiment_and_its_kind(capsys):
     lines = capsys.readouterr().out.splitlines()
     names = {
         "reproduction": ("solver-interpolation", "moons", "density"),
-        "benchmark": ("overhead", "compiled", "work-precision"),
+        "benchmark": ("overhead", "compiled", "work-precision", "root-finding"),
     }
     for kind, listed in names.items():
         assert [name for name in listed if not any(name in line and kind in line for line in lines)] == []
@@ -100,6 +100,16 @@ def test_markdown_holds_every_figure_and_where_it_was_measured(constant, tmp_pat
     assert f"torch {torch.__version__}" in lines[-1]
     assert f"dyn-bench {__version__}" in lines[-1]
     assert "None" not in lines[-1]
+
+
+def test_rows_in_markdown_have_the_columns_of_the_first():
+    rows = {"one": {"a": 1, "b": 2}, "two": {"b": "x"}}
+    assert rows_as_markdown("name", rows).splitlines() == [
+        "| name | a | b |",
+        "|---|---|---|",
+        "| one | 1 | 2 |",
+        "| two |  | x |",
+    ]
 
 
 @pytest.mark.parametrize("out", ["a-file", "a-file/below"])

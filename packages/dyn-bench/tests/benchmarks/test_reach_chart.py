@@ -43,7 +43,10 @@ def test_a_figure_that_is_no_number_is_written_out(value):
 
 
 def test_parts_become_one():
-    joined = with_chart("title", Outcome(FIGURES[:1], {}, {"a": 1}), Outcome(FIGURES[1:], {}, {"b": 2}))
+    drawn = Figure()
+    joined = with_chart("title", Outcome(FIGURES[:1], {"drawn": drawn}, {"a": 1}), Outcome(FIGURES[1:], {}, {"b": 2}))
     assert joined.measurements == FIGURES
     assert joined.records == {"a": 1, "b": 2}
-    assert isinstance(joined.pictures["ratios"], Figure)
+    assert joined.pictures.pop("drawn") is drawn
+    (chart,) = joined.pictures.values()
+    assert chart.axes[0].get_title() == "title"

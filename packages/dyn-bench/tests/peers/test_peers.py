@@ -10,7 +10,8 @@ import torch
 from dyn_bench.peers import diffrax as diffrax_module
 from dyn_bench.peers.diffrax import diffrax_solve
 from dyn_bench.peers.missing import PeerMissingError
-from dyn_bench.peers.scipy import scipy_solve
+from dyn_bench.peers.scipy import scipy_roots, scipy_solve
+from dyn_bench.peers.torchdeq import torchdeq_fixed_point
 from dyn_bench.peers.torchdiffeq import torchdiffeq_gradient, torchdiffeq_solve
 from dyn_bench.peers.torchode import torchode_solve
 from dyn_bench.problems.perceptron import Perceptron
@@ -68,6 +69,89 @@ def test_an_installed_scipy_solves_the_oscillator(method):
     result = solve.run()
     torch.testing.assert_close(solve.values(result), torch.stack([T.cos(), -T.sin()], -1), atol=1e-8, rtol=0)
     assert 50 < solve.evaluations(result) < 1000
+
+
+def test_scipy_finds_roots_one_at_a_time(monkeypatch):
+    asked = []
+
+    def root(g, z, **options):
+        asked.append(options)
+        return SimpleNamespace(x=z - g(z), nfev=3)
+
+    def jac(z):
+        return np.eye(2)
+
+    monkeypatch.setitem(sys.modules, "scipy", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "scipy.optimize", SimpleNamespace(root=root))
+    solve = scipy_roots(lambda z: z / 2, X0.double(), tolerance=1e-6, jac=jac)
+    results = solve.run()
+    assert solve.values(results).tolist() == (X0 / 2).tolist()
+    assert solve.evaluations(results) == 9
+    assert asked == [{"jac": jac, "method": "hybr", "tol": 1e-6}] * 3
+    scipy_roots(lambda z: z, X0[:1].double(), tolerance=1e-3, method="lm").run()
+    assert asked[-1] == {"jac": None, "method": "lm", "tol": 1e-3}
+
+
+@pytest.mark.parametrize("method", ["hybr", "lm"])
+def test_an_installed_scipy_finds_roots(method):
+    pytest.importorskip("scipy")
+    solve = scipy_roots(lambda z: z**2 - [2, 3], X0.double().abs() + 1, tolerance=1e-12, method=method)
+    results = solve.run()
+    torch.testing.assert_close(solve.values(results), torch.tensor([2.0, 3.0]).double().sqrt().expand(3, 2))
+    assert 15 < solve.evaluations(results) < 150
+
+
+def test_scipy_may_be_missing_for_roots_too(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.optimize", None)
+    with pytest.raises(PeerMissingError, match=r"^scipy is not installed"):
+        scipy_roots(lambda z: z, X0, tolerance=1e-6)
+
+
+@pytest.fixture
+def torchdeq(monkeypatch):
+    """What torchdeq's solvers are asked."""
+    asked = []
+
+    def solver(name):
+        def solve(h, z0, **options):
+            assert not torch.is_grad_enabled()
+            asked.append((name, options))
+            return h(h(z0)), [], {}
+
+        return solve
+
+    monkeypatch.setitem(sys.modules, "torchdeq", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "torchdeq.solver", SimpleNamespace())
+    for name in ("anderson", "broyden"):
+        module = SimpleNamespace(**{f"{name}_solver": solver(name)})
+        monkeypatch.setitem(sys.modules, f"torchdeq.solver.{name}", module)
+    return asked
+
+
+@pytest.mark.parametrize("solver", ["anderson", "broyden"])
+def test_torchdeq_is_called_at_the_relative_tolerance_and_counted(torchdeq, solver):
+    half = torch.tensor(0.5)
+    solve = torchdeq_fixed_point(lambda z, rate: rate * z, X0, tolerance=1e-4, solver=solver, args=(half,), max_iter=70)
+    result = solve.run()
+    assert torchdeq == [(solver, {"max_iter": 70, "tol": 1e-4, "stop_mode": "rel"})]
+    assert solve.values(result).tolist() == (X0 / 4).tolist()
+    assert solve.evaluations(result) == 2
+
+
+def test_a_missing_torchdeq_says_how_to_get_it(monkeypatch):
+    for module in ("torchdeq", "torchdeq.solver", "torchdeq.solver.anderson"):
+        monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(PeerMissingError, match=r"^torchdeq is not installed: pip install 'dyn-bench\[peers\]'$"):
+        torchdeq_fixed_point(torch.cos, X0, tolerance=1e-5)
+
+
+@pytest.mark.parametrize("solver", ["anderson", "broyden"])
+def test_an_installed_torchdeq_finds_fixed_points(solver):
+    pytest.importorskip("torchdeq")
+    solve = torchdeq_fixed_point(torch.cos, X0.double(), tolerance=1e-9, solver=solver)
+    result = solve.run()
+    torch.testing.assert_close(solve.values(result), torch.full_like(X0, 0.7390851332).double(), atol=1e-7, rtol=0)
+    assert 5 < solve.evaluations(result) <= 50
 
 
 @pytest.mark.parametrize("peer", SOLVES)

@@ -54,6 +54,20 @@ def test_a_goal_without_its_peer_stays_and_says_so(compared):
     assert comparison.first_call("absent").verdict == "not measured (no peer)"
 
 
+def test_evaluations_against_goals():
+    comparison = Comparison("problem", torch.zeros(1))
+    for name, calls in (("few", 3), ("many", 12)):
+        comparison.enter(name, lambda calls=calls: Solve(lambda: calls, None, lambda result: result))
+    comparison.enter("absent", absent)
+    few, many, missing = (
+        comparison.evaluations(goal)
+        for goal in (Goal("few", "many", 0.5), Goal("many", "few", 0.5), Goal("few", "absent", 0.5))
+    )
+    assert (few.name, few.value, few.high) == ("problem: few / many, evaluations", 0.25, 0.5)
+    assert (many.value, many.passed) == (4.0, False)
+    assert missing.verdict == "not measured (no peer)"
+
+
 def test_records(compared):
     comparison, _, _ = compared
     assert set(comparison.records) == {"quick", "slow"}
@@ -84,10 +98,17 @@ def test_a_solve_that_does_not_reach_its_end_is_left_out(solver_error):
 def test_run_enters_measures_and_adds_first_calls():
     times = []
     comparison = Comparison("problem", torch.zeros(1))
-    entries = {"a": lambda: Solve(lambda: times.append("a")), "b": lambda: Solve(lambda: times.append("b"))}
+    entries = {
+        name: lambda name=name: Solve(lambda: times.append(name), evaluations=lambda result: 2) for name in ("a", "b")
+    }
     with Progress(disable=True) as progress:
-        outcome = comparison.run(progress, entries, [Goal("a", "b", 2.0)], rounds=4, first_calls=["b"])
-    assert [m.name for m in outcome.measurements] == ["problem: a / b", "problem: first call, b, s"]
+        goals = [Goal("a", "b", 2.0)]
+        outcome = comparison.run(progress, entries, goals, rounds=4, first_calls=["b"], evaluations=goals)
+    assert [m.name for m in outcome.measurements] == [
+        "problem: a / b",
+        "problem: first call, b, s",
+        "problem: a / b, evaluations",
+    ]
     assert outcome.records == {"problem": comparison.records}
     assert times.count("a") == times.count("b") == 1 + 4 * 2  # the first call, and each round with its warm-up
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dyn_bench.protocols.solve import Solve, dyn_gradient, dyn_solve, values_of
+from dyn_bench.protocols.solve import Solve, dyn_gradient, dyn_solve, values_and_evaluations, values_of
 
 
 @pytest.mark.parametrize("stepping", ["joint", "per_sample"])
@@ -58,3 +58,25 @@ def test_a_gradient(sensitivity):
 def test_a_solve_without_values_has_none():
     with pytest.raises(ValueError, match="without values"):
         values_of(Solve(lambda: None))
+
+
+def test_a_solve_is_judged_by_its_errors():
+    solve = Solve(lambda: 3, lambda result: torch.tensor([result, 5.0]), lambda result: result)
+    judged = solve.judged(lambda values: values - 3)
+    assert values_of(judged).tolist() == [0, 2]
+    assert judged.evaluations(judged.run()) == 3
+
+
+def test_a_solve_without_values_has_no_errors():
+    solve = Solve(lambda: None)
+    assert solve.judged(torch.abs) is solve
+
+
+def test_values_and_evaluations_are_of_one_solve():
+    runs = []
+    solve = Solve(lambda: runs.append(1) or len(runs), lambda result: torch.tensor(result), lambda result: 10 * result)
+    values, evaluations = values_and_evaluations(solve)
+    assert (values.item(), evaluations, len(runs)) == (1, 10, 1)
+    for partial in (Solve(solve.run, solve.values), Solve(solve.run, None, solve.evaluations)):
+        with pytest.raises(ValueError, match="without values or evaluations"):
+            values_and_evaluations(partial)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -63,13 +64,11 @@ def broyden_memory(progress: Progress, setup: EquilibriumSetup) -> Outcome:
         name = f"Broyden, memory {memory}: bytes / those of 2 · memory · batch · width numbers"
         measurements.append(Measurement(name, solver.largest / bound, high=1.0))
         records[f"memory {memory}"] = {"bytes": solver.largest, "bound": bound, "peak_bytes": peak}
-    try:
+    with suppress(UnavailableError):  # nothing is held against it
         peer = torchdeq_fixed_point(
             network, z0, tolerance=setup.residual, solver="broyden", args=args, max_iter=setup.broyden_iterations
         )
         records[f"torchdeq, max_iter {setup.broyden_iterations}"] = {"peak_bytes": _peak(peer)}
-    except UnavailableError:
-        pass  # nothing is held against it
     return Outcome(measurements, {}, {"broyden_memory": records})
 
 

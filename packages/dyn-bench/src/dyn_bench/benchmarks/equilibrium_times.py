@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from functools import partial
+from typing import Literal
 
 import torch
 from rich.progress import Progress
@@ -22,7 +23,7 @@ from dyn_bench.protocols.solve import Solve
 
 __all__ = ["equilibrium_times", "hard_sample_times"]
 
-METHODS = ("anderson", "broyden")
+METHODS: tuple[Literal["anderson", "broyden"], ...] = ("anderson", "broyden")
 PER_DECADE = 16
 
 

@@ -43,7 +43,8 @@ def powell_times(progress: Progress, *, systems: int, repeats: int) -> Outcome:
     first = system.function(z0).norm(dim=-1)
 
     def residual(z: Tensor) -> Tensor:
-        return system.function(z).norm(dim=-1) / first
+        relative: Tensor = system.function(z).norm(dim=-1) / first
+        return relative
 
     newton = partial(dyn_root, system.function, z0, tolerance=1e-8, termination=Termination(step_atol=1e-17))
     scipy = partial(scipy_roots, powell_system, z0, tolerance=1e-8)

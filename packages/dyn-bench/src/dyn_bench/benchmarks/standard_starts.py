@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from functools import partial
 from math import inf
 from typing import Any
@@ -14,6 +15,7 @@ from dyn_bench.experiment import Measurement, Outcome, track
 from dyn_bench.peers.scipy import scipy_roots
 from dyn_bench.problems.root.more_garbow_hillstrom import MORE_GARBOW_HILLSTROM
 from dyn_bench.problems.root.nonlinear_system import NonlinearSystem
+from dyn_bench.protocols.solve import values_and_evaluations
 from dyn_bench.protocols.unavailable import UnavailableError
 from dyn_bench.report import rows_as_markdown
 from dyn_numerics import root_find
@@ -23,6 +25,9 @@ __all__ = ["standard_starts", "starts_as_markdown"]
 
 OTHERS = {"anderson", "fixed_point", "bisection"}
 """Methods for fixed points, and that for brackets."""
+
+Method = Callable[[NonlinearSystem], dict[str, Any]]
+"""What says how a method ends from the standard start of a system."""
 
 MOST_UNSOLVED = {"newton, armijo": 0, "levenberg_marquardt": 0}
 TOLERANCE = 1e-12
@@ -41,25 +46,16 @@ def standard_starts(progress: Progress) -> Outcome:
         How many systems each method leaves unsolved; for each system and method whether it is solved, or else whether it
         ended at a published local minimum, the error, steps and evaluations.
     """
-    methods: dict[str, Callable[[NonlinearSystem], dict[str, Any]]] = {}
-    for name in ROOT_STEPPERS:
-        if name not in OTHERS:
-            methods[name] = partial(_by_this_library, solver=name)
-    methods["newton, armijo"] = partial(_by_this_library, solver="newton", line_search="armijo")
-    own = list(methods)
-    methods |= {f"SciPy {name}": partial(_by_scipy, method=name) for name in ("hybr", "lm")}
-    records: dict[str, dict[str, Any]] = {}
-    for system in track(progress, MORE_GARBOW_HILLSTROM.values(), len(MORE_GARBOW_HILLSTROM), "standard starts"):
-        records[system.name] = {}
-        for name, method in methods.items():
-            try:
-                records[system.name][name] = method(system)
-            except UnavailableError:
-                continue  # nothing is held against it
+    own, peers = _methods()
+    systems = MORE_GARBOW_HILLSTROM.values()
+    records = {
+        system.name: _endings(system, own | peers)
+        for system in track(progress, systems, len(systems), "standard starts")
+    }
     measurements = []
     for name in own:
         unsolved = sum(not found[name]["solved"] for found in records.values())
-        title = f"{len(records)} standard starts: {name}, systems not solved"
+        title = f"{len(systems)} standard starts: {name}, systems not solved"
         measurements.append(Measurement(title, unsolved, high=MOST_UNSOLVED.get(name, inf)))
     return Outcome(measurements, {}, {"standard_starts": records})
 
@@ -69,6 +65,24 @@ def starts_as_markdown(records: Mapping[str, Mapping[str, Mapping[str, Any]]]) -
     return rows_as_markdown(
         "system", {system: {name: _cell(found) for name, found in row.items()} for system, row in records.items()}
     )
+
+
+def _methods() -> tuple[dict[str, Method], dict[str, Method]]:
+    """This library's methods and MINPACK's, by name."""
+    own: dict[str, Method] = {
+        name: partial(_by_this_library, solver=name) for name in ROOT_STEPPERS if name not in OTHERS
+    }
+    own["newton, armijo"] = partial(_by_this_library, solver="newton", line_search="armijo")
+    return own, {f"SciPy {name}": partial(_by_scipy, method=name) for name in ("hybr", "lm")}
+
+
+def _endings(system: NonlinearSystem, methods: Mapping[str, Method]) -> dict[str, dict[str, Any]]:
+    """How each method ended, but for one that is not available: nothing is held against it."""
+    found = {}
+    for name, method in methods.items():
+        with suppress(UnavailableError):
+            found[name] = method(system)
+    return found
 
 
 def _cell(found: Mapping[str, Any]) -> str:
@@ -89,9 +103,8 @@ def _by_scipy(system: NonlinearSystem, method: str) -> dict[str, Any]:
     def g(z: Any) -> Any:
         return system.function(torch.from_numpy(z)).numpy()
 
-    solve = scipy_roots(g, system.z0.unsqueeze(0), tolerance=TOLERANCE, method=method)
-    result = solve.run()
-    return {**_ending(system, solve.values(result)[0]), "steps": None, "evaluations": solve.evaluations(result)}
+    z, evaluations = values_and_evaluations(scipy_roots(g, system.z0.unsqueeze(0), tolerance=TOLERANCE, method=method))
+    return {**_ending(system, z[0]), "steps": None, "evaluations": evaluations}
 
 
 def _ending(system: NonlinearSystem, z: torch.Tensor) -> dict[str, Any]:

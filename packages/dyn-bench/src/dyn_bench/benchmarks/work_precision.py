@@ -16,7 +16,7 @@ from dyn_bench.peers.torchdiffeq import torchdiffeq_solve
 from dyn_bench.problems.arenstorf import ARENSTORF_ORBIT
 from dyn_bench.problems.lotka_volterra import LOTKA_VOLTERRA_TO_10
 from dyn_bench.problems.reference_problem import ReferenceProblem
-from dyn_bench.protocols.solve import Solve, dyn_solve
+from dyn_bench.protocols.solve import Solve, dyn_solve, values_and_evaluations
 from dyn_bench.protocols.unavailable import UnavailableError
 from dyn_bench.protocols.work_precision import Curve, Point
 
@@ -103,10 +103,8 @@ def _curve(problem: ReferenceProblem, prepare: Callable[..., Solve], tolerances:
 
 
 def _point(problem: ReferenceProblem, solve: Solve, tolerance: float | None) -> Point:
-    if solve.values is None or solve.evaluations is None:
-        raise ValueError("solve: got one without values or evaluations, expected one with both")
-    result = solve.run()
-    return Point(tolerance, problem.error(solve.values(result)[-1]), solve.evaluations(result))
+    x, evaluations = values_and_evaluations(solve)
+    return Point(tolerance, problem.error(x[-1]), evaluations)
 
 
 def _errors(curves: Curves) -> list[Measurement]:

@@ -18,7 +18,7 @@ def loosest_solve(prepare: Callable[[float], Solve], tolerances: Sequence[float]
     evaluations say nothing unless the errors are alike.
 
     Args:
-        prepare: Prepares a solve at a tolerance; its values are errors, as measured by nobody but us.
+        prepare: Prepares a solve at a tolerance; its values are errors, measured apart from it.
         tolerances: Tolerances, the loosest first. The last is taken where none other will do, even if it will not either:
             its values tell.
         bound: What no value may exceed.

@@ -13,7 +13,7 @@ from dyn_bench.protocols.compilation import compile_whole
 from dyn_numerics import odeint
 from dyn_sensitivity import odeint as differentiable_odeint
 
-__all__ = ["Solve", "dyn_gradient", "dyn_solve", "values_of"]
+__all__ = ["Solve", "dyn_gradient", "dyn_solve", "values_and_evaluations", "values_of"]
 
 
 @dataclass(frozen=True)
@@ -133,3 +133,15 @@ def values_of(solve: Solve) -> Tensor:
     if solve.values is None:
         raise ValueError("solve: got one without values, expected one with")
     return solve.values(solve.run())
+
+
+def values_and_evaluations(solve: Solve) -> tuple[Tensor, int]:
+    """Solves once and returns the values, and how often the function was called for them.
+
+    Raises:
+        ValueError: If it has none, or nobody counts.
+    """
+    if solve.values is None or solve.evaluations is None:
+        raise ValueError("solve: got one without values or evaluations, expected one with both")
+    result = solve.run()
+    return solve.values(result), solve.evaluations(result)

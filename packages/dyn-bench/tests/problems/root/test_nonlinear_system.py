@@ -48,3 +48,15 @@ def test_angles_may_be_off_by_whole_turns():
     turns = 2 * math.pi * torch.arange(-4, 6, dtype=torch.float64)
     assert system.error(system.roots + turns).max() < 1e-14
     assert system.error(system.roots + turns / 2).min() > 1
+
+
+def test_traps_are_told_by_the_scale_of_errors():
+    system = NonlinearSystem("two", lambda z: z, (0.0, 0.0), ((0.0, 0.0),), "by hand", traps=((9.0, 0.0), (-1.0, 4.0)))
+    z = torch.tensor([[9.0, 0.05], [9.9, 0.0], [-1.0, 4.6], [0.0, 0.0]], dtype=torch.float64)
+    assert system.is_trapped(z, within=0.11).tolist() == [True, True, False, False]
+    assert system.is_trapped(z).tolist() == [False] * 4
+    assert system.is_trapped(torch.tensor([9.0, 0.0])).item() is True
+
+
+def test_a_system_without_traps_has_none():
+    assert MORE_GARBOW_HILLSTROM["Rosenbrock"].is_trapped(torch.ones(3, 2)).tolist() == [False] * 3
