@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 from rich.progress import Progress
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from dyn_bench.benchmarks.equilibrium_setup import EquilibriumSetup
@@ -35,7 +36,8 @@ class Weighed(Broyden):
 
     def step(self, *args: Any) -> Proposal:
         proposal = super().step(*args)
-        self.largest = max(self.largest, sum(leaf.nbytes for leaf in tree_leaves(proposal.carry)))
+        tensors = [leaf for leaf in tree_leaves(proposal.carry) if isinstance(leaf, Tensor)]
+        self.largest = max(self.largest, sum(tensor.nbytes for tensor in tensors))
         return proposal
 
 
