@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+
 from dyn_bench.problems.root.more_garbow_hillstrom import MORE_GARBOW_HILLSTROM
 from dyn_numerics import RootStatus, root_find
 
