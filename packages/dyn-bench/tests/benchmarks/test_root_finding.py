@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import torch
 from matplotlib.figure import Figure
 from rich.progress import Progress
 from torch.func import jacfwd
@@ -20,9 +21,12 @@ from dyn_bench.benchmarks.equilibrium_times import equilibrium_times, hard_sampl
 from dyn_bench.benchmarks.powell_times import powell_jacobian, powell_system, powell_times
 from dyn_bench.benchmarks.root_finding import RootFinding
 from dyn_bench.benchmarks.standard_starts import standard_starts, starts_as_markdown
+from dyn_bench.problems.root.cosine_map import FIXED_POINT
+from dyn_bench.problems.root.equilibrium_network import EquilibriumNetwork
 from dyn_bench.problems.root.more_garbow_hillstrom import MORE_GARBOW_HILLSTROM
 from dyn_bench.protocols import compilation, root_solve
 from dyn_bench.protocols.root_solve import dyn_fixed_point, dyn_root
+from dyn_bench.protocols.solve import Solve
 from dyn_bench.protocols.unavailable import UnavailableError
 
 SMALL = EquilibriumSetup("layer", width=8, batch=20, repeats=1)
@@ -115,12 +119,35 @@ def test_a_peer_that_returns_more_than_it_tested_gets_a_looser_tolerance(this_fo
     assert [m.value for m in outcome.measurements if "evaluations" in m.name] == [1, 1]
 
 
-def test_hard_samples_are_compared_by_time_with_those_that_leave_the_batch(this_for_every_peer):
+def test_errors_are_residuals_relative_to_the_map(monkeypatch):
+    z = torch.randn(20, 8, generator=torch.Generator().manual_seed(1))
+    monkeypatch.setattr(
+        equilibrium_times_module,
+        "torchdeq_fixed_point",
+        lambda *args, **options: Solve(lambda: z, lambda z: z, lambda result: 3),
+    )
+    outcome = run(equilibrium_times, replace(SMALL, seed=5))
+    network = EquilibriumNetwork(8, 8, 0.9, seed=5)
+    x, gain = network.inputs(20, seed=5)
+    mapped = torch.tanh(gain * (z @ network.weight.T) + x @ network.input_weight.T)
+    expected = ((mapped - z).norm(dim=1) / mapped.norm(dim=1)).max().item()
+    assert outcome.records["layer"]["torchdeq broyden"]["largest_error"] == pytest.approx(expected, rel=1e-6)
+
+
+def test_hard_samples_are_compared_by_time_with_those_that_leave_the_batch(this_for_every_peer, monkeypatch):
+    asked = set()
+
+    def spied(*args, compact=False, **options):
+        asked.add((options["solver"], compact))
+        return dyn_fixed_point(*args, compact=compact, **options)
+
+    monkeypatch.setattr(equilibrium_times_module, "dyn_fixed_point", spied)
     outcome = run(hard_sample_times, replace(SMALL, hard=0.05))
     assert {(m.name, m.expected) for m in outcome.measurements} == {
         (f"layer: {name}, compact / torchdeq {name}", "≤ 0.5") for name in ("anderson", "broyden")
     }
     assert all(0.01 < m.value < 100 for m in outcome.measurements)
+    assert asked == {(name, compact) for name in ("anderson", "broyden") for compact in (False, True)}
     records = outcome.records["layer"]
     assert records["anderson, compact"]["evaluations"] == records["anderson"]["evaluations"]
 
@@ -222,6 +249,8 @@ def test_orders_of_convergence():
     assert all(m.passed for m in outcome.measurements)
     errors = outcome.records["convergence"]
     assert all(found[-1] >= 1e-13 for found in errors.values())
+    iterates = np.array([0.0, 1.0, np.cos(1.0), np.cos(np.cos(1.0))])
+    np.testing.assert_allclose(errors["fixed_point"][:4], abs(iterates - FIXED_POINT) / (1 + FIXED_POINT))
     (axes,) = outcome.pictures["convergence"].axes
     assert [line.get_label() for line in axes.lines] == list(errors)
 
