@@ -350,6 +350,24 @@ def test_residuals_whose_squares_are_no_numbers(dtype, scale, line_search):
     torch.testing.assert_close(scaled.residual / scale, plain.residual, rtol=1e-2, atol=0)
 
 
+@pytest.mark.parametrize(("solver", "line_search"), SEARCHES, ids=repr)
+def test_a_converged_sample_stands_still(solver, line_search):
+    """Its function is evaluated where it ended, for as long as others run: the first sample starts near its root."""
+    z0, a = problem(batch=3)
+    z0[0] = a[0] + 1e-3
+    seen = []
+
+    def g(z):
+        seen.append(z.clone())
+        return roots(z, a)
+
+    with torch.no_grad():
+        sol = root_find(g, z0, solver=solver, line_search=line_search, rtol=1e-9, atol=1e-6)
+    assert sol.stats.n_steps[0] < sol.stats.n_steps.max()
+    assert torch.equal(seen[-1][0], sol.z[0])
+    assert not torch.equal(seen[-1], seen[-2])
+
+
 def test_empty_batch():
     sol = root_find(lambda z: z**2 - 2, torch.ones(0, 3))
     assert sol.z.shape == (0, 3)
