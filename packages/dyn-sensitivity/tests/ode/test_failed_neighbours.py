@@ -38,7 +38,7 @@ def gradients(f, x0, own, sensitivity, mode):
         options = {"sensitivity": sensitivity, "stepping": "per_sample", "throw": False, "rtol": 1e-8, "atol": 1e-8}
         return odeint(f, x0, torch.tensor([0.0, 0.5, 1.0], dtype=D), args=(shared, PerSample(own)), **options).x
 
-    x0, shared = torch.tensor(x0, dtype=D, requires_grad=True), torch.tensor(0.8, dtype=D, requires_grad=True)
+    x0, shared = torch.tensor(x0, dtype=D, requires_grad=True), torch.tensor([0.8], dtype=D, requires_grad=True)
     run = torch.compile(solve, fullgraph=True, backend="aot_eager") if mode == "compiled" else solve
     x = run(x0, shared)
     return torch.autograd.grad(torch.where(x.isnan(), 0, x).square().sum(), [x0, shared], allow_unused=True)
