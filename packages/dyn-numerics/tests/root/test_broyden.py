@@ -76,11 +76,12 @@ def test_a_full_memory_is_forgotten_but_for_the_last_step():
 
 
 def test_a_singular_jacobian_at_the_start():
-    sol = root_find(
-        lambda z: z**2 - torch.tensor([[1.0], [4.0]], dtype=D),
-        torch.tensor([[0.0], [1.0]], dtype=D),
-        solver=Broyden(jacobian="exact"),
-        throw=False,
-    )
-    assert sol.status == [RootStatus.SINGULAR, RootStatus.CONVERGED]
-    assert sol.z[0].item() == 0
+    def g(z):
+        total = z.sum(-1)
+        return torch.stack([total - 1, total**2 + z[:, 0] * (z[:, 0] - 1)], dim=-1)
+
+    z0 = torch.tensor([[0.5, 0.5], [0.9, 0.4]], dtype=D)  # at the first, both rows of the Jacobian are multiples of (1, 1)
+    sol = root_find(g, z0, solver=Broyden(jacobian="exact"), throw=False)
+    assert sol.status[0] is RootStatus.SINGULAR
+    assert torch.equal(sol.z[0], z0[0])
+    assert sol.status[1] is not RootStatus.SINGULAR

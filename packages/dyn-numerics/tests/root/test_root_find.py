@@ -282,6 +282,8 @@ def test_mixed_dtypes_and_half_precision():
         assert set(seen) == {dtype}
         assert half.z[0].item() == pytest.approx(0.739, abs=0.05)
         assert half.residual.dtype == torch.float32
+        own = (torch.cos(half.z).float() - half.z.float()).square().mean(-1).sqrt()
+        torch.testing.assert_close(half.residual, own, rtol=1e-6, atol=0)
 
 
 def test_complex_roots():

@@ -64,5 +64,4 @@ def newton_step(z: Tensor, correction: Tensor, carry: Any, n_evals: int | Tensor
     """
     regular = torch.isfinite(correction).all(dim=-1)
     status = torch.where(regular, 0, RootStatus.SINGULAR.code)
-    correction = torch.where(regular.unsqueeze(-1), correction, 0)
     return Proposal(z - correction, carry, status=status, n_evals=n_evals)
