@@ -31,7 +31,7 @@ def g(z, *args):
     [
         ({"z0": [1.0]}, TypeError, r"z0: got a float, expected a tensor or a pytree"),
         ({"z0": torch.ones(2, dtype=torch.int64)}, TypeError, r"z0: got dtype torch.int64"),
-        ({"z0": torch.tensor(1.0)}, ValueError, r"z0: got leaves of shapes \[\[\]\]"),
+        ({"z0": torch.tensor(1.0)}, ValueError, r"z0: got leaves of shapes \[\[\]\].*try z0.unsqueeze\(0\)"),
         ({"z0": (torch.ones(2, 1), torch.ones(3, 1))}, ValueError, r"z0: got leaves .* lead with the same batch"),
         ({"z0": torch.tensor([[math.nan]])}, ValueError, r"z0: got values that are NaN or infinite"),
         ({"g": 3}, TypeError, r"g: got a int, expected a function or module f\(z, \*args\)"),
@@ -46,7 +46,7 @@ def g(z, *args):
         ({"g": lambda z: z.mul_(2)}, ValueError, r"g: changed the state x in place"),
         ({"solver": "newtn"}, ValueError, r"solver: got 'newtn', expected one of newton.*did you mean 'newton'\?"),
         ({"solver": 3}, TypeError, r"solver: got a int, expected a name or a dyn_numerics.RootStepper"),
-        ({"solver": Newton}, TypeError, r"solver: got a .*expected a name or a dyn_numerics.RootStepper"),
+        ({"solver": Newton}, TypeError, r"solver: got the class Newton, expected a name or a dyn_numerics.RootStepper"),
         ({"rtol": 1e-17}, ValueError, r"rtol: got 1e-17, expected at least 4 eps, 8.88e-16 in torch.float64"),
         ({"rtol": 0.0}, ValueError, r"rtol: got 0.0, expected at least 4 eps"),
         ({"rtol": math.nan}, ValueError, r"rtol: got nan, expected at least 4 eps"),
@@ -59,6 +59,7 @@ def g(z, *args):
         ({"max_steps": 1.5}, ValueError, r"max_steps: got 1.5, expected a positive integer"),
         ({"line_search": "wolfe"}, ValueError, r"line_search: got 'wolfe', expected 'armijo'"),
         ({"line_search": 1}, TypeError, r"line_search: got a int, expected 'armijo'"),
+        ({"line_search": Armijo}, TypeError, r"line_search: got the class Armijo, expected 'armijo'"),
         ({"args": torch.ones(2)}, TypeError, r"args: got a Tensor, expected a tuple of arguments"),
         (
             {"args": (PerSample(torch.ones(3)),)},

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dyn_numerics.arguments import positive, positive_integer
+from dyn_numerics.arguments import kind_of, positive, positive_integer
 from dyn_numerics.loop import repeat
 from dyn_numerics.norms import rms_norm_at_any_scale
 from dyn_numerics.root.root_stepper import Context, FlatFunction
@@ -188,7 +188,7 @@ def line_search_by_name(line_search: str | LineSearch | None) -> LineSearch | No
         return line_search
     if not isinstance(line_search, str):
         raise TypeError(
-            f"line_search: got a {type(line_search).__name__}, expected 'armijo', a dyn_numerics.LineSearch or None"
+            f"line_search: got {kind_of(line_search)}, expected 'armijo', a dyn_numerics.LineSearch or None"
         )
     if line_search != "armijo":
         raise ValueError(f"line_search: got {line_search!r}, expected 'armijo', a dyn_numerics.LineSearch or None")
