@@ -2,7 +2,7 @@ import pickle
 
 import pytest
 
-from dyn_numerics import Status
+from dyn_numerics import RootStatus, Status
 
 
 @pytest.mark.parametrize("status", Status)
@@ -29,6 +29,10 @@ def test_members_read_as_sentences_with_a_remedy(status):
     assert str(status).endswith(".")
     assert bool(status.remedy) != status.is_success
     assert status.remedy in str(status)
+
+
+def test_lists_of_members_are_short():
+    assert repr([Status.SUCCESS, RootStatus.ROUNDING]) == "[Status.SUCCESS, RootStatus.ROUNDING]"
 
 
 def test_remedies_say_what_to_do():

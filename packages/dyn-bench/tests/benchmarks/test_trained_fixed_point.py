@@ -7,10 +7,11 @@ from rich.progress import Progress
 from dyn_bench.benchmarks.trained_fixed_point import (
     INPUTS,
     WIDTH,
-    EquilibriumLayer,
     Guess,
     StartedAnderson,
     TrainedFixedPoint,
+    network,
+    solved,
 )
 from dyn_numerics import Anderson, NeuralAnderson
 
@@ -34,13 +35,13 @@ def test_training_gains_on_inputs_it_has_not_seen():
 
 
 def test_all_methods_find_the_same_fixed_points():
-    layer, x = EquilibriumLayer(), torch.randn(5, INPUTS, generator=torch.Generator().manual_seed(0))
-    z, evaluations = layer.solve(x, "anderson", 1e-5)
+    layer, x = network(), torch.randn(5, INPUTS, generator=torch.Generator().manual_seed(0))
+    z, evaluations = solved(layer, x, "anderson", 1e-5)
     torch.testing.assert_close(layer(z, x), z, rtol=0, atol=1e-4)
     torch.testing.assert_close(torch.linalg.matrix_norm(layer.weight, 2), torch.tensor(0.95))
     for method in ("broyden", "fixed_point", NeuralAnderson(initial=Guess())):
-        torch.testing.assert_close(layer.solve(x, method, 1e-5)[0], z, rtol=0, atol=1e-3)
+        torch.testing.assert_close(solved(layer, x, method, 1e-5)[0], z, rtol=0, atol=1e-3)
     learned = NeuralAnderson(initial=lambda x: z)
-    assert layer.solve(x, StartedAnderson(learned), 1e-4)[1].tolist() == [1] * 5
-    assert torch.equal(layer.solve(x, Anderson(), 1e-5)[1], evaluations)
+    assert solved(layer, x, StartedAnderson(learned), 1e-4)[1].tolist() == [1] * 5
+    assert torch.equal(solved(layer, x, Anderson(), 1e-5)[1], evaluations)
     assert z.shape == (5, WIDTH)

@@ -20,6 +20,7 @@ __all__ = [
     "check_sampled_arguments",
     "constant",
     "extra_arguments",
+    "kind_of",
     "positive",
     "positive_integer",
 ]
@@ -67,6 +68,15 @@ def check_sampled_arguments(args: Sequence[Any], layout: StateLayout) -> None:
             if leaf.shape[:1] != layout.lead:
                 batch = f"the state's batch {layout.lead[0]}" if layout.lead else "stepping='per_sample'"
                 raise ValueError(f"args: got a PerSample of shape {list(leaf.shape)}, expected {batch}")
+
+
+def kind_of(value: object) -> str:
+    """What a value is, for messages: a class itself has been taken for one of its instances.
+
+    Args:
+        value: What came.
+    """
+    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
 
 
 def positive(name: str, number: float, expected: str) -> float:

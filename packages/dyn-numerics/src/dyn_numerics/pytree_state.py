@@ -66,7 +66,7 @@ class StateLayout:
             if len(sizes) != 1 or None in sizes:
                 raise ValueError(
                     f"{name}: got leaves of shapes {[list(leaf.shape) for leaf in leaves]} for samples that are solved one "
-                    f"by one, expected every one to lead with the same batch"
+                    f"by one, expected every one to lead with the same batch; for one sample try {name}.unsqueeze(0)"
                 )
             self.lead = leaves[0].shape[:1]
         self.shapes = [

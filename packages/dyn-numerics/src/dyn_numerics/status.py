@@ -29,6 +29,9 @@ class Ending(Enum):
     def __str__(self) -> str:
         return f"{self.sentence} {self.remedy}".rstrip()
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}.{self.name}"  # short, for lists of them
+
     @property
     def is_success(self) -> bool:
         """Whether it ended as it was meant to."""

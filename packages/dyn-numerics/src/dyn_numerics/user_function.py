@@ -76,7 +76,12 @@ class UserFunction:
         args: Its extra arguments.
         layout: Layout of the state.
         name: What it is called in messages.
+
+    Attributes:
+        symbol: What its state is called in messages.
     """
+
+    symbol = "x"
 
     def __init__(self, f: Callable[..., Any], args: Sequence[Any], layout: StateLayout, name: str = "f") -> None:
         self._f, self._args, self._layout, self._name = f, tuple(args), layout, name
@@ -131,10 +136,10 @@ class UserFunction:
             with self._autocast():
                 found = self._f(*at, state, *self._bare)
         if writes is not None and writes != [value._version for value in given]:
-            written = "state x" if x._version != writes[-1] else "time t"
+            kind, symbol = ("state", self.symbol) if x._version != writes[-1] else ("time", "t")
             raise ValueError(
-                f"{self._name}: changed the {written} in place, expected it to be left alone; "
-                f"try {written[-1]} = {written[-1]}.clone() first"
+                f"{self._name}: changed the {kind} {symbol} in place, expected it to be left alone; "
+                f"try {symbol} = {symbol}.clone() first"
             )
         return found
 

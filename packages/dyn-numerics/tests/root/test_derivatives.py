@@ -77,8 +77,9 @@ def test_gradients_beside_samples_that_end_early_or_fail():
 def test_a_start_that_is_a_solution_has_no_gradient_and_says_so(recwarn):
     a = torch.tensor([[4.0], [2.0]], dtype=D, requires_grad=True)
     start = torch.tensor([[2.0], [1.5]], dtype=D)
-    with pytest.warns(UserWarning, match="z0: solves the equations of 1 of 2 samples"):
+    with pytest.warns(UserWarning, match="z0: solves the equations of 1 of 2 samples") as warned:
         z, _ = root_find(lambda z: z**2 - a, start, solver="newton", rtol=1e-13)
+    assert warned[0].filename == __file__  # it is the caller's start
     (gradient,) = torch.autograd.grad(z.sum(), a)
     torch.testing.assert_close(gradient, torch.tensor([[0.0], [8**-0.5]], dtype=D), rtol=0, atol=1e-10)
     recwarn.clear()

@@ -174,6 +174,16 @@ def test_divergence():
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, D])
+def test_a_growing_fixed_point_iteration_is_not_at_rounding(dtype):
+    """What it is compared with, `h(z)`, grows as well: the residual at the start must not look small beside it."""
+    rates = torch.tensor([[3.0], [1.3]], dtype=dtype)
+    z0 = torch.ones(2, 1, dtype=dtype)
+    sol = fixed_point(lambda z: rates * z + 1, z0, solver="fixed_point", throw=False)
+    assert sol.status == [RootStatus.DIVERGED, RootStatus.STAGNATED]
+    assert sol.stats.n_steps.tolist() == [math.ceil(math.log(1e6) / math.log(3)), 50]  # 1.3^50 is not yet 1e6
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, D])
 def test_residual_that_stalls_at_rounding_says_so_and_gives_it(dtype):
     """The terms of `g` are of size 1e3, so that its residual is never known to 4 eps of its start."""
     eps = torch.finfo(dtype).eps

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from math import sqrt
 from typing import Any, ClassVar
 
 import torch
@@ -13,6 +12,7 @@ from rich.progress import Progress
 from torch import Tensor, nn
 
 from dyn_bench.experiment import Experiment, Measurement, Outcome, track
+from dyn_bench.problems.root.equilibrium_network import EquilibriumNetwork
 from dyn_bench.protocols.timing import measure, one_thread
 from dyn_numerics import (
     Anderson,
@@ -26,35 +26,14 @@ from dyn_numerics import (
     unroll,
 )
 
-__all__ = ["EquilibriumLayer", "Guess", "StartedAnderson", "TrainedFixedPoint"]
+__all__ = ["Guess", "StartedAnderson", "TrainedFixedPoint"]
 
-WIDTH, INPUTS, RATE = 64, 8, 0.95
+WIDTH, INPUTS, CONTRACTION = 64, 8, 0.95
 STEPS, BATCH = 14, 64
 RESIDUALS = (1e-1, 1e-2, 1e-3, 1e-4, 1e-5)
 ROUNDS = 9
 
 Loss = Callable[[Iterates, Tensor], Tensor]
-
-
-class EquilibriumLayer:
-    """The layer `tanh(W z + U x + b)` of a small equilibrium model, in float32; W is symmetric, of norm `RATE`."""
-
-    def __init__(self, seed: int = 0) -> None:
-        generator = torch.Generator().manual_seed(seed)
-        drawn = torch.randn(WIDTH, WIDTH, generator=generator)
-        symmetric = drawn + drawn.T
-        self.weight = RATE * symmetric / torch.linalg.matrix_norm(symmetric, 2)
-        self.input_weight = torch.randn(WIDTH, INPUTS, generator=generator) / (2 * sqrt(INPUTS))
-        self.bias = 0.1 * torch.randn(WIDTH, generator=generator)
-
-    def __call__(self, z: Tensor, x: Tensor) -> Tensor:
-        return torch.tanh(z @ self.weight.T + x @ self.input_weight.T + self.bias)
-
-    @torch.no_grad()
-    def solve(self, x: Tensor, solver: str | RootStepper, rtol: float) -> tuple[Tensor, Tensor]:
-        """Fixed points `[batch, WIDTH]` from a start of zero, and the evaluations that each sample took, `[batch]`."""
-        sol = fixed_point(self, x.new_zeros(len(x), WIDTH), solver=solver, args=(x,), rtol=rtol, atol=0.0)
-        return sol.z, sol.stats.n_steps + 1
 
 
 class Guess(nn.Module):
@@ -90,6 +69,18 @@ class StartedAnderson(Anderson):
         return self.learned.start(z, *args)
 
 
+def network() -> EquilibriumNetwork:
+    """The layer whose fixed points are looked for; its weights stay as they are."""
+    return EquilibriumNetwork(WIDTH, INPUTS, CONTRACTION).requires_grad_(False)
+
+
+@torch.no_grad()
+def solved(layer: EquilibriumNetwork, x: Tensor, solver: str | RootStepper, rtol: float) -> tuple[Tensor, Tensor]:
+    """Fixed points `[batch, WIDTH]` from a start of zero, and the evaluations that each sample took, `[batch]`."""
+    sol = fixed_point(layer, x.new_zeros(len(x), WIDTH), solver=solver, args=(x,), rtol=rtol, atol=0.0)
+    return sol.z, sol.stats.n_steps + 1
+
+
 def residuals(iterates: Iterates, exact: Tensor) -> Tensor:
     """The logarithms of all residuals after the start: every step counts alike."""
     return iterates.residual[1:].clamp(min=1e-8).log().mean()
@@ -106,7 +97,7 @@ class TrainedFixedPoint(Experiment):
 
     Each of two is trained by one loss for its iterates and, as published, one for its start and one for its weights
     that fades out over the first third. All methods start at zero and stop each sample at its own residual, relative to the
-    state; `m` is 5 for both Anderson methods.
+    state. Every method has its default memory.
 
     Args:
         iterations: Of Adam, for each of them.
@@ -127,8 +118,8 @@ class TrainedFixedPoint(Experiment):
             return self._run(progress)
 
     def _run(self, progress: Progress) -> Outcome:
-        layer = EquilibriumLayer()
-        x = _inputs(self.problems, seed=1)
+        layer = network()
+        x = _inputs(layer, self.problems, seed=1)
         solver = self._trained(layer, x, residuals, progress, "by residuals")
         by_distances = self._trained(layer, x, distances, progress, "by distances")
         methods: dict[str, str | RootStepper] = {
@@ -139,7 +130,7 @@ class TrainedFixedPoint(Experiment):
             "neural": solver,
             "neural, by distances": by_distances,
         }
-        x = _inputs(self.held_out, seed=2026)
+        x = _inputs(layer, self.held_out, seed=2026)
         evaluations = {
             name: [_mean_evaluations(layer, x, method, rtol) for rtol in RESIDUALS] for name, method in methods.items()
         }
@@ -150,7 +141,7 @@ class TrainedFixedPoint(Experiment):
             return evaluations[name][at] / evaluations[against][at]
 
         times = measure(
-            {name: lambda name=name: layer.solve(x, methods[name], 1e-4) for name in ("Anderson", "neural")},  # type: ignore[misc]
+            {name: lambda name=name: solved(layer, x, methods[name], 1e-4) for name in ("Anderson", "neural")},  # type: ignore[misc]
             track(progress, range(ROUNDS), ROUNDS, "times"),
         )
         measurements = [
@@ -180,12 +171,14 @@ class TrainedFixedPoint(Experiment):
             "evaluations": evaluations,
             "inputs twice as large": far,
             "parameters": sum(parameter.numel() for parameter in solver.parameters()),
-            "parameters of the layer": WIDTH * (WIDTH + INPUTS + 1),
+            "parameters of the layer": WIDTH * (WIDTH + INPUTS),
         }
         return Outcome(measurements, {"evaluations": _draw(evaluations)}, {"evaluations": record})
 
-    def _trained(self, layer: EquilibriumLayer, x: Tensor, loss: Loss, progress: Progress, name: str) -> NeuralAnderson:
-        exact, _ = layer.solve(x, Anderson(), 2e-6)
+    def _trained(
+        self, layer: EquilibriumNetwork, x: Tensor, loss: Loss, progress: Progress, name: str
+    ) -> NeuralAnderson:
+        exact, _ = solved(layer, x, Anderson(), 2e-6)
         torch.manual_seed(0)
         solver = NeuralAnderson(initial=Guess())
         optimizer = torch.optim.Adam(solver.parameters(), lr=3e-3)
@@ -204,12 +197,14 @@ class TrainedFixedPoint(Experiment):
         return solver
 
 
-def _inputs(count: int, seed: int) -> Tensor:
-    return torch.randn(count, INPUTS, generator=torch.Generator().manual_seed(seed))
+def _inputs(layer: EquilibriumNetwork, count: int, seed: int) -> Tensor:
+    """Inputs of half the usual size, which saturate less, so that the fixed points are farther."""
+    x, _ = layer.inputs(count, seed=seed)
+    return x / 2
 
 
-def _mean_evaluations(layer: EquilibriumLayer, x: Tensor, method: str | RootStepper, rtol: float) -> float:
-    _, evaluations = layer.solve(x, method, rtol)
+def _mean_evaluations(layer: EquilibriumNetwork, x: Tensor, method: str | RootStepper, rtol: float) -> float:
+    _, evaluations = solved(layer, x, method, rtol)
     return evaluations.double().mean().item()
 
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dyn_numerics.arguments import constant, positive, positive_integer
+from dyn_numerics.arguments import constant, kind_of, positive, positive_integer
 from dyn_numerics.dtypes import real_dtype, wide_dtype
 from dyn_numerics.ode.controllers.controller import Controller
 from dyn_numerics.ode.controllers.fixed_step import FixedStep
@@ -186,7 +186,7 @@ def choose_controller(controller: Controller | None, stepper: Stepper, step_size
     if controller is None:
         return PIDController() if step_size is None and stepper.error_order is not None else FixedStep()
     if not isinstance(controller, Controller):
-        raise TypeError(f"controller: got a {type(controller).__name__}, expected a dyn_numerics.Controller")
+        raise TypeError(f"controller: got {kind_of(controller)}, expected a dyn_numerics.Controller")
     if controller.adaptive and step_size is not None:
         raise ValueError(
             "step_size: got one beside an adaptive controller, expected one of the two (StopAt takes a FixedStep())"

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from dyn_numerics.loop import repeat, when
+from dyn_numerics.loop import count_from_zero, repeat, when
 from dyn_numerics.pytree_state import StateLayout
 from dyn_numerics.root.root_status import RootStatus
 from dyn_numerics.root.root_stepper import Context, FlatFunction, Proposal, RootStepper
@@ -162,8 +162,7 @@ def _around(f: FlatFunction, start: Bracket, running: Tensor) -> tuple[Bracket, 
             bracket = bracket.unless(side.holds_root & ~bracket.holds_root, side)
         return n_evals + 2, 2 * distance, bracket
 
-    none = torch.zeros((), dtype=torch.int64, device=z.device) if torch.compiler.is_compiling() else 0
-    n_evals, _, bracket = repeat(searching, farther, (none, 0.1 * z.abs().clamp(min=1), start))
+    n_evals, _, bracket = repeat(searching, farther, (count_from_zero(z), 0.1 * z.abs().clamp(min=1), start))
     return bracket, n_evals
 
 

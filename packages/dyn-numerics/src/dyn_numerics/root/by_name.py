@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from difflib import get_close_matches
 
+from dyn_numerics.arguments import kind_of
 from dyn_numerics.root.anderson import Anderson
 from dyn_numerics.root.bisection import Bisection
 from dyn_numerics.root.broyden import Broyden
@@ -50,7 +51,7 @@ def root_stepper(solver: str | RootStepper, named: Mapping[str, Callable[[], Roo
     if isinstance(solver, RootStepper):
         return solver
     if not isinstance(solver, str):
-        raise TypeError(f"solver: got a {type(solver).__name__}, expected a name or a dyn_numerics.RootStepper")
+        raise TypeError(f"solver: got {kind_of(solver)}, expected a name or a dyn_numerics.RootStepper")
     if solver not in named:
         near = get_close_matches(solver.lower(), named, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from dyn_numerics.arguments import kind_of
 from dyn_numerics.norms import rms_norm
 from dyn_numerics.root.line_search import LineSearch
 from dyn_numerics.root.root_stepper import Context
@@ -50,8 +51,7 @@ class LearnedLineSearch(LineSearch):
     def __init__(self, net: Callable[[Tensor], Tensor] | None = None, max_trials: int = 30) -> None:
         super().__init__(max_trials)
         if net is not None and (not callable(net) or isinstance(net, type)):
-            got = f"the class {net.__name__}" if isinstance(net, type) else f"a {type(net).__name__}"
-            raise TypeError(f"net: got {got}, expected a module, a function or None")
+            raise TypeError(f"net: got {kind_of(net)}, expected a module, a function or None")
         self.net = _small_network() if net is None else net
 
     def first_length(self, direction: Tensor, context: Context) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dyn_numerics.arguments import positive
 from dyn_numerics.dtypes import real_dtype
-from dyn_numerics.loop import repeat
+from dyn_numerics.loop import count_from_zero, repeat
 from dyn_numerics.norms import rms_norm, rms_norm_at_any_scale
 from dyn_numerics.root.jacobian import Jacobian
 from dyn_numerics.root.root_status import RootStatus
@@ -148,8 +148,8 @@ class LevenbergMarquardt(RootStepper):
                 ),
             )
 
-        none = torch.zeros((), dtype=torch.int64, device=z.device) if torch.compiler.is_compiling() else 0
-        start = Trial(z, value, carry.damping, torch.full_like(norm, 2.0), context.running & finite, none)
+        growth, n_trials = torch.full_like(norm, 2.0), count_from_zero(z)
+        start = Trial(z, value, carry.damping, growth, context.running & finite, n_trials)
         (end,) = repeat(lambda trial: trial.searching, tried, (start,))
         return Proposal(
             z=end.z,

@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from dyn_numerics.arguments import positive, positive_integer
-from dyn_numerics.loop import repeat
+from dyn_numerics.arguments import kind_of, positive, positive_integer
+from dyn_numerics.loop import count_from_zero, repeat
 from dyn_numerics.norms import rms_norm_at_any_scale
 from dyn_numerics.root.root_stepper import Context, FlatFunction
 
@@ -119,8 +119,8 @@ class LineSearch(nn.Module, ABC):
         stands = ~((size > 0) & (size < torch.inf))  # there is nowhere to go
         first = torch.where(stands, 0, first)
         value, accepted = tried(first)
-        one = torch.ones((), dtype=torch.int64, device=z.device) if torch.compiler.is_compiling() else 1
-        i, length, value, done = repeat(going, shorten, (one, first, value, accepted | stands))
+        n_trials = count_from_zero(z) + 1
+        i, length, value, done = repeat(going, shorten, (n_trials, first, value, accepted | stands))
         value = torch.where(done.unsqueeze(-1), value, context.value)
         return torch.where(done, length, 0), value, i
 
@@ -188,7 +188,7 @@ def line_search_by_name(line_search: str | LineSearch | None) -> LineSearch | No
         return line_search
     if not isinstance(line_search, str):
         raise TypeError(
-            f"line_search: got a {type(line_search).__name__}, expected 'armijo', a dyn_numerics.LineSearch or None"
+            f"line_search: got {kind_of(line_search)}, expected 'armijo', a dyn_numerics.LineSearch or None"
         )
     if line_search != "armijo":
         raise ValueError(f"line_search: got {line_search!r}, expected 'armijo', a dyn_numerics.LineSearch or None")

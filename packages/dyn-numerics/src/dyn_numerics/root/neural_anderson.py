@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map
 
-from dyn_numerics.arguments import positive, positive_integer
+from dyn_numerics.arguments import kind_of, positive, positive_integer
 from dyn_numerics.norms import rms_norm
 from dyn_numerics.pytree_state import StateLayout
 from dyn_numerics.root.mixing_network import MixingNetwork
@@ -101,8 +101,7 @@ class NeuralAnderson(RootStepper):
         super().__init__()
         for name, network in (("initial", initial), ("mixing", mixing)):
             if network is not None and (not callable(network) or isinstance(network, type)):
-                got = f"the class {network.__name__}" if isinstance(network, type) else f"a {type(network).__name__}"
-                raise TypeError(f"{name}: got {got}, expected a module, a function or None")
+                raise TypeError(f"{name}: got {kind_of(network)}, expected a module, a function or None")
         self.m = positive_integer("m", m)
         self.damping = positive("damping", damping, "a positive number")
         self.initial = initial

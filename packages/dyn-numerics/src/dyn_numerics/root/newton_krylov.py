@@ -8,7 +8,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from dyn_numerics.arguments import constant
+from dyn_numerics.arguments import constant, kind_of
 from dyn_numerics.linear.gmres import GMRES
 from dyn_numerics.linear.jacobian_operator import JacobianOperator
 from dyn_numerics.linear.linear_solver import LinearSolver
@@ -82,9 +82,7 @@ class NewtonKrylov(RootStepper):
         super().__init__()
         linear_solver = GMRES() if linear_solver is None else linear_solver
         if not isinstance(linear_solver, LinearSolver):
-            raise TypeError(
-                f"linear_solver: got a {type(linear_solver).__name__}, expected a LinearSolver; try GMRES()"
-            )
+            raise TypeError(f"linear_solver: got {kind_of(linear_solver)}, expected a LinearSolver; try GMRES()")
         expected = "expected 'eisenstat_walker' or a number between 0 and 1"
         if isinstance(forcing, bool) or not isinstance(forcing, (Real, str)):
             raise TypeError(f"forcing: got a {type(forcing).__name__}, {expected}")

@@ -26,6 +26,8 @@ class Residual(UserFunction):
         name: What it is called in messages.
     """
 
+    symbol = "z"
+
     def __init__(self, f: Callable[..., Any], args: Sequence[Any], layout: StateLayout, name: str = "f") -> None:
         super().__init__(f, args, layout, name)
         self.layout = layout

@@ -44,10 +44,11 @@ def root_find(
     Args:
         g: `g(z, *args)`, in structure, shapes and dtypes of `z`. No sample may depend on another.
         z0: Where to start: a tensor `[batch, ...]` or a pytree of such, real or complex, float64 to float16 (half precision
-            is iterated in float32).
+            is iterated in float32). One system of N unknowns is `[1, N]`; `[N]` is N equations of one unknown each.
         solver: The method: `"newton"`, `"chord"`, `"newton_krylov"`, `"broyden"`, `"anderson"`, `"fixed_point"`,
-            `"levenberg_marquardt"`, or a `RootStepper`, such as `Bisection(lower, upper)`.
+            `"levenberg_marquardt"`, `"bisection"`, or a `RootStepper`, such as `Bisection(lower, upper)`.
         rtol: Tolerance relative to the residual at the start, a number or `[batch]`; `sqrt(eps)` of the dtype when None.
+            From a start where `g` is huge, a search ends early unless it is small.
         atol: Tolerance in the units of `g`, a number or `[batch]`; `sqrt(eps)` of the dtype when None.
         args: Further arguments of `g`; `PerSample` for what leaves with the samples under `compact`.
         max_steps: Greatest number of steps of a sample.

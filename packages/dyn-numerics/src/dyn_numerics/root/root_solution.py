@@ -90,6 +90,8 @@ class RootSolution:
             kinds = Counter(statuses[i].name for i in failed)
             counts = ", ".join(f"{kind} {count}" for kind, count in kinds.items())
             others = f" Of {len(statuses)} samples {len(failed)} failed ({counts})."
-        where = f"residual {self.residual[first].item():.3g} at best, in {self.stats.n_steps[first].item()} steps"
+        n_steps = int(self.stats.n_steps[first])
+        steps = f"{n_steps} step" if n_steps == 1 else f"{n_steps} steps"
+        where = f"residual {self.residual[first].item():.3g} at best, in {steps}"
         message = f"{status.sentence} Sample {first}: {where}.{others} {status.remedy}"
         return ERRORS[status](message, self, status)

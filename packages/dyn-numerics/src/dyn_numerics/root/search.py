@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dyn_numerics.arguments import constant, positive_integer
+from dyn_numerics.arguments import constant, kind_of, positive_integer
 from dyn_numerics.autocast import without_autocast
 from dyn_numerics.constant_numbers import with_constant_numbers
 from dyn_numerics.dtypes import real_dtype, wide_dtype
@@ -75,7 +75,7 @@ def search(
     if termination is None:
         termination = Termination()
     elif not isinstance(termination, Termination):
-        raise TypeError(f"termination: got a {type(termination).__name__}, expected a dyn_numerics.Termination or None")
+        raise TypeError(f"termination: got {kind_of(termination)}, expected a dyn_numerics.Termination or None")
     posed = pose(
         f,
         z0,
@@ -138,7 +138,7 @@ def _warn_of_start(state: IterationState) -> None:
         warnings.warn(
             f"z0: solves the equations of {solved} of {len(state.z)} samples, so that they take no step and have no "
             f"gradient with respect to anything but z0; start elsewhere, as from z0 + 0.01, or use torch.no_grad()",
-            stacklevel=5,
+            stacklevel=6,
         )
 
 

@@ -115,14 +115,14 @@ class Termination:
         converged = norm <= progress.tolerance
         if self.judges_steps:
             converged = converged & (moved <= (self.step_atol or 0.0) + (self.step_rtol or 0.0) * size)
-        at_rounding = torch.minimum(norm, progress.best) <= eps**0.5 * progress.scale
+        at_rounding = norm <= eps**0.5 * progress.scale
         if progress.closes_in:
             # The residual may rise meanwhile, as far as it likes: it ends where there is nowhere to go.
             stalled, diverged, finite = moved == 0, torch.zeros_like(converged), ~torch.isnan(norm)
         else:
             stands = (moved <= 8 * eps * size) & ~(norm < progress.best)
             stalled = stands | (progress.idle >= self.patience)
-            diverged = norm > self.divergence * torch.maximum(progress.first, progress.tolerance)
+            diverged = norm > self.divergence * progress.first
             finite = (norm < torch.inf) & (moved < torch.inf)
         code = torch.where(stalled, RootStatus.STAGNATED.code, RUNNING)
         code = torch.where(stalled & at_rounding, RootStatus.ROUNDING.code, code)

@@ -71,6 +71,6 @@ class EquilibriumNetwork(nn.Module):
         gain = torch.where(is_hard, hard_contraction / self.contraction, 1.0)
         return torch.where(is_hard, 0.01 * x, x).to(self.weight), gain.to(self.weight)
 
-    def forward(self, z: Tensor, x: Tensor, gain: Tensor) -> Tensor:
-        """The map at states `[batch, width]`, for inputs `[batch, input_width]` and gains `[batch, 1]`."""
+    def forward(self, z: Tensor, x: Tensor, gain: Tensor | float = 1.0) -> Tensor:
+        """The map at states `[batch, width]`, for inputs `[batch, input_width]` and gains, a number or `[batch, 1]`."""
         return torch.tanh(gain * (z @ self.weight.T) + x @ self.input_weight.T)

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dyn_numerics.arguments import kind_of
 from dyn_numerics.ode.controllers.controller import Controller, Verdict
 from dyn_numerics.ode.controllers.pid import PIDController
 from dyn_numerics.ode.scalar import Scalar
@@ -50,7 +51,7 @@ class StopAt(Controller):
         super().__init__()
         controller = PIDController() if controller is None else controller
         if not isinstance(controller, Controller):
-            raise TypeError(f"controller: got a {type(controller).__name__}, expected a dyn_numerics.Controller")
+            raise TypeError(f"controller: got {kind_of(controller)}, expected a dyn_numerics.Controller")
         if controller.stops is not None:
             raise ValueError(
                 f"controller: got a {type(controller).__name__} with stops of its own; give one StopAt all times"

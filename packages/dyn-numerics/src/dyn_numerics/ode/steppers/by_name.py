@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from difflib import get_close_matches
 
+from dyn_numerics.arguments import kind_of
 from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.steppers.explicit_methods import (
     Bosh3,
@@ -51,7 +52,7 @@ def stepper(solver: str | Stepper) -> Stepper:
             raise TypeError(f"solver: got {solver} without an order, expected its class or __init__ to set one")
         return solver
     if not isinstance(solver, str):
-        raise TypeError(f"solver: got a {type(solver).__name__}, expected a name or a dyn_numerics.Stepper")
+        raise TypeError(f"solver: got {kind_of(solver)}, expected a name or a dyn_numerics.Stepper")
     if solver not in STEPPERS:
         near = get_close_matches(solver.lower(), STEPPERS, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""

@@ -7,6 +7,7 @@ from typing import Any, Self
 
 from torch import Tensor
 
+from dyn_numerics.arguments import kind_of
 from dyn_numerics.dtypes import wide_dtype
 from dyn_numerics.ode.interpolants.hermite import cubic_hermite
 from dyn_numerics.ode.scalar import Scalar, over_state
@@ -64,9 +65,9 @@ class HyperStepper(Stepper):
     def __init__(self, base: ExplicitRungeKutta, net: Callable[[Tensor, Any, Any], Any]) -> None:
         super().__init__()
         if not isinstance(base, ExplicitRungeKutta):
-            raise TypeError(f"base: got {_named(base)}, expected an explicit Runge-Kutta method; try Euler()")
+            raise TypeError(f"base: got {kind_of(base)}, expected an explicit Runge-Kutta method; try Euler()")
         if not callable(net) or isinstance(net, type):
-            raise TypeError(f"net: got {_named(net)}, expected a module or function net(t, x, f)")
+            raise TypeError(f"net: got {kind_of(net)}, expected a module or function net(t, x, f)")
         self.base = base
         self.net = net
         self.order = base.order
@@ -112,7 +113,3 @@ class HyperStepper(Stepper):
         slope = step.stages[0]
         start, end, last = (value.to(slope.dtype) for value in (x0, step.x, step.carry))
         return cubic_hermite(start, end, slope, last, over_state(t1 - t0, start))
-
-
-def _named(value: object) -> str:
-    return f"the class {value.__name__}" if isinstance(value, type) else f"a {type(value).__name__}"
