@@ -167,6 +167,13 @@ def test_failures_have_a_status_an_error_and_the_partial_result(g, z0, options, 
     assert "Of 2 samples 2 failed" in message
 
 
+@pytest.mark.parametrize("solver", ["newton", "chord", "newton_krylov", Broyden(memory=2)], ids=repr)
+def test_a_residual_of_zero_is_a_root_whatever_the_jacobian(solver):
+    """Which is looked at for the sake of the last step."""
+    sol = root_find(torch.relu, torch.ones(1, 1, dtype=D), solver=solver, termination=Termination(step_atol=1e-6))
+    assert sol.residual.item() == 0
+
+
 def test_divergence():
     sol = fixed_point(lambda z: -3 * z + 1, torch.zeros(1, 1, dtype=D), solver="fixed_point", throw=False)
     assert sol.status == [RootStatus.DIVERGED]
