@@ -127,7 +127,8 @@ def initial_state(problem: Iteration, z: Tensor, value: Tensor) -> IterationStat
     code = problem.termination.at_start(norm, problem.tolerance(problem.f.scale(z.detach(), value.detach(), norm)))
     none = torch.zeros_like(code)
     n_rounds, n_evals = count_from_zero(z), 1 + count_from_zero(z)
-    return IterationState(z, value, norm, None, norm, z, norm, none, none, code, n_rounds, n_evals)
+    # The best iterate is a copy, since it is returned if it is never bettered, and the start is the user's.
+    return IterationState(z, value, norm, None, norm, z.clone(), norm, none, none, code, n_rounds, n_evals)
 
 
 def iterate(problem: Iteration, state: IterationState, compact: bool = False) -> IterationState:
@@ -175,18 +176,24 @@ def _advance(problem: Iteration, state: IterationState) -> IterationState:
     z, value, n_evals = follow(f, problem.line_search, state.z, goes, context, proposal)
     norm = rms_norm_at_any_scale(value)
     scale = problem.f.scale(z.detach(), value, state.first)
+    moved = rms_norm_at_any_scale((z - state.z).detach())
     progress = Progress(
         norm=norm,
         best=state.best_norm,
         first=state.first,
         scale=scale,
         tolerance=problem.tolerance(scale),
-        moved=rms_norm_at_any_scale((z - state.z).detach()),
+        moved=moved,
+        step=moved,
         size=rms_norm_at_any_scale(z.detach()),
         idle=torch.where(norm < state.best_norm, 0, state.idle + 1),
         eps=problem.f.layout.eps,
         closes_in=problem.stepper.closes_in,
     )
+    if problem.line_search is not None and problem.termination.judges_steps:
+        # A step of which no length was taken is as long as it was meant to be, or samples would converge by standing still.
+        meant = rms_norm_at_any_scale((proposal.z - state.z).detach())
+        progress = progress._replace(step=torch.where(progress.moved > 0, progress.moved, meant))
     code = problem.termination.after_step(progress)
     n_steps = torch.where(running, state.n_steps + 1, state.n_steps)
     code = torch.where((code == RUNNING) & (n_steps >= problem.max_steps), RootStatus.MAX_STEPS.code, code)
