@@ -9,6 +9,7 @@ from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
+from torch._C._functorch import is_functorch_wrapped_tensor
 from torch.utils._pytree import tree_map_only
 
 from dyn_numerics.autocast import autocast_of_caller
@@ -145,8 +146,8 @@ class UserFunction:
 
     def _refuse_overwritten(self, flat: Tensor) -> None:
         """Refuses a function that writes into its last value; or, where nobody counts writes, that returns it again."""
-        if not self._watches:
-            return
+        if not self._watches or (is_functorch_wrapped_tensor(flat) and not self._counts):
+            return  # what a transform wraps has no address
         before = self._before
         if before is None or not before.numel():
             overwritten = False

@@ -157,3 +157,13 @@ def test_misuse():
     operator = FunctionOperator(lambda v: v.double(), torch.ones(2, 3))
     with pytest.raises(ValueError, match=r"function: got .* in torch.float64, expected .* in torch.float32"):
         operator(torch.ones(2, 3))
+
+
+@pytest.mark.parametrize("lead", LEADS)
+def test_matrix_of_what_is_the_same_for_all_vectors(lead):
+    x, constant = vectors(lead, 3, D), vectors(lead, 3, D, seed=2)
+    zero = torch.zeros(*lead, 3, 3, dtype=D)
+    value, matrix = JacobianOperator(lambda x: constant, x).value_and_matrix()
+    assert torch.equal(value, constant)
+    assert torch.equal(matrix, zero)
+    assert torch.equal(FunctionOperator(lambda v: torch.zeros(*lead, 3, dtype=D), x).matrix(), zero)

@@ -80,7 +80,9 @@ def test_a_singular_jacobian_at_the_start():
         total = z.sum(-1)
         return torch.stack([total - 1, total**2 + z[:, 0] * (z[:, 0] - 1)], dim=-1)
 
-    z0 = torch.tensor([[0.5, 0.5], [0.9, 0.4]], dtype=D)  # at the first, both rows of the Jacobian are multiples of (1, 1)
+    z0 = torch.tensor(
+        [[0.5, 0.5], [0.9, 0.4]], dtype=D
+    )  # at the first, both rows of the Jacobian are multiples of (1, 1)
     sol = root_find(g, z0, solver=Broyden(jacobian="exact"), throw=False)
     assert sol.status[0] is RootStatus.SINGULAR
     assert torch.equal(sol.z[0], z0[0])

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dyn_numerics import Anderson, Broyden, Newton, fixed_point, root_find
+from dyn_numerics.root.root_stepper import Proposal, RootStepper
 
 D = torch.float64
 METHODS = ["newton", "chord", Broyden(jacobian=-1.0), Broyden(update="bad"), "anderson", "fixed_point"]
@@ -72,6 +73,57 @@ def test_gradients_beside_samples_that_end_early_or_fail():
     assert mixed.converged.tolist() == [True, False, False]
     assert expected.item() == pytest.approx(1.0, abs=1e-6)
     torch.testing.assert_close(torch.autograd.grad(mixed.z[0].sum(), theta)[0], expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("solver", METHODS[:-1], ids=repr)
+@pytest.mark.parametrize("line_search", [None, "armijo"])
+def test_gradients_of_a_common_factor_beside_samples_that_are_not_finite(solver, line_search):
+    """At the start or after a step, where the factor's derivative is the logarithm of what is not positive."""
+    factor = torch.tensor(1.5, dtype=D, requires_grad=True)
+    calls = []
+
+    def g(z):
+        calls.append(z)
+        return 0.5 - factor * torch.log(z)
+
+    z0 = torch.tensor([[1.0], [-1.0], [9.0], [0.0]], dtype=D)
+    found = root_find(g, z0, solver=solver, line_search=line_search, rtol=1e-10, throw=False)
+    assert found.converged.tolist()[::3] == [True, False]
+    assert found.stats.n_evals.item() == len(calls)
+    (gradient,) = torch.autograd.grad(found.z[0].sum(), factor)
+    assert gradient.item() == pytest.approx(-0.5 / 1.5**2 * math.exp(0.5 / 1.5), rel=1e-6)
+
+
+def test_forward_and_reverse_derivatives_hold_the_lengths_of_a_line_search():
+    def end(p, steps):
+        z0 = torch.full((1, 1), 3.0, dtype=D)  # from where Newton's method alone diverges
+        sol = root_find(
+            lambda z: torch.atan(z * p), z0, solver="newton", line_search="armijo", max_steps=steps, throw=False
+        )
+        return sol.z.sum()
+
+    p = torch.tensor(1.3, dtype=D)
+    for steps in (1, 2):
+        reverse = torch.func.jacrev(end)(p, steps)
+        torch.testing.assert_close(torch.func.jacfwd(end)(p, steps), reverse, rtol=1e-12, atol=0)
+        with torch.no_grad():
+            torch.testing.assert_close(torch.func.jacfwd(end)(p, steps), reverse, rtol=1e-12, atol=0)
+
+
+class Normalised(RootStepper):
+    """Steps along the residual whose length depends on its norm."""
+
+    def step(self, f, z, carry, context):
+        return Proposal(z + (0.5 / (1 + context.norm)).unsqueeze(-1) * context.value, carry)
+
+
+def test_gradients_reach_a_method_through_the_norm_of_the_residual():
+    def end(p):
+        z0 = torch.full((1, 2), 0.1, dtype=D)
+        return root_find(lambda z: p - z, z0, solver=Normalised(), max_steps=3, throw=False).z.sum()
+
+    p = torch.tensor(1.3, dtype=D, requires_grad=True)
+    assert torch.autograd.gradcheck(end, (p,), check_forward_ad=True)
 
 
 def test_a_start_that_is_a_solution_has_no_gradient_and_says_so(recwarn):

@@ -167,6 +167,58 @@ def test_failures_have_a_status_an_error_and_the_partial_result(g, z0, options, 
     assert "Of 2 samples 2 failed" in message
 
 
+@pytest.mark.parametrize("solver", ["newton", "chord", "newton_krylov", Broyden(memory=2)], ids=repr)
+def test_a_residual_of_zero_is_a_root_whatever_the_jacobian(solver):
+    """Which is looked at for the sake of the last step."""
+    sol = root_find(torch.relu, torch.ones(1, 1, dtype=D), solver=solver, termination=Termination(step_atol=1e-6))
+    assert sol.residual.item() == 0
+
+
+@pytest.mark.parametrize("solver", METHODS, ids=repr)
+def test_inference_mode(solver):
+    """Where nobody counts writes; the Jacobian is computed under a transform."""
+
+    def search():
+        return root_find(lambda z: 2 - 0.5 * z, torch.ones(2, 2, dtype=D), solver=solver, rtol=1e-9, atol=1e-9)
+
+    expected = search()
+    with torch.inference_mode():
+        found = search()
+        same = root_find(lambda z: -z, torch.ones(2, 2, dtype=D), solver=solver)
+    assert torch.equal(found.z, expected.z)
+    assert found.stats.n_evals.item() == expected.stats.n_evals.item()
+    assert same.residual.max().item() < 1e-7
+
+
+@pytest.mark.parametrize("solver", ["newton", "chord", "newton_krylov", "broyden"])
+def test_a_function_that_ignores_its_argument_has_a_singular_jacobian(solver):
+    value = torch.ones(3, 2, dtype=D)
+    sol = root_find(lambda z: value, torch.zeros(3, 2, dtype=D), solver=solver, throw=False)
+    assert sol.status == 3 * [RootStatus.SINGULAR]
+
+
+@pytest.mark.parametrize("solver", ["newton", "broyden", "anderson", "newton_krylov"])
+def test_a_step_that_a_line_search_refuses_is_no_small_one(solver):
+    """Where the step alone decides, nobody converges by standing still."""
+    z0 = torch.full((1, 1), 0.7, dtype=D)
+    criterion = Termination(step_rtol=1e-6)
+    sol = root_find(
+        lambda z: z**2 + 1, z0, solver=solver, line_search="armijo", atol=math.inf, termination=criterion, throw=False
+    )
+    assert sol.status == [RootStatus.STAGNATED]
+    solvable = root_find(
+        lambda z: z**2 - 2, z0, solver="newton", line_search="armijo", atol=math.inf, termination=criterion
+    )
+    assert solvable.z.item() == pytest.approx(math.sqrt(2), rel=1e-12)
+
+
+def test_the_solution_does_not_share_memory_with_the_start():
+    z0 = torch.zeros(2, 2, dtype=D)
+    sol = root_find(lambda z: 2 * z, z0)
+    z0 += 1
+    assert torch.equal(sol.z, torch.zeros(2, 2, dtype=D))
+
+
 def test_divergence():
     sol = fixed_point(lambda z: -3 * z + 1, torch.zeros(1, 1, dtype=D), solver="fixed_point", throw=False)
     assert sol.status == [RootStatus.DIVERGED]

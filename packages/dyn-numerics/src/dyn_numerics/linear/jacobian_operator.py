@@ -55,8 +55,8 @@ class JacobianOperator(LinearOperator):
 
     def value_and_matrix(self) -> tuple[Tensor, Tensor]:
         """`f(x)`, `[*lead, N]`, and `J`, `[*lead, N, N]`, from one call of `f`."""
-        values, matrix = torch.func.vmap(self.value_and_product, out_dims=(0, -1))(self.units())
-        return values[0], matrix
+        values, columns = torch.func.vmap(self.value_and_product)(self.units())
+        return values[0], columns.movedim(0, -1)
 
     def adjoint(self) -> FunctionOperator:
         return FunctionOperator(pullback(self._f, self._x), self._x, adjoint=self)

@@ -63,8 +63,9 @@ class LinearOperator(ABC):
 
     def matrix(self) -> Tensor:
         """The matrix itself, `[*lead, N, N]`: one call of the operator, for all unit vectors at once."""
-        matrix: Tensor = torch.func.vmap(self, out_dims=-1)(self.units())
-        return matrix
+        # With out_dims=-1 torch returns garbage where a product is the same for all vectors, as of the matrix 0.
+        columns: Tensor = torch.func.vmap(self)(self.units())
+        return columns.movedim(0, -1)
 
     def units(self) -> Tensor:
         """The unit vectors of every sample, `[N, *lead, N]`."""

@@ -53,8 +53,9 @@ class Chord(RootStepper):
 
     def init(self, z: Tensor, context: Context) -> Factors:
         size = z.shape[-1]
+        # Of regular matrices: a sample that fails in its first step is left with these.
         return Factors(
-            z.new_zeros(len(z), size, size),
+            torch.eye(size, dtype=z.dtype, device=z.device).repeat(len(z), 1, 1),
             torch.ones(len(z), size, dtype=torch.int32, device=z.device),
             torch.zeros(len(z), dtype=torch.bool, device=z.device),
         )

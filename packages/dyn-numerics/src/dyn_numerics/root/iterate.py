@@ -53,7 +53,9 @@ class Iteration:
 
     def context(self, state: IterationState) -> Context:
         """What a method is told of the iterate."""
-        return Context(state.value, state.norm, state.n_rounds, self.f.args, self.f.layout, state.running)
+        # The norm that was judged has no gradient.
+        norm = rms_norm_at_any_scale(state.value) if self.differentiable else state.norm
+        return Context(state.value, norm, state.n_rounds, self.f.args, self.f.layout, state.running)
 
     def tolerance(self, scale: Tensor) -> Tensor:
         """Norm of a residual that counts as zero, `[batch]`."""
@@ -125,7 +127,8 @@ def initial_state(problem: Iteration, z: Tensor, value: Tensor) -> IterationStat
     code = problem.termination.at_start(norm, problem.tolerance(problem.f.scale(z.detach(), value.detach(), norm)))
     none = torch.zeros_like(code)
     n_rounds, n_evals = count_from_zero(z), 1 + count_from_zero(z)
-    return IterationState(z, value, norm, None, norm, z, norm, none, none, code, n_rounds, n_evals)
+    # The best iterate is a copy, since it is returned if it is never bettered, and the start is the user's.
+    return IterationState(z, value, norm, None, norm, z.clone(), norm, none, none, code, n_rounds, n_evals)
 
 
 def iterate(problem: Iteration, state: IterationState, compact: bool = False) -> IterationState:
@@ -137,10 +140,12 @@ def iterate(problem: Iteration, state: IterationState, compact: bool = False) ->
         compact: Whether samples that have ended leave the batch, whenever they are half of it.
     """
     if problem.differentiable and any_lane(state.running) and any_lane(~state.running):
-        # Who has ended at the start has no step to repeat, and takes those of another.
+        # Who has ended at the start has no step to repeat, and takes those of another. The residual is computed anew, since
+        # that of the start need not be finite, and nobody may differentiate it.
         places = substitutes(state.running)
-        z, value, norm = substituted(places, (state.z, state.value, state.norm))
-        problem, state = problem.take(places), state._replace(z=z, value=value, norm=norm)
+        z, norm = substituted(places, (state.z, state.norm))
+        problem = problem.take(places)
+        state = state._replace(z=z, value=problem.f(z), norm=norm, n_evals=state.n_evals + 1)
     state = state._replace(carry=problem.stepper.init(state.z, problem.context(state)))
     if compact:
         return _iterate_compactly(problem, state)
@@ -171,23 +176,30 @@ def _advance(problem: Iteration, state: IterationState) -> IterationState:
     z, value, n_evals = follow(f, problem.line_search, state.z, goes, context, proposal)
     norm = rms_norm_at_any_scale(value)
     scale = problem.f.scale(z.detach(), value, state.first)
+    moved = rms_norm_at_any_scale((z - state.z).detach())
     progress = Progress(
         norm=norm,
         best=state.best_norm,
         first=state.first,
         scale=scale,
         tolerance=problem.tolerance(scale),
-        moved=rms_norm_at_any_scale((z - state.z).detach()),
+        moved=moved,
+        step=moved,
         size=rms_norm_at_any_scale(z.detach()),
         idle=torch.where(norm < state.best_norm, 0, state.idle + 1),
         eps=problem.f.layout.eps,
         closes_in=problem.stepper.closes_in,
     )
+    if problem.line_search is not None and problem.termination.judges_steps:
+        # A step of which no length was taken is as long as it was meant to be, or samples would converge by standing still.
+        meant = rms_norm_at_any_scale((proposal.z - state.z).detach())
+        progress = progress._replace(step=torch.where(progress.moved > 0, progress.moved, meant))
     code = problem.termination.after_step(progress)
     n_steps = torch.where(running, state.n_steps + 1, state.n_steps)
     code = torch.where((code == RUNNING) & (n_steps >= problem.max_steps), RootStatus.MAX_STEPS.code, code)
     if proposal.status is not None:
-        code = torch.where(proposal.status != 0, proposal.status, code)
+        # Where the residual is zero nobody has to go on.
+        code = torch.where((proposal.status != 0) & (norm > 0), proposal.status, code)
     code = torch.where(running, code, state.code)
     better = running & (norm <= state.best_norm)
     best_z = torch.where(better.unsqueeze(-1), z, state.best_z)

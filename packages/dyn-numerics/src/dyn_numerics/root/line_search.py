@@ -12,6 +12,7 @@ from dyn_numerics.arguments import kind_of, positive, positive_integer
 from dyn_numerics.loop import count_from_zero, repeat
 from dyn_numerics.norms import rms_norm_at_any_scale
 from dyn_numerics.root.root_stepper import Context, FlatFunction
+from dyn_numerics.transforms import in_forward_mode
 
 __all__ = ["Armijo", "LineSearch", "Searched", "line_search_by_name"]
 
@@ -90,7 +91,8 @@ class LineSearch(nn.Module, ABC):
         first = self.first_length(direction, context)
         with torch.no_grad():
             length, value, n_trials = self._backtrack(f, z, direction, first, context)
-        if torch.is_grad_enabled():
+        length = length.detach()  # forward-mode derivatives know of no torch.no_grad()
+        if torch.is_grad_enabled() or in_forward_mode():
             length = length / first.detach() * first
         return Searched(_along(z, length, direction), value, n_trials)
 

@@ -27,6 +27,7 @@ class Progress(NamedTuple):
         scale: What residuals are compared with, `[batch]`.
         tolerance: Norm of a residual that counts as zero, `[batch]`.
         moved: Norm of the change of the iterate, `[batch]`.
+        step: Norm of the step that is to be small, `[batch]`: the same, or that of a step which a line search refused.
         size: Norm of the iterate, `[batch]`.
         idle: Steps since the smallest residual, `[batch]`.
         eps: Relative spacing of numbers in the precision of the user's state.
@@ -39,6 +40,7 @@ class Progress(NamedTuple):
     scale: Tensor
     tolerance: Tensor
     moved: Tensor
+    step: Tensor
     size: Tensor
     idle: Tensor
     eps: float
@@ -114,7 +116,7 @@ class Termination:
         norm, moved, size, eps = progress.norm, progress.moved, progress.size, progress.eps
         converged = norm <= progress.tolerance
         if self.judges_steps:
-            converged = converged & (moved <= (self.step_atol or 0.0) + (self.step_rtol or 0.0) * size)
+            converged = converged & (progress.step <= (self.step_atol or 0.0) + (self.step_rtol or 0.0) * size)
         at_rounding = norm <= eps**0.5 * progress.scale
         if progress.closes_in:
             # The residual may rise meanwhile, as far as it likes: it ends where there is nowhere to go.
