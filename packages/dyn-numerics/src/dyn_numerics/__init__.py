@@ -8,6 +8,7 @@ sample by itself; methods (`RootStepper`) and line searches are modules.
 from dyn_numerics._version import __version__
 from dyn_numerics.errors import (
     BracketError,
+    CoupledSamplesError,
     DiscontinuityError,
     DivergenceError,
     EventError,
@@ -100,6 +101,7 @@ __all__ = [
     "ConjugateGradient",
     "Context",
     "Controller",
+    "CoupledSamplesError",
     "DenseLU",
     "DenseSolution",
     "DiscontinuityError",

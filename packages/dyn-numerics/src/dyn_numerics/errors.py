@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BracketError",
+    "CoupledSamplesError",
     "DiscontinuityError",
     "DivergenceError",
     "EventError",
@@ -72,6 +73,10 @@ class EventError(SolverError):
 
 class BracketError(SolverError):
     """A function has the same sign at both ends of a bracket."""
+
+
+class CoupledSamplesError(SolverError):
+    """The function of a root search mixes samples, or is not the same from call to call."""
 
 
 class DivergenceError(SolverError):

@@ -10,6 +10,7 @@ from dyn_numerics import (
     Bisection,
     Broyden,
     Chord,
+    CoupledSamplesError,
     FixedPointIteration,
     LevenbergMarquardt,
     MaxStepsError,
@@ -481,3 +482,45 @@ def test_a_step_on_cuda_waits_once(recwarn):
         n_steps = sol.stats.n_steps.max().item()
         assert n_steps > 2
         assert len(waits) <= n_steps + 4  # the start is checked as well
+
+
+@pytest.mark.parametrize("solver", ["broyden", "newton", "levenberg_marquardt"])
+def test_a_system_without_a_batch_dimension_is_noticed(solver):
+    """Two unknowns of one system, taken for two problems, the first of which is solved where the second starts."""
+
+    def g(z):
+        return torch.stack([z[0] - z[1], z[1] ** 2 - 2])
+
+    sol = root_find(g, torch.ones(2, dtype=D), solver=solver, throw=False)
+    assert sol.status[0] is RootStatus.COUPLED
+    with pytest.raises(CoupledSamplesError, match="z0.unsqueeze"):
+        root_find(g, torch.ones(2, dtype=D), solver=solver)
+    together = root_find(lambda z: g(z.T).T, torch.ones(1, 2, dtype=D), solver=solver)
+    torch.testing.assert_close(together.z, torch.full((1, 2), math.sqrt(2), dtype=D), rtol=1e-7, atol=0)
+
+
+def test_a_function_that_changes_is_noticed():
+    """As with dropout: the first sample has converged long since when another function is handed in."""
+    rate, calls = torch.tensor([[0.1], [0.9]], dtype=D), []
+
+    def h(z, moved):
+        calls.append(1)
+        return rate * z + 1 + (moved if len(calls) > 20 else 0.0)
+
+    z0 = torch.ones(2, 1, dtype=D)
+    sol = fixed_point(h, z0, args=(1e-3,), solver="fixed_point", rtol=1e-6, atol=0.0, throw=False)
+    assert sol.status == [RootStatus.COUPLED, RootStatus.CONVERGED]
+    calls.clear()
+    with pytest.raises(CoupledSamplesError, match="Sample 0.*batch of one"):
+        fixed_point(h, z0, args=(1e-3,), solver="fixed_point", rtol=1e-6, atol=0.0)
+    calls.clear()
+    fixed_point(h, z0, args=(1e-6,), solver="fixed_point", rtol=1e-6, atol=0.0)  # as rounding may
+
+
+def test_a_start_far_away_does_not_pass_for_converged():
+    """By default the last step has to be small as well, beside a residual that is small beside that at the start."""
+    for dtype, start in ((D, 50.0), (torch.float32, 20.0)):
+        sol = root_find(torch.expm1, torch.full((1, 1), start, dtype=dtype), solver="newton")
+        assert abs(sol.z.item()) < 1e-3
+        loose = root_find(torch.expm1, torch.full((1, 1), start, dtype=dtype), solver="newton", rtol=1e-3, atol=0.0)
+        assert loose.z.item() > 5

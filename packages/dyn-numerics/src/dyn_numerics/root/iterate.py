@@ -21,6 +21,8 @@ from dyn_numerics.transforms import any_lane
 
 __all__ = ["Iteration", "IterationState", "follow", "initial_state", "iterate"]
 
+COUPLED_ABOVE = 10.0  # times its tolerance: a residual that rounding does not explain
+
 
 @dataclass(frozen=True)
 class Iteration:
@@ -201,6 +203,10 @@ def _advance(problem: Iteration, state: IterationState) -> IterationState:
         # Where the residual is zero nobody has to go on.
         code = torch.where((proposal.status != 0) & (norm > 0), proposal.status, code)
     code = torch.where(running, code, state.code)
+    if not problem.differentiable:
+        # Who has converged is evaluated along with the others where it stands, which shows whether it depends on them.
+        unstable = (state.code == RootStatus.CONVERGED.code) & ~(norm <= COUPLED_ABOVE * progress.tolerance)
+        code = torch.where(unstable, RootStatus.COUPLED.code, code)
     better = running & (norm <= state.best_norm)
     best_z = torch.where(better.unsqueeze(-1), z, state.best_z)
     going = code == RUNNING

@@ -24,7 +24,12 @@ class Residual(UserFunction):
         args: Its extra arguments.
         layout: Layout of the state.
         name: What it is called in messages.
+
+    Attributes:
+        is_relative_to_start: Whether residuals are compared with that at the start, which says little of a start far away.
     """
+
+    is_relative_to_start = True
 
     symbol = "z"
 
@@ -65,6 +70,8 @@ class Residual(UserFunction):
 
 class FixedPointResidual(Residual):
     """The residual of a fixed point: `h(z) - z`, compared with `h(z)`."""
+
+    is_relative_to_start = False
 
     def __call__(self, z: Tensor) -> Tensor:
         """The residual of an iterate, as `Residual`."""

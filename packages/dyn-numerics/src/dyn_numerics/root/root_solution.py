@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dyn_numerics.errors import (
     BracketError,
+    CoupledSamplesError,
     DivergenceError,
     MaxStepsError,
     NonFiniteError,
@@ -31,6 +32,7 @@ ERRORS: dict[RootStatus, type[SolverError]] = {
     RootStatus.DIVERGED: DivergenceError,
     RootStatus.SINGULAR: SingularJacobianError,
     RootStatus.NO_SIGN_CHANGE: BracketError,
+    RootStatus.COUPLED: CoupledSamplesError,
 }
 
 

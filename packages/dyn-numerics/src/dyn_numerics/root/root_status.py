@@ -57,3 +57,9 @@ class RootStatus(Ending):
         "The function has the same sign at both ends of the bracket.",
         "Give a bracket at whose ends the signs differ.",
     )
+    COUPLED = (
+        8,
+        "The residual of a sample that had converged changed while it stood still: it depends on other samples, or on chance.",
+        "Every row of z0 is a problem of its own: give a single system a batch of one, z0.unsqueeze(0), and keep batch "
+        "normalisation, dropout in training and whatever else mixes samples or draws numbers out of the function.",
+    )

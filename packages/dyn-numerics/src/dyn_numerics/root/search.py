@@ -72,9 +72,7 @@ def search(
         ValueError: As the handlers.
     """
     compiling = torch.compiler.is_compiling()
-    if termination is None:
-        termination = Termination()
-    elif not isinstance(termination, Termination):
+    if not (termination is None or isinstance(termination, Termination)):
         raise TypeError(f"termination: got {kind_of(termination)}, expected a dyn_numerics.Termination or None")
     posed = pose(
         f,
@@ -95,6 +93,10 @@ def search(
     if compact and (compiling or under_transform()):
         where = "torch.compile" if compiling else "torch.func"
         raise ValueError(f"compact: got True inside {where}, where the batch cannot shrink; try it outside")
+    if termination is None:
+        by_default = rtol is None and atol is None and residual.is_relative_to_start
+        small_step = layout.eps**0.5 if by_default else None
+        termination = Termination(step_rtol=small_step, step_atol=small_step)
     problem = Iteration(
         f=posed.f,
         stepper=posed.stepper,

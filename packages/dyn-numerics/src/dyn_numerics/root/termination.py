@@ -57,7 +57,7 @@ class Termination:
 
     Args:
         step_rtol: With this or `step_atol`, a sample has only converged if its last step was small as well, at most
-            `step_atol + step_rtol * |z|`. With `atol=math.inf` the step alone decides.
+            `step_atol + step_rtol * |z|`, unless its residual is zero. With `atol=math.inf` the step alone decides.
         step_atol: See `step_rtol`; in the units of `z`.
         patience: Steps without a smaller residual after which a sample has stagnated. Methods without a line search may
             go up for a while before they come down.
@@ -116,7 +116,8 @@ class Termination:
         norm, moved, size, eps = progress.norm, progress.moved, progress.size, progress.eps
         converged = norm <= progress.tolerance
         if self.judges_steps:
-            converged = converged & (progress.step <= (self.step_atol or 0.0) + (self.step_rtol or 0.0) * size)
+            small = progress.step <= (self.step_atol or 0.0) + (self.step_rtol or 0.0) * size
+            converged = converged & (small | (norm == 0))
         at_rounding = norm <= eps**0.5 * progress.scale
         if progress.closes_in:
             # The residual may rise meanwhile, as far as it likes: it ends where there is nowhere to go.
