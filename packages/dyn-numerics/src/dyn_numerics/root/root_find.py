@@ -38,8 +38,10 @@ def root_find(
     still, so that its result does not depend on its batch-mates; one that fails gets a status, and its neighbours do not
     notice. The residual at the start is looked at first: a start that solves the problem costs one evaluation.
 
-    Gradients, where they are wanted, are those of the steps: memory grows with their number. Inside of `torch.compile` the
-    whole search is one program, without gradients, and `throw` has no effect: see `RootSolution.raise_if_failed`.
+    Gradients, where they are wanted, are those of the steps: memory grows with their number. Samples whose residual is not
+    finite do not disturb those of their neighbours; one that fails at a singular Jacobian, or whose step overflows, makes
+    the gradients of what all samples share NaN. Inside of `torch.compile` the whole search is one program, without
+    gradients, and `throw` has no effect: see `RootSolution.raise_if_failed`.
 
     Args:
         g: `g(z, *args)`, in structure, shapes and dtypes of `z`. No sample may depend on another.
