@@ -95,6 +95,15 @@ def test_fixed_points_of_pytrees_agree_with_eager(solver):
     assert torch.equal(solved.z["a"], expected.z["a"])
 
 
+def test_one_tensor_may_be_both_tolerances():
+    def solve(z0, tolerance):
+        return fixed_point(torch.cos, z0, solver="fixed_point", rtol=tolerance, atol=tolerance).z
+
+    given = torch.zeros(3, 2, dtype=D), torch.tensor(1e-9, dtype=D)
+    found = torch.compile(solve, fullgraph=True, backend="aot_eager")(*given)
+    torch.testing.assert_close(found, solve(*given), rtol=0, atol=1e-14)
+
+
 def test_float32():
     def solve(z0, a):
         return root_find(circle, z0, args=(a,), solver="newton", throw=False)

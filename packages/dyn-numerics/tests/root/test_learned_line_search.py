@@ -55,6 +55,28 @@ def test_it_never_goes_uphill(first):
     assert bool(fell[0].all()) == (first < 10)
 
 
+class Reciprocal(FixedPointIteration):
+    """Divides by zero from 5 on."""
+
+    def step(self, f, z, carry, context):
+        ahead = super().step(f, z, carry, context)
+        return ahead._replace(z=torch.where(z < 5, ahead.z, 1 / (z.detach() - z.detach())))
+
+
+@pytest.mark.parametrize("start", [6.0, 1e200])
+def test_its_gradients_beside_steps_that_are_not_finite(start):
+    """Or whose squares are not."""
+    search = LearnedLineSearch().double()
+    z0 = torch.tensor([[1.0], [start]], dtype=D)
+
+    def gradients(z0):
+        sol = root_find(lambda z: 1 - 0.5 * z, z0, solver=Reciprocal(), line_search=search, max_steps=2, throw=False)
+        return torch.autograd.grad(sol.z[0].sum(), list(search.parameters()))
+
+    for found, expected in zip(gradients(z0), gradients(z0[:1]), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
 def test_gradients_through_halved_lengths(gradients, shaken):
     search = shaken(LearnedLineSearch())
     with torch.no_grad():

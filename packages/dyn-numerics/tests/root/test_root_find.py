@@ -25,6 +25,7 @@ from dyn_numerics import (
     fixed_point,
     root_find,
 )
+from dyn_numerics.loop import is_supported
 
 D = torch.float64
 
@@ -175,6 +176,7 @@ def test_a_residual_of_zero_is_a_root_whatever_the_jacobian(solver):
     assert sol.residual.item() == 0
 
 
+@pytest.mark.skipif(not is_supported(), reason="older versions of torch make no Jacobian in inference mode")
 @pytest.mark.parametrize("solver", METHODS, ids=repr)
 def test_inference_mode(solver):
     """Where nobody counts writes; the Jacobian is computed under a transform."""
@@ -484,7 +486,7 @@ def test_a_step_on_cuda_waits_once(recwarn):
         assert len(waits) <= n_steps + 4  # the start is checked as well
 
 
-@pytest.mark.parametrize("solver", ["broyden", "newton", "levenberg_marquardt"])
+@pytest.mark.parametrize("solver", ["broyden", "newton", "newton_krylov"])
 def test_a_system_without_a_batch_dimension_is_noticed(solver):
     """Two unknowns of one system, taken for two problems, the first of which is solved where the second starts."""
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from dyn_numerics.arguments import kind_of
-from dyn_numerics.norms import rms_norm
+from dyn_numerics.norms import rms_norm_at_any_scale
 from dyn_numerics.root.line_search import LineSearch
 from dyn_numerics.root.root_stepper import Context
 
@@ -57,8 +57,9 @@ class LearnedLineSearch(LineSearch):
     def first_length(self, direction: Tensor, context: Context) -> Tensor:
         value = context.value
         tiny = torch.finfo(value.dtype).tiny
-        norms = [rms_norm(each, dim=-1).clamp(min=tiny) for each in (value, direction)]
-        cosine = (value.conj() * direction).mean(dim=-1).real / norms[0] / norms[1]
+        norms = [rms_norm_at_any_scale(each).clamp(min=tiny) for each in (value, direction)]
+        units = [each / norm.unsqueeze(-1) for each, norm in zip((value, direction), norms, strict=True)]
+        cosine = (units[0].conj() * units[1]).mean(dim=-1).real
         seen = torch.stack([norms[0].log(), norms[1].log(), cosine], dim=-1)
         weight = next(self.parameters(), seen)
         said = self.net(seen.to(weight.dtype))

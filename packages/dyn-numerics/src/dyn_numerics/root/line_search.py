@@ -88,16 +88,20 @@ class LineSearch(nn.Module, ABC):
             direction: Where the method wants to go, `[batch, N]`.
             context: What is known of the iterate.
         """
+        size = rms_norm_at_any_scale(direction.detach())
+        stands = ~((size > 0) & (size < torch.inf))  # there is nowhere to go
+        # What is not finite is not shown to a search that learns: its parameters, which all samples share, would be NaN.
+        direction = torch.where(stands.unsqueeze(-1), 0, direction)
         first = self.first_length(direction, context)
         with torch.no_grad():
-            length, value, n_trials = self._backtrack(f, z, direction, first, context)
+            length, value, n_trials = self._backtrack(f, z, direction, torch.where(stands, 0, first), stands, context)
         length = length.detach()  # forward-mode derivatives know of no torch.no_grad()
         if torch.is_grad_enabled() or in_forward_mode():
-            length = length / first.detach() * first
+            length = torch.where(length > 0, length / first.detach(), 0) * first
         return Searched(_along(z, length, direction), value, n_trials)
 
     def _backtrack(
-        self, f: FlatFunction, z: Tensor, direction: Tensor, first: Tensor, context: Context
+        self, f: FlatFunction, z: Tensor, direction: Tensor, first: Tensor, stands: Tensor, context: Context
     ) -> tuple[Tensor, Tensor, int | Tensor]:
         """The lengths, `[batch]`, 0 where none was found, the residuals there, and the calls of `f`."""
 
@@ -117,9 +121,6 @@ class LineSearch(nn.Module, ABC):
             value, accepted = tried(length)
             return i + 1, length, value, accepted | done
 
-        size = rms_norm_at_any_scale(direction)
-        stands = ~((size > 0) & (size < torch.inf))  # there is nowhere to go
-        first = torch.where(stands, 0, first)
         value, accepted = tried(first)
         n_trials = count_from_zero(z) + 1
         i, length, value, done = repeat(going, shorten, (n_trials, first, value, accepted | stands))

@@ -38,8 +38,10 @@ def root_find(
     still, so that its result does not depend on its batch-mates; one that fails gets a status, and its neighbours do not
     notice. The residual at the start is looked at first: a start that solves the problem costs one evaluation.
 
-    Gradients, where they are wanted, are those of the steps: memory grows with their number. Inside of `torch.compile` the
-    whole search is one program, without gradients, and `throw` has no effect: see `RootSolution.raise_if_failed`.
+    Gradients, where they are wanted, are those of the steps: memory grows with their number. Samples whose residual is not
+    finite do not disturb those of their neighbours; one that fails at a singular Jacobian, or whose step overflows, makes
+    the gradients of what all samples share NaN. Inside of `torch.compile` the whole search is one program, without
+    gradients, and `throw` has no effect: see `RootSolution.raise_if_failed`.
 
     Args:
         g: `g(z, *args)`, in structure, shapes and dtypes of `z`. No sample may depend on another.
@@ -47,7 +49,9 @@ def root_find(
             is iterated in float32). One system of N unknowns is `[1, N]`; `[N]` is N equations of one unknown each.
         solver: The method: `"newton"`, `"chord"`, `"newton_krylov"`, `"broyden"`, `"anderson"`, `"fixed_point"`,
             `"levenberg_marquardt"`, `"bisection"`, or a `RootStepper`, such as `Bisection(lower, upper)`.
-        rtol: Tolerance relative to the residual at the start, a number or `[batch]`; `sqrt(eps)` of the dtype when None.
+        rtol: Tolerance relative to the residual at the start, a number or `[batch]`; `sqrt(eps)` of the dtype when None. If
+            `atol` and `termination` are None too, the last step has to be small as well, at most `sqrt(eps) * (1 + |z|)`:
+            beside the residual of a start far away, one that is small says little.
             From a start where `g` is huge, a search ends early unless it is small.
         atol: Tolerance in the units of `g`, a number or `[batch]`; `sqrt(eps)` of the dtype when None.
         args: Further arguments of `g`; `PerSample` for what leaves with the samples under `compact`.

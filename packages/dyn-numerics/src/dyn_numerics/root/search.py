@@ -174,7 +174,8 @@ def _tolerance(name: str, tolerance: float | Tensor | None, layout: StateLayout,
         if not (torch.compiler.is_compiling() or under_vmap()) and not bool((tolerance >= least).all()):
             raise ValueError(f"{name}: got values below {least:.3g} or NaN, expected {expected}")
         dtype = real_dtype(wide_dtype(layout.dtype))
-        return tolerance.detach().to(dtype=dtype, device=layout.device).expand(layout.lead)
+        # A copy, since one tensor may be both tolerances, and a compiled loop takes no two views of it.
+        return tolerance.detach().to(dtype=dtype, device=layout.device).expand(layout.lead).clone()
     if isinstance(tolerance, bool) or not isinstance(tolerance, Real):
         raise TypeError(f"{name}: got a {type(tolerance).__name__}, expected {expected}")
     if not tolerance >= least:
