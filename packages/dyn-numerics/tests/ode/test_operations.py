@@ -88,6 +88,16 @@ def test_traffic_of_a_large_state():
     assert 1 <= traffic / element / (stages + evaluations + error) <= 1.5
 
 
+@pytest.fixture
+def only_what_is_new():
+    """The collector looks at nothing that there was before: a look at all of torch takes a while."""
+    gc.collect()
+    gc.freeze()
+    yield
+    gc.unfreeze()
+
+
+@pytest.mark.usefixtures("only_what_is_new")
 def test_memory_does_not_grow_with_the_number_of_steps():
     """Without outputs in between nothing of a step is kept."""
     alive = {}

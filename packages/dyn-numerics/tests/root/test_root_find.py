@@ -495,7 +495,7 @@ def test_a_system_without_a_batch_dimension_is_noticed(solver):
 
     sol = root_find(g, torch.ones(2, dtype=D), solver=solver, throw=False)
     assert sol.status[0] is RootStatus.COUPLED
-    with pytest.raises(CoupledSamplesError, match="z0.unsqueeze"):
+    with pytest.raises(CoupledSamplesError, match=r"z0\.unsqueeze"):
         root_find(g, torch.ones(2, dtype=D), solver=solver)
     together = root_find(lambda z: g(z.T).T, torch.ones(1, 2, dtype=D), solver=solver)
     torch.testing.assert_close(together.z, torch.full((1, 2), math.sqrt(2), dtype=D), rtol=1e-7, atol=0)
@@ -513,7 +513,7 @@ def test_a_function_that_changes_is_noticed():
     sol = fixed_point(h, z0, args=(1e-3,), solver="fixed_point", rtol=1e-6, atol=0.0, throw=False)
     assert sol.status == [RootStatus.COUPLED, RootStatus.CONVERGED]
     calls.clear()
-    with pytest.raises(CoupledSamplesError, match="Sample 0.*batch of one"):
+    with pytest.raises(CoupledSamplesError, match=r"Sample 0.*batch of one"):
         fixed_point(h, z0, args=(1e-3,), solver="fixed_point", rtol=1e-6, atol=0.0)
     calls.clear()
     fixed_point(h, z0, args=(1e-6,), solver="fixed_point", rtol=1e-6, atol=0.0)  # as rounding may
