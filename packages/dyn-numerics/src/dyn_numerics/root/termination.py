@@ -57,7 +57,8 @@ class Termination:
 
     Args:
         step_rtol: With this or `step_atol`, a sample has only converged if its last step was small as well, at most
-            `step_atol + step_rtol * |z|`, unless its residual is zero. With `atol=math.inf` the step alone decides.
+            `step_atol + step_rtol * |z|`, unless its residual is zero. With `atol=math.inf` the step alone decides, at a
+            local minimum of the residual too.
         step_atol: See `step_rtol`; in the units of `z`.
         patience: Steps without a smaller residual after which a sample has stagnated. Methods without a line search may
             go up for a while before they come down.
