@@ -72,8 +72,9 @@ class Termination:
         >>> import torch
         >>> from dyn_numerics import Termination, root_find
         >>> z0 = torch.ones(1, 1).double()
-        >>> sol = root_find(lambda z: z**3, z0, solver="newton", termination=Termination(step_atol=1e-9))
-        >>> bool(root_find(lambda z: z**3, z0, solver="newton").z > 1e-3), bool(sol.z < 1e-8)
+        >>> by_residual = root_find(lambda z: z**3, z0, solver="newton", atol=1e-6)
+        >>> by_step = root_find(lambda z: z**3, z0, solver="newton", atol=1e-6, termination=Termination(step_atol=1e-9))
+        >>> bool(by_residual.z > 1e-3), bool(by_step.z < 1e-8)
         (True, True)
 
     References:
