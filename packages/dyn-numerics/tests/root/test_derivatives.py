@@ -190,6 +190,25 @@ def test_methods_without_gradients_say_so():
             )(a.detach())
 
 
+@pytest.mark.parametrize("batch", [1, 2])
+@pytest.mark.parametrize("transform", [torch.func.jacfwd, torch.func.jacrev])
+@pytest.mark.parametrize("solver", ["newton", "chord", Broyden(jacobian="exact"), "anderson"], ids=repr)
+def test_jacobians_of_systems_in_lanes(solver, transform, batch):
+    """Under vmap, where torch's own solves have wrong derivatives for a batch of one matrix."""
+
+    def solve(a):
+        def g(z):
+            x, y = z.unbind(-1)
+            return torch.stack([-2 * x - 0.3 * y + a * torch.sin(y) + a, -1.5 * y + 0.4 * a * x**2 + 0.2 * x - 0.3], -1)
+
+        z0 = torch.full((batch, 2), 0.1, dtype=D)
+        return root_find(g, z0, solver=solver, rtol=1e-13, atol=1e-13).z[0]
+
+    lanes = torch.tensor([0.3, 0.7, 1.1], dtype=D)
+    differences = torch.stack([(solve(a + 1e-6) - solve(a - 1e-6)) / 2e-6 for a in lanes])
+    torch.testing.assert_close(torch.func.vmap(transform(solve))(lanes), differences, rtol=0, atol=1e-8)
+
+
 def test_second_derivative_through_newtons_steps():
     def root(a):
         return root_find(lambda z: z**2 - a, torch.full((1, 1), 1.5, dtype=D), solver=Newton(), rtol=1e-15).z.squeeze()

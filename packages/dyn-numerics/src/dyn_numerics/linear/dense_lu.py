@@ -10,6 +10,7 @@ from torch.linalg import vector_norm
 
 from dyn_numerics.linear.linear_solver import LinearSolution, LinearSolver
 from dyn_numerics.linear.operator import LinearOperator
+from dyn_numerics.transforms import under_transform
 from dyn_numerics.loop import count_from_zero
 
 __all__ = ["DenseLU", "Factors"]
@@ -89,6 +90,8 @@ class DenseLU(LinearSolver):
         """Solves for one right-hand side per matrix, `[*lead, N]`; NaN where the matrix is singular."""
         if _unrolls(factors.lu):
             x = _substitute(factors.lu, factors.pivots, b)
+        elif under_transform():
+            x = _substitute_differentiably(factors, b)
         else:
             x = torch.linalg.lu_solve(factors.lu, factors.pivots, b.unsqueeze(-1)).squeeze(-1)
         return torch.where(factors.singular.unsqueeze(-1), torch.nan, x)
@@ -144,3 +147,12 @@ def _exchange(column: list[Tensor], k: int, pivot: Tensor) -> None:
         here = pivot == i
         column[k] = torch.where(here, column[i], column[k])
         column[i] = torch.where(here, first, column[i])
+
+
+def _substitute_differentiably(factors: Factors, b: Tensor) -> Tensor:
+    """Solves `P L U x = b`, `[*lead, N]`, by triangular systems: under `vmap` torch's `lu_solve` has wrong derivatives."""
+    exchanges, lower, upper = torch.lu_unpack(factors.lu, factors.pivots)
+    right = exchanges.mT @ b.unsqueeze(-1)
+    y = torch.linalg.solve_triangular(lower, right, upper=False, unitriangular=True)
+    x: Tensor = torch.linalg.solve_triangular(upper, y, upper=True).squeeze(-1)
+    return x
