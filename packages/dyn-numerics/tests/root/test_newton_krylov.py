@@ -74,7 +74,7 @@ def test_forcing_terms():
     norms = []
 
     def g(z):
-        norms.append(smooth(z * scale).square().mean(-1).sqrt().tolist())
+        norms.append([norm.item() for norm in smooth(z * scale).square().mean(-1).sqrt()])
         return smooth(z * scale)
 
     root_find(g, -torch.ones(2, 6, dtype=D) / scale, solver=NewtonKrylov(told), rtol=1e-13, throw=False)

@@ -10,8 +10,8 @@ from torch.linalg import vector_norm
 
 from dyn_numerics.linear.linear_solver import LinearSolution, LinearSolver
 from dyn_numerics.linear.operator import LinearOperator
-from dyn_numerics.transforms import under_transform
 from dyn_numerics.loop import count_from_zero
+from dyn_numerics.transforms import under_transform
 
 __all__ = ["DenseLU", "Factors"]
 
