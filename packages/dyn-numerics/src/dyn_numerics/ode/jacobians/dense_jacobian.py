@@ -29,7 +29,12 @@ class DenseJacobian(FieldJacobian):
         if with_rate:
             moves = torch.cat([moves[:-1], torch.ones_like(moves[:1])])
         moves = moves.reshape(n, *[1] * t.dim()).expand(n, *t.shape)
-        values, columns = torch.func.vmap(lambda v, w: torch.func.jvp(f, (t, x), (v, w)))(moves, directions)
+
+        def product(move: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+            linearised: tuple[Tensor, Tensor] = torch.func.jvp(f, (t, x), (move, direction))  # type: ignore[assignment]
+            return linearised
+
+        values, columns = torch.func.vmap(product)(moves, directions)
         return Linearisation(values[0], columns[-1] if with_rate else None, columns[:size].movedim(0, -1))
 
     def factorise(self, jacobian: Tensor, shift: Scalar) -> Factors:
