@@ -7,6 +7,7 @@ from difflib import get_close_matches
 
 from dyn_numerics.arguments import kind_of
 from dyn_numerics.ode.stepper import Stepper
+from dyn_numerics.ode.steppers.diagonally_implicit_methods import ImplicitEuler, Kvaerno3, Kvaerno5, Trapezoid
 from dyn_numerics.ode.steppers.explicit_methods import (
     Bosh3,
     Dopri5,
@@ -33,6 +34,10 @@ STEPPERS: dict[str, Callable[[], Stepper]] = {
     "tsit5": Tsit5,
     "vern7": Vern7,
     "dopri8": Dopri8,
+    "implicit_euler": ImplicitEuler,
+    "trapezoid": Trapezoid,
+    "kvaerno3": Kvaerno3,
+    "kvaerno5": Kvaerno5,
 }
 """What `solver=` may be called, and what makes it."""
 

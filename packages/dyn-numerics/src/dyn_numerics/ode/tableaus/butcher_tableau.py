@@ -53,7 +53,7 @@ class HostTable(NamedTuple):
 
 @dataclass(frozen=True, init=False)
 class ButcherTableau:
-    """An explicit Runge-Kutta method: its coefficients, order and source, and nothing else.
+    """A Runge-Kutta method, explicit or diagonally implicit: its coefficients, order and source, and nothing else.
 
     The nodes `c` (row sums of `a`) and the error weights `b - b_hat` are derived. Building a table checks the order
     condition of every rooted tree up to `order`, of the embedded weights up to `embedded_order`, and of the dense
@@ -63,7 +63,8 @@ class ButcherTableau:
     Args:
         name: Name of the method, for messages.
         order: Order of the solution that `b` advances.
-        a: Strictly lower rows: row i holds the i coefficients of stage i, so the first row is empty.
+        a: Lower rows: row i holds the i coefficients of stage i, so that the first row is empty, and one more on the
+            diagonal if the stage is implicit.
         b: Weights of the solution, one for each stage.
         b_hat: Weights of the embedded solution, or None when the method has no error estimate.
         embedded_order: Order of the embedded solution; required with `b_hat`.
@@ -159,6 +160,21 @@ class ButcherTableau:
         return tuple(sum(row, Fraction(0)) for row in self.a)
 
     @property
+    def diagonal(self) -> tuple[Fraction, ...]:
+        """The coefficients on the diagonal of `a`: 0 for a stage that is explicit."""
+        return tuple(row[i] if len(row) > i else Fraction(0) for i, row in enumerate(self.a))
+
+    @property
+    def explicit(self) -> bool:
+        """Whether every stage follows from those before it."""
+        return not any(self.diagonal)
+
+    @property
+    def stiffly_accurate(self) -> bool:
+        """Whether the last stage is the new state."""
+        return (*self.a[-1], Fraction(0))[: self.stages] == self.b
+
+    @property
     def error_weights(self) -> tuple[tuple[Fraction, ...], ...]:
         """Weights `b - b_hat` of each error estimate, that of `b_check` last."""
         embedded = (weights for weights in (self.b_hat, self.b_check) if weights is not None)
@@ -183,7 +199,7 @@ class ButcherTableau:
     @property
     def reuses_last_stage(self) -> bool:
         """Whether the last stage is the field at the new state, and so the next step's first stage."""
-        return self.stages > 1 and self.b[-1] == 0 and self.a[-1] == self.b[:-1]
+        return self.stages > 1 and not self.diagonal[0] and self.stiffly_accurate
 
     def _numbers(self) -> HostTable:
         ends = [abs(c - 1) <= ROUNDED_TOLERANCE for c in self.c]
@@ -248,8 +264,10 @@ class ButcherTableau:
         if len(self.a) != self.stages:
             raise self._wrong(f"a has {len(self.a)} rows and b {self.stages} weights, expected as many")
         for i, row in enumerate(self.a):
-            if len(row) != i:
-                raise self._wrong(f"row {i} of a has {len(row)} entries, expected {i} (strictly lower rows)")
+            if len(row) not in (i, i + 1):
+                raise self._wrong(
+                    f"row {i} of a has {len(row)} entries, expected {i}, or {i + 1} with one on the diagonal"
+                )
         for name, weights, partner, order in (
             ("b_hat", self.b_hat, "embedded_order", self.embedded_order),
             ("b_check", self.b_check, "check_order", self.check_order),

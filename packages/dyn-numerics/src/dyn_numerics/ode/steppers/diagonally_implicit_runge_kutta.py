@@ -1,0 +1,152 @@
+"""The engine that steps every diagonally implicit Runge-Kutta table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Self
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+from dyn_numerics.dtypes import wide_dtype
+from dyn_numerics.ode.error_norm import ErrorNorm
+from dyn_numerics.ode.flat_field import WatchedField
+from dyn_numerics.ode.interpolants.hermite import cubic_hermite
+from dyn_numerics.ode.jacobians.dense_jacobian import DenseJacobian
+from dyn_numerics.ode.jacobians.field_jacobian import FieldJacobian
+from dyn_numerics.ode.scalar import Scalar, over_state, where
+from dyn_numerics.ode.solve_context import SolveContext
+from dyn_numerics.ode.stepper import FlatField, Step, Stepper, in_loop
+from dyn_numerics.ode.steppers.simplified_newton import NewtonMatrix, SimplifiedNewton
+from dyn_numerics.ode.steppers.stage_rows import StageRows
+from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
+from dyn_numerics.ode.times import is_differentiable, state_time
+from dyn_numerics.pytree_state import StateLayout
+from dyn_numerics.transforms import under_differentiation
+
+__all__ = ["DiagonallyImplicitRungeKutta"]
+
+
+class Memory(NamedTuple):
+    """What a step hands on: the field at its end, and the matrix of its Newton iteration."""
+
+    slope: Tensor
+    matrix: NewtonMatrix
+
+
+class DiagonallyImplicitRungeKutta(Stepper):
+    """Steps a diagonally implicit Runge-Kutta table."""
+
+    implicit = True
+
+    def __init__(self, tableau: ButcherTableau, jac: FieldJacobian | None = None) -> None:
+        super().__init__()
+        diagonal = tableau.diagonal
+        if not diagonal[-1] or any(entry != diagonal[-1] for entry in diagonal[1:]) or diagonal[0] not in (0, diagonal[-1]):
+            raise ValueError(
+                f"tableau: got {tableau.name!r} with {[float(entry) for entry in diagonal]} on its diagonal, expected one "
+                f"number, but for a first stage that may be explicit"
+            )
+        self.tableau = tableau
+        self.jacobian = DenseJacobian() if jac is None else jac
+        self.order = tableau.order
+        self.error_order = tableau.error_order
+        self._rows = StageRows(tableau)
+        self._a = [[float(weight) for weight in row] for row in tableau.a]
+        self._b = [float(weight) for weight in tableau.b]
+        self._error_weights = [float(weight) for weight in tableau.error_weights[0]] if tableau.b_hat else None
+        self._norm: ErrorNorm | None = None
+
+    def extra_repr(self) -> str:
+        return f"{self.tableau.name}, order={self.order}"
+
+    def on(self, context: SolveContext) -> Self:
+        twin = type(self).__new__(type(self))  # copy.copy, as far as torch.compile can trace it
+        twin.__dict__.update(self.__dict__)
+        twin._norm = context.norm
+        twin._modules = {**self._modules, "jacobian": self.jacobian.on(context)}
+        return twin
+
+    def init(self, f: FlatField, t: Tensor, x: Tensor, slope: Tensor | None) -> Memory:
+        slope = f(t, x) if slope is None else slope
+        with torch.no_grad():
+            wide = x.detach().to(wide_dtype(x.dtype))
+            jacobian = self.jacobian.linearise(_widened(f, x), t.detach().to(wide), wide).jacobian
+            zero = self._norm_at(wide).at(wide, torch.zeros_like(wide))
+            no_shift = zero.clone() if isinstance(zero, Tensor) else zero
+            never = zero != 0
+            matrix = NewtonMatrix(
+                jacobian=jacobian,
+                factors=self.jacobian.factorise(jacobian, no_shift),
+                shift=no_shift,
+                eta=zero + 1,
+                outdated=never,
+                current=zero == 0,
+            )
+            matrix = _detached(matrix)
+        return Memory(slope.to(wide.dtype), matrix)
+
+    def step(self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor, carry: Memory) -> Step:
+        narrow, dtype = x, wide_dtype(x.dtype)
+        x, dt = x.to(dtype), t1 - t0
+        field = _widened(f, narrow)
+        known = under_differentiation() or any(
+            is_differentiable(value) for value in (x, dt, carry.slope) if isinstance(value, Tensor)
+        )
+        with torch.no_grad():
+            start, end = (t.detach() if isinstance(t, Tensor) else t for t in (t0, t1))
+            watched = WatchedField(field, known) if not torch.compiler.is_compiling() else in_loop(field)
+            newton = SimplifiedNewton(watched, self.jacobian, self._norm_at(x), self._rows, start, end, x.detach())
+            found = newton.solve(carry.slope.detach(), carry.matrix)
+            found = found._replace(rises=_detached(found.rises), matrix=_detached(found.matrix))
+        rises: Sequence[Tensor] = found.rises
+        x1 = _sum(self._b, rises, x)
+        error = None if self._error_weights is None else _sum(self._error_weights, rises, None)
+        length = over_state(dt, x)
+        slope = where(dt != 0, rises[-1] / where(dt != 0, length, 1.0), carry.slope)
+        return Step(
+            x=x1.to(narrow.dtype),
+            error=error,
+            carry=Memory(slope, found.matrix),
+            retry=carry,
+            stages=(carry.slope, slope),
+            failed=found.failed,
+            work=found.work,
+            n_evals=found.n_evals,
+        )
+
+    def complete(self, f: FlatField, t1: Scalar, step: Step) -> Step:
+        return step
+
+    def interpolant(self, f: FlatField, t0: Scalar, t1: Scalar, x0: Tensor, step: Step) -> Tensor:
+        first, last = step.stages
+        start, end = x0.to(first.dtype), step.x.to(first.dtype)
+        return cubic_hermite(start, end, first, last, over_state(t1 - t0, start))
+
+    def _norm_at(self, x: Tensor) -> ErrorNorm:
+        """The norm of the solve; by itself a method goes on to rounding."""
+        if self._norm is not None:
+            return self._norm
+        rtol = 10 * torch.finfo(x.dtype).eps
+        atol = rtol * x.detach().abs().amax(-1, keepdim=True).expand_as(x) + torch.finfo(x.dtype).tiny
+        return ErrorNorm(rtol, atol, StateLayout(x.detach(), "x", x.dim() > 1), None, on_host=False)
+
+
+def _widened(f: FlatField, x: Tensor) -> FlatField:
+    """The field for states in the dtype that steps are computed in."""
+    dtype = wide_dtype(x.dtype)
+    if dtype is x.dtype:
+        return f
+    return lambda t, at: f(t.to(x.dtype), at.to(x.dtype)).to(dtype)
+
+
+def _sum(weights: Sequence[float], rises: Sequence[Tensor], total: Tensor | None) -> Tensor:
+    for weight, rise in zip(weights, rises, strict=False):
+        if weight != 0:
+            total = rise * weight if total is None else torch.add(total, rise, alpha=weight)
+    return torch.zeros_like(rises[0]) if total is None else total
+
+
+def _detached(made: Any) -> Any:
+    return tree_map_only(Tensor, Tensor.detach, made)

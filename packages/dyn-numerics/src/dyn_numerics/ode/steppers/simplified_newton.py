@@ -1,0 +1,281 @@
+"""The stages of a diagonally implicit Runge-Kutta step, solved by simplified Newton iterations.
+
+A stage with the rise `w = dt f(t_i, X)` of the state `X = base + gamma w` takes `w` from `w + W^-1 (dt f(t_i, X) - w)`
+with one matrix `W = I - gamma dt J` for all stages, and, while that converges, for several steps. Every problem goes
+through its stages at its own pace: a round is one iteration of each, of whichever stage it is at.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from dyn_numerics.loop import count_from_zero, repeat, when
+from dyn_numerics.ode.error_norm import ErrorNorm
+from dyn_numerics.ode.flat_field import Counter
+from dyn_numerics.ode.jacobians.field_jacobian import FieldJacobian
+from dyn_numerics.ode.scalar import Flag, Scalar, both, clip, either, magnitude, maximum, negate, over_state, power, where
+from dyn_numerics.ode.stepper import FlatField, Work
+from dyn_numerics.ode.steppers.stage_rows import StageRows
+from dyn_numerics.ode.times import state_time
+from dyn_numerics.status import Status
+from dyn_numerics.transforms import any_lane
+
+__all__ = ["NewtonMatrix", "SimplifiedNewton", "SolvedStages"]
+
+MOST_ITERATIONS = 10
+# The error that the iteration leaves in a stage, in units of the tolerance of a step.
+ACCURACY = 0.03
+ROUNDING = 20.0  # what an iterate may keep changing by, in units of its rounding
+SHIFT_CHANGE = 0.3  # by how much the step may change before the matrix is factorised again
+SLOW = 0.1  # a rate of convergence with which the next step has a new Jacobian
+
+
+class NewtonMatrix(NamedTuple):
+    """The matrix of the iteration, which is kept from step to step.
+
+    Attributes:
+        jacobian: `J`, as the `FieldJacobian` knows it.
+        factors: Those of `W = I - shift J`.
+        shift: Its shift, in time units.
+        eta: Estimate of how much of the last change was left as an error when the iteration last converged.
+        outdated: Whether the iteration was slow.
+        current: Whether the Jacobian is that of the state at the start of the step.
+    """
+
+    jacobian: Any
+    factors: Any
+    shift: Scalar
+    eta: Scalar
+    outdated: Flag
+    current: Flag
+
+
+class SolvedStages(NamedTuple):
+    """What the iteration found.
+
+    Attributes:
+        rises: `dt f` at every stage, `[*lead, N]` each.
+        matrix: Its matrix.
+        failed: Code of the status where it found none, 0 elsewhere.
+        work: What it took.
+        n_evals: Calls of `f`, as far as they are in a loop of a compiled program.
+    """
+
+    rises: tuple[Tensor, ...]
+    matrix: NewtonMatrix
+    failed: Any
+    work: Work
+    n_evals: Any
+
+
+class _Iterates(NamedTuple):
+    """Where every problem is in its step.
+
+    Attributes:
+        stage: The stage it is at; their number where all are solved.
+        rises: Those of the stages that are solved.
+        base: State of the stage but for its own rise.
+        rise: The iterate.
+        count: Iterations at this stage.
+        size: Norm of the last change in units of the tolerance.
+        eta: Estimate of the error left per change.
+        slowest: Largest rate of convergence in the step.
+        stalled: Whether the iteration does not converge.
+        n_iterations: Iterations of the step.
+        n_rounds: Those of all problems together.
+    """
+
+    stage: Any
+    rises: tuple[Tensor, ...]
+    base: Tensor
+    rise: Tensor
+    count: Any
+    size: Scalar
+    eta: Scalar
+    slowest: Scalar
+    stalled: Flag
+    n_iterations: Any
+    n_rounds: Any
+
+
+class SimplifiedNewton:
+    """The iteration of one step.
+
+    Args:
+        f: Vector field on flat states, for loops.
+        jacobian: What makes Jacobians and solves with them.
+        norm: Norm in units of the tolerance.
+        rows: The table.
+        t0: Start of the step.
+        t1: Its end.
+        x: State at its start, `[*lead, N]`.
+    """
+
+    def __init__(
+        self, f: FlatField, jacobian: FieldJacobian, norm: ErrorNorm, rows: StageRows, t0: Scalar, t1: Scalar, x: Tensor
+    ) -> None:
+        self._f, self._jacobian, self._norm, self._rows = f, jacobian, norm, rows
+        self._t0, self._t1, self._x = t0, t1, x
+        self._dt = t1 - t0
+        self._shift: Scalar = rows.gamma * self._dt
+        eps = torch.finfo(x.dtype).eps
+        self._eps = eps
+        self._accuracy = maximum(2 * ROUNDING * eps * norm.of_half_the_state, ACCURACY)
+
+    def solve(self, slope: Tensor, matrix: NewtonMatrix) -> SolvedStages:
+        """Solves the stages.
+
+        Args:
+            slope: The field at the start, `[*lead, N]`.
+            matrix: That of the step before.
+        """
+        none = matrix.shift * 0
+        no_count: Any = none.to(torch.int64) if isinstance(none, Tensor) else 0
+        never = matrix.current & ~matrix.current if isinstance(matrix.current, Tensor) else False
+        rise = over_state(self._dt, slope) * slope
+        rises = tuple([rise] * self._rows.first + [torch.zeros_like(rise)] * (self._rows.count - self._rows.first))
+        first = no_count + self._rows.first
+        start = _Iterates(
+            stage=first,
+            rises=rises,
+            base=self._base(first, rises),
+            rise=self._guess(first, rises, rise),
+            count=no_count,
+            size=none,
+            eta=matrix.eta,
+            slowest=none,
+            stalled=both(matrix.outdated, negate(matrix.current)),
+            n_iterations=no_count,
+            n_rounds=count_from_zero(self._x),
+        )
+        work = Work(no_count, no_count, no_count)
+        self._rise_at_start = rise
+        now, matrix, work, n_evals = repeat(self._unsolved, self._try, (start, matrix, work, start.n_rounds))
+        failed = where(
+            now.stage == self._rows.count,
+            no_count,
+            where(
+                matrix.factors.singular if isinstance(none, Tensor) else any_lane(matrix.factors.singular),
+                no_count + Status.SINGULAR_MATRIX.code,
+                where(now.size < torch.inf, no_count + Status.NEWTON_DIVERGED.code, no_count + Status.NON_FINITE.code),
+            ),
+        )
+        matrix = matrix._replace(eta=now.eta, outdated=now.slowest > SLOW, current=never)
+        work = work._replace(n_iterations=now.n_iterations)
+        return SolvedStages(now.rises, matrix, failed, work, n_evals + now.n_rounds if torch.compiler.is_compiling() else 0)
+
+    def _unsolved(self, now: _Iterates, matrix: NewtonMatrix, work: Work, n_evals: Any) -> Flag:
+        return both(now.stage < self._rows.count, negate(both(now.stalled, matrix.current)))
+
+    def _try(self, now: _Iterates, matrix: NewtonMatrix, work: Work, n_evals: Any) -> tuple[Any, ...]:
+        """Goes on where the iteration has not begun, or did not converge with an old Jacobian."""
+        renewed = both(self._unsolved(now, matrix, work, n_evals), now.stalled)
+        changed = magnitude(self._shift - matrix.shift) > SHIFT_CHANGE * magnitude(matrix.shift)
+        moving = self._dt != 0
+        refactored = both(either(renewed, both(changed, now.n_iterations == 0)), moving)
+        matrix, calls = self._renew(matrix, renewed, refactored)
+        now = now._replace(
+            stalled=both(now.stalled, negate(renewed)),
+            rise=where(renewed, self._guess(now.stage, now.rises, self._rise_at_start), now.rise),
+            count=where(renewed, now.count * 0, now.count),
+        )
+        ratio = where(moving, self._shift / matrix.shift, 1.0)
+        correction = over_state(2 / (1 + ratio), self._x)
+
+        def going(now: _Iterates) -> Flag:
+            return both(now.stage < self._rows.count, negate(now.stalled))
+
+        (now,) = repeat(going, lambda now: (self._iterate(now, matrix.factors, correction),), (now,))
+        work = work._replace(
+            n_jacobians=work.n_jacobians + renewed, n_factorisations=work.n_factorisations + refactored
+        )
+        return now, matrix, work, n_evals + calls
+
+    def _renew(self, matrix: NewtonMatrix, renewed: Flag, refactored: Flag) -> tuple[NewtonMatrix, Any]:
+        """Makes Jacobians and factors anew where they are wanted."""
+        none = count_from_zero(self._x)
+
+        def linearised() -> tuple[Any, Any]:
+            f = Counter(self._f)
+            made = self._jacobian.linearise(f, state_time(self._t0, self._x), self._x).jacobian
+            return where(renewed, made, matrix.jacobian), none + f.calls
+
+        def factorised(jacobian: Any) -> Any:
+            return where(refactored, self._jacobian.factorise(jacobian, self._shift), matrix.factors)
+
+        some = renewed.any() if torch.compiler.is_compiling() else any_lane(renewed)
+        jacobian, calls = when(some, linearised, lambda: (matrix.jacobian, none))
+        some = refactored.any() if torch.compiler.is_compiling() else any_lane(refactored)
+        factors = when(some, lambda: factorised(jacobian), lambda: matrix.factors)
+        shift = where(refactored, self._shift, matrix.shift)
+        return matrix._replace(
+            jacobian=jacobian, factors=factors, shift=shift, current=either(matrix.current, renewed)
+        ), calls
+
+    def _iterate(self, now: _Iterates, factors: Any, correction: Scalar) -> _Iterates:
+        """One iteration of every problem that still iterates."""
+        going = both(now.stage < self._rows.count, negate(now.stalled))
+        at = now.base + self._rows.gamma * now.rise
+        t = state_time(self._t1 - self._rows.before_end(now.stage) * self._dt, self._x)
+        residual = over_state(self._dt, at) * self._f(t, at) - now.rise
+        change = self._jacobian.solve(self._f, factors, residual) * correction
+        rise = now.rise + change
+        size = self._norm.at(self._x, change)
+        is_first = now.count == 0
+        rate = where(is_first, size * 0, size / where(is_first, size * 0 + 1, now.size))
+        left = where(rate < 1, rate / where(rate < 1, 1 - rate, 1.0), torch.inf)
+        eta = where(is_first, power(clip(now.eta, low=self._eps), 0.8), left)
+        count = now.count + 1
+        accurate = either(eta * size <= self._accuracy, size <= ROUNDING * self._eps * self._norm.of_half_the_state)
+        converged = both(going, accurate)
+        remaining = power(clip(rate, low=1e-3), MOST_ITERATIONS - count)
+        hopeless = either(negate(size < torch.inf), either(count == MOST_ITERATIONS, negate(eta * size * remaining <= self._accuracy)))
+        hopeless = both(hopeless, either(negate(is_first), negate(size < torch.inf)))
+        stalled = either(now.stalled, both(both(going, negate(accurate)), hopeless))
+        moved = both(going, size < torch.inf)
+        now = now._replace(
+            rise=where(moved, rise, now.rise),
+            count=where(going, count, now.count),
+            size=where(going, size, now.size),
+            eta=where(converged, eta, now.eta),
+            slowest=where(going, maximum(now.slowest, rate), now.slowest),
+            stalled=stalled,
+            n_iterations=now.n_iterations + going,
+            n_rounds=now.n_rounds + 1,
+        )
+        return now if converged is False else self._advance(now, converged)
+
+    def _advance(self, now: _Iterates, converged: Flag) -> _Iterates:
+        """Goes on to the next stage where the iteration has converged."""
+        stage = now.stage + converged
+        rises = tuple(
+            where(both(converged, now.stage == j), now.rise, rise) for j, rise in enumerate(now.rises)
+        )
+        return now._replace(
+            stage=stage,
+            rises=rises,
+            base=where(converged, self._base(stage, rises), now.base),
+            rise=where(converged, self._guess(stage, rises, self._rise_at_start), now.rise),
+            count=where(converged, now.count * 0, now.count),
+        )
+
+    def _base(self, stage: Any, rises: Sequence[Tensor]) -> Tensor:
+        return _sum(self._rows.lower(stage, self._x), rises, self._x)
+
+    def _guess(self, stage: Any, rises: Sequence[Tensor], at_start: Tensor) -> Tensor:
+        return _sum(self._rows.predictor(stage, self._x), [at_start, *rises], None)
+
+
+def _sum(weights: Sequence[Scalar], rises: Sequence[Tensor], total: Tensor | None) -> Tensor:
+    """`total + sum_j w_j rises_j`."""
+    for weight, rise in zip(weights, rises, strict=False):
+        if isinstance(weight, Tensor):
+            term = weight.unsqueeze(-1) * rise
+            total = term if total is None else total + term
+        elif weight != 0:
+            total = rise * weight if total is None else torch.add(total, rise, alpha=weight)
+    return torch.zeros_like(rises[0]) if total is None else total
