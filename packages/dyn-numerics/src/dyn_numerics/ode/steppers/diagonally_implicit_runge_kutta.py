@@ -72,16 +72,15 @@ class DiagonallyImplicitRungeKutta(Stepper):
         slope = f(t, x) if slope is None else slope
         with torch.no_grad():
             wide = x.detach().to(wide_dtype(x.dtype))
-            jacobian = self.jacobian.linearise(_widened(f, x), t.detach().to(wide), wide).jacobian
-            zero = self._norm_at(wide).at(wide, torch.zeros_like(wide))
-            no_shift = zero.clone() if isinstance(zero, Tensor) else zero
-            never = zero != 0
+            jacobian = self.jacobian.linearise(_widened(f, x), state_time(t.detach(), wide), wide).jacobian
+            size = self._norm_at(wide).at(wide, torch.zeros_like(wide))
+            zero = torch.zeros_like(size) if isinstance(size, Tensor) else 0.0
             matrix = NewtonMatrix(
                 jacobian=jacobian,
-                factors=self.jacobian.factorise(jacobian, no_shift),
-                shift=no_shift,
+                factors=self.jacobian.factorise(jacobian, zero),
+                shift=zero,
                 eta=zero + 1,
-                outdated=never,
+                outdated=zero != 0,
                 current=zero == 0,
             )
             matrix = _detached(matrix)
@@ -101,6 +100,8 @@ class DiagonallyImplicitRungeKutta(Stepper):
             found = newton.solve(carry.slope.detach(), carry.matrix)
             found = found._replace(rises=_detached(found.rises), matrix=_detached(found.matrix))
         rises: Sequence[Tensor] = found.rises
+        if isinstance(watched, WatchedField) and watched.differentiable and found.failed is not True:
+            rises = self._attached(field, t1, dt, x, carry.slope, rises)
         x1 = _sum(self._b, rises, x)
         error = None if self._error_weights is None else _sum(self._error_weights, rises, None)
         length = over_state(dt, x)
@@ -115,6 +116,24 @@ class DiagonallyImplicitRungeKutta(Stepper):
             work=found.work,
             n_evals=found.n_evals,
         )
+
+    def _attached(
+        self, f: FlatField, t1: Scalar, dt: Scalar, x: Tensor, slope: Tensor, rises: Sequence[Tensor]
+    ) -> list[Tensor]:
+        """The rises with their gradients: by a Newton correction of each, whose value is left out."""
+        length = over_state(dt, x)
+        shift = self._rows.gamma * (dt.detach() if isinstance(dt, Tensor) else dt)
+        attached = [length * slope] * self._rows.first
+        for i in range(self._rows.first, len(rises)):
+            rise = rises[i]
+            at = _sum(self._a[i][:i], attached, x) + self._rows.gamma * rise
+            t = state_time(t1 - self._rows.before_end(i) * dt, x)
+            with torch.no_grad():
+                jacobian = _detached(self.jacobian.linearise(f, t.detach(), at.detach()).jacobian)
+                factors = _detached(self.jacobian.factorise(jacobian, shift))
+            correction = self.jacobian.solve(f, factors, length * f(t, at) - rise)
+            attached.append(rise + (correction - correction.detach()))
+        return attached
 
     def complete(self, f: FlatField, t1: Scalar, step: Step) -> Step:
         return step

@@ -133,7 +133,7 @@ class SimplifiedNewton:
             slope: The field at the start, `[*lead, N]`.
             matrix: That of the step before.
         """
-        none = matrix.shift * 0
+        none = torch.zeros_like(matrix.shift) if isinstance(matrix.shift, Tensor) else 0.0
         no_count: Any = none.to(torch.int64) if isinstance(none, Tensor) else 0
         never = matrix.current & ~matrix.current if isinstance(matrix.current, Tensor) else False
         rise = over_state(self._dt, slope) * slope
