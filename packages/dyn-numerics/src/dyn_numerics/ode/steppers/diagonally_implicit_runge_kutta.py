@@ -28,10 +28,15 @@ from dyn_numerics.transforms import under_differentiation
 __all__ = ["DiagonallyImplicitRungeKutta"]
 
 
+MOST_RATIO = 3.0
+
+
 class Memory(NamedTuple):
     """What a step hands on: the field at its end, and the matrix of its Newton iteration."""
 
     slope: Tensor
+    trend: tuple[Tensor, ...]
+    length: Scalar
     matrix: NewtonMatrix
 
 
@@ -42,10 +47,11 @@ class DiagonallyImplicitRungeKutta(Stepper):
 
     def __init__(self, tableau: ButcherTableau, jac: FieldJacobian | None = None) -> None:
         super().__init__()
-        diagonal = tableau.diagonal
+        numbers = tableau.numbers
+        diagonal = numbers.diagonal
         if not diagonal[-1] or any(entry != diagonal[-1] for entry in diagonal[1:]) or diagonal[0] not in (0, diagonal[-1]):
             raise ValueError(
-                f"tableau: got {tableau.name!r} with {[float(entry) for entry in diagonal]} on its diagonal, expected one "
+                f"tableau: got {tableau.name!r} with {diagonal} on its diagonal, expected one "
                 f"number, but for a first stage that may be explicit"
             )
         self.tableau = tableau
@@ -53,9 +59,10 @@ class DiagonallyImplicitRungeKutta(Stepper):
         self.order = tableau.order
         self.error_order = tableau.error_order
         self._rows = StageRows(tableau)
-        self._a = [[float(weight) for weight in row] for row in tableau.a]
-        self._b = [float(weight) for weight in tableau.b]
-        self._error_weights = [float(weight) for weight in tableau.error_weights[0]] if tableau.b_hat else None
+        s = len(diagonal)
+        self._a, self._b, *estimates = numbers.rows[:s], *numbers.rows[s:]
+        self._error_weights = estimates[0] if estimates else None
+        self._trend = numbers.trend
         self._norm: ErrorNorm | None = None
 
     def extra_repr(self) -> str:
@@ -84,7 +91,7 @@ class DiagonallyImplicitRungeKutta(Stepper):
                 current=zero == 0,
             )
             matrix = _detached(matrix)
-        return Memory(slope.to(wide.dtype), matrix)
+        return Memory(slope.to(wide.dtype), tuple(torch.zeros_like(wide) for _ in self._trend), zero, matrix)
 
     def step(self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor, carry: Memory) -> Step:
         narrow, dtype = x, wide_dtype(x.dtype)
@@ -97,8 +104,14 @@ class DiagonallyImplicitRungeKutta(Stepper):
             start, end = (t.detach() if isinstance(t, Tensor) else t for t in (t0, t1))
             watched = WatchedField(field, known) if not torch.compiler.is_compiling() else in_loop(field)
             newton = SimplifiedNewton(watched, self.jacobian, self._norm_at(x), self._rows, start, end, x.detach())
-            found = newton.solve(carry.slope.detach(), carry.matrix)
+            ratio = where(carry.length != 0, (end - start) / where(carry.length != 0, carry.length, 1.0), 0.0)
+            if isinstance(ratio, Tensor) and self._norm is not None and self._norm.on_host:
+                ratio = ratio.item()
+            ratio = where(ratio <= MOST_RATIO, ratio, 0.0)
+            found = newton.solve(carry.slope.detach(), carry.trend, ratio, carry.matrix)
             found = found._replace(rises=_detached(found.rises), matrix=_detached(found.matrix))
+            known_rises = [over_state(end - start, x) * carry.slope.detach(), *found.rises]
+            trend = tuple(_sum(row, [r - found.rises[-1] for r in known_rises], None) for row in self._trend)
         rises: Sequence[Tensor] = found.rises
         if isinstance(watched, WatchedField) and watched.differentiable and found.failed is not True:
             rises = self._attached(field, t1, dt, x, carry.slope, rises)
@@ -109,7 +122,7 @@ class DiagonallyImplicitRungeKutta(Stepper):
         return Step(
             x=x1.to(narrow.dtype),
             error=error,
-            carry=Memory(slope, found.matrix),
+            carry=Memory(slope, trend, end - start, found.matrix),
             retry=carry,
             stages=(carry.slope, slope),
             failed=found.failed,

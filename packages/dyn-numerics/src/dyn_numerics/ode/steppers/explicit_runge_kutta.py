@@ -74,7 +74,7 @@ class ExplicitRungeKutta(Stepper):
 
     def __init__(self, tableau: ButcherTableau, trainable: bool = False) -> None:
         super().__init__()
-        if not tableau.explicit:
+        if any(tableau.numbers.diagonal):
             raise ValueError(
                 f"tableau: got {tableau.name!r}, which has implicit stages, expected an explicit one; "
                 f"try DiagonallyImplicitRungeKutta"

@@ -26,12 +26,14 @@ from dyn_numerics.transforms import any_lane
 
 __all__ = ["NewtonMatrix", "SimplifiedNewton", "SolvedStages"]
 
+MID = True
 MOST_ITERATIONS = 10
 # The error that the iteration leaves in a stage, in units of the tolerance of a step.
-ACCURACY = 0.03
+ACCURACY = 0.1
 ROUNDING = 20.0  # what an iterate may keep changing by, in units of its rounding
 SHIFT_CHANGE = 0.3  # by how much the step may change before the matrix is factorised again
-SLOW = 0.1  # a rate of convergence with which the next step has a new Jacobian
+LEAST = 0.01
+SLOW = 0.03  # a rate of convergence with which the next step has a new Jacobian
 
 
 class NewtonMatrix(NamedTuple):
@@ -126,7 +128,7 @@ class SimplifiedNewton:
         self._eps = eps
         self._accuracy = maximum(2 * ROUNDING * eps * norm.of_half_the_state, ACCURACY)
 
-    def solve(self, slope: Tensor, matrix: NewtonMatrix) -> SolvedStages:
+    def solve(self, slope: Tensor, trend: tuple[Tensor, ...], ratio: Scalar, matrix: NewtonMatrix) -> SolvedStages:
         """Solves the stages.
 
         Args:
@@ -139,11 +141,17 @@ class SimplifiedNewton:
         rise = over_state(self._dt, slope) * slope
         rises = tuple([rise] * self._rows.first + [torch.zeros_like(rise)] * (self._rows.count - self._rows.first))
         first = no_count + self._rows.first
+        self._rise_at_start = rise
+        scale = over_state(ratio, rise)
+        self._trend = []
+        for part in trend:
+            scale = scale * over_state(ratio, rise)
+            self._trend.append(scale * part)
         start = _Iterates(
             stage=first,
             rises=rises,
             base=self._base(first, rises),
-            rise=self._guess(first, rises, rise),
+            rise=self._guess(first, rises),
             count=no_count,
             size=none,
             eta=matrix.eta,
@@ -153,7 +161,6 @@ class SimplifiedNewton:
             n_rounds=count_from_zero(self._x),
         )
         work = Work(no_count, no_count, no_count)
-        self._rise_at_start = rise
         now, matrix, work, n_evals = repeat(self._unsolved, self._try, (start, matrix, work, start.n_rounds))
         failed = where(
             now.stage == self._rows.count,
@@ -177,12 +184,12 @@ class SimplifiedNewton:
         changed = magnitude(self._shift - matrix.shift) > SHIFT_CHANGE * magnitude(matrix.shift)
         moving = self._dt != 0
         refactored = both(either(renewed, both(changed, now.n_iterations == 0)), moving)
-        matrix, calls = self._renew(matrix, renewed, refactored)
         now = now._replace(
             stalled=both(now.stalled, negate(renewed)),
-            rise=where(renewed, self._guess(now.stage, now.rises, self._rise_at_start), now.rise),
+            rise=where(renewed, self._guess(now.stage, now.rises), now.rise),
             count=where(renewed, now.count * 0, now.count),
         )
+        matrix, calls = self._renew(now, matrix, renewed, refactored)
         ratio = where(moving, self._shift / matrix.shift, 1.0)
         correction = over_state(2 / (1 + ratio), self._x)
 
@@ -195,13 +202,18 @@ class SimplifiedNewton:
         )
         return now, matrix, work, n_evals + calls
 
-    def _renew(self, matrix: NewtonMatrix, renewed: Flag, refactored: Flag) -> tuple[NewtonMatrix, Any]:
+    def _renew(self, now: _Iterates, matrix: NewtonMatrix, renewed: Flag, refactored: Flag) -> tuple[NewtonMatrix, Any]:
         """Makes Jacobians and factors anew where they are wanted."""
         none = count_from_zero(self._x)
 
         def linearised() -> tuple[Any, Any]:
             f = Counter(self._f)
-            made = self._jacobian.linearise(f, state_time(self._t0, self._x), self._x).jacobian
+            if MID:
+                at = now.base + self._rows.gamma * now.rise
+                t = state_time(self._t1 - self._rows.before_end(now.stage) * self._dt, self._x)
+            else:
+                t, at = state_time(self._t0, self._x), self._x
+            made = self._jacobian.linearise(f, t, at).jacobian
             return where(renewed, made, matrix.jacobian), none + f.calls
 
         def factorised(jacobian: Any) -> Any:
@@ -228,7 +240,7 @@ class SimplifiedNewton:
         is_first = now.count == 0
         rate = where(is_first, size * 0, size / where(is_first, size * 0 + 1, now.size))
         left = where(rate < 1, rate / where(rate < 1, 1 - rate, 1.0), torch.inf)
-        eta = where(is_first, power(clip(now.eta, low=self._eps), 0.8), left)
+        eta = where(is_first, clip(power(clip(now.eta, low=self._eps), 0.8), low=LEAST), left)
         count = now.count + 1
         accurate = either(eta * size <= self._accuracy, size <= ROUNDING * self._eps * self._norm.of_half_the_state)
         converged = both(going, accurate)
@@ -259,15 +271,15 @@ class SimplifiedNewton:
             stage=stage,
             rises=rises,
             base=where(converged, self._base(stage, rises), now.base),
-            rise=where(converged, self._guess(stage, rises, self._rise_at_start), now.rise),
+            rise=where(converged, self._guess(stage, rises), now.rise),
             count=where(converged, now.count * 0, now.count),
         )
 
     def _base(self, stage: Any, rises: Sequence[Tensor]) -> Tensor:
         return _sum(self._rows.lower(stage, self._x), rises, self._x)
 
-    def _guess(self, stage: Any, rises: Sequence[Tensor], at_start: Tensor) -> Tensor:
-        return _sum(self._rows.predictor(stage, self._x), [at_start, *rises], None)
+    def _guess(self, stage: Any, rises: Sequence[Tensor]) -> Tensor:
+        return _sum(self._rows.predictor(stage, self._x), [self._rise_at_start, *rises, *self._trend], None)
 
 
 def _sum(weights: Sequence[Scalar], rises: Sequence[Tensor], total: Tensor | None) -> Tensor:

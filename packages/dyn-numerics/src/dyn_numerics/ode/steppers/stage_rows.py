@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from fractions import Fraction
 from typing import Any
 
 import torch
@@ -33,14 +32,14 @@ class StageRows:
     """
 
     def __init__(self, tableau: ButcherTableau) -> None:
-        s = tableau.stages
+        numbers = tableau.numbers
+        s = len(numbers.before_end)
         self.count = s
-        self.first = 0 if tableau.diagonal[0] else 1
-        self.gamma = float(tableau.diagonal[-1])
-        lower = [[float(weight) for weight in row[:i]] + [0.0] * (s - i) for i, row in enumerate(tableau.a)]
-        self._lower = [*lower, [0.0] * s]
-        self._before_end = [*(float(1 - c) for c in tableau.c), 0.0]
-        self._predictor = [*_predictors(tableau.c), [0.0] * (s + 1)]
+        self.first = 0 if numbers.diagonal[0] else 1
+        self.gamma = numbers.diagonal[-1]
+        self._lower = [*(row[:i] + [0.0] * (s - i) for i, row in enumerate(numbers.rows[:s])), [0.0] * s]
+        self._before_end = [*numbers.before_end, 0.0]
+        self._predictor = [*numbers.predictor, [0.0] * len(numbers.predictor[0])]
 
     def lower(self, stage: Any, like: Tensor) -> Sequence[Scalar]:
         """The coefficients of the stages before it.
@@ -70,19 +69,3 @@ def _rows(rows: Rows, stage: Any, like: Tensor) -> Sequence[Scalar]:
     flat = torch.tensor([weight for row in rows for weight in row], dtype=like.dtype, device=like.device)
     return flat.reshape(-1, size)[stage].unbind(-1)
 
-
-def _predictors(nodes: Sequence[Fraction]) -> Rows:
-    """Weights of the slopes at the start and at the stages before each, whose polynomial is evaluated at its node."""
-    rows = []
-    for i, node in enumerate(nodes):
-        known = {Fraction(0): 0}
-        known.update((c, j + 1) for j, c in enumerate(nodes[:i]) if c != 0)  # the last of those at one time
-        row = [0.0] * (len(nodes) + 1)
-        for c, place in known.items():
-            weight = Fraction(1)
-            for other in known:
-                if other != c:
-                    weight *= (node - other) / (c - other)
-            row[place] = float(weight)
-        rows.append(row)
-    return rows

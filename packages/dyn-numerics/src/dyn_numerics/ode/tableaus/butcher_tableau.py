@@ -17,6 +17,7 @@ from dyn_numerics.ode.tableaus.order_conditions import (
     residuals,
     tree_name,
 )
+from dyn_numerics.ode.tableaus.stage_predictors import predictor_rows, trend_rows
 
 __all__ = ["ButcherTableau", "Coefficient", "HostTable"]
 
@@ -39,6 +40,9 @@ class HostTable(NamedTuple):
         dense_before_end: `1 - c` of these.
         reuses_last_stage: Whether the last stage is the field at the new state.
         ends_twice: Whether a stage besides the field at the new state is at the end of the step.
+        diagonal: The diagonal of `a`.
+        predictor: Of an implicit table, `predictor_rows`.
+        trend: Of an implicit table, `trend_rows`.
     """
 
     rows: list[list[float]]
@@ -49,6 +53,9 @@ class HostTable(NamedTuple):
     dense_before_end: list[float]
     reuses_last_stage: bool
     ends_twice: bool
+    diagonal: list[float]
+    predictor: list[list[float]]
+    trend: list[list[float]]
 
 
 @dataclass(frozen=True, init=False)
@@ -212,6 +219,9 @@ class ButcherTableau:
             dense_before_end=[float(1 - sum(row)) for row in self.a_dense],
             reuses_last_stage=self.reuses_last_stage,
             ends_twice=self.stages > 1 and (all(ends[-2:]) if self.reuses_last_stage else ends[-1]),
+            diagonal=[float(entry) for entry in self.diagonal],
+            predictor=[] if self.explicit else predictor_rows(self.c),
+            trend=[] if self.explicit else trend_rows(self.c),
         )
 
     def order_residuals(self) -> dict[Tree, Fraction]:
