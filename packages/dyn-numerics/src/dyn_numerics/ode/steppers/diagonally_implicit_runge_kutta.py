@@ -91,6 +91,8 @@ class DiagonallyImplicitRungeKutta(Stepper):
                 current=zero == 0,
             )
             matrix = _detached(matrix)
+            if torch.compiler.is_compiling():  # a loop keeps the layout of memory, and `when` returns this one
+                matrix = tree_map_only(Tensor, Tensor.contiguous, matrix)
         return Memory(slope.to(wide.dtype), tuple(torch.zeros_like(wide) for _ in self._trend), zero, matrix)
 
     def step(self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor, carry: Memory) -> Step:

@@ -26,7 +26,6 @@ from dyn_numerics.transforms import any_lane
 
 __all__ = ["NewtonMatrix", "SimplifiedNewton", "SolvedStages"]
 
-MID = True
 MOST_ITERATIONS = 10
 # The error that the iteration leaves in a stage, in units of the tolerance of a step.
 ACCURACY = 0.1
@@ -161,7 +160,7 @@ class SimplifiedNewton:
             n_rounds=count_from_zero(self._x),
         )
         work = Work(no_count, no_count, no_count)
-        now, matrix, work, n_evals = repeat(self._unsolved, self._try, (start, matrix, work, start.n_rounds))
+        now, matrix, work, n_evals = repeat(self._unsolved, self._round, (start, matrix, work, start.n_rounds))
         failed = where(
             now.stage == self._rows.count,
             no_count,
@@ -175,66 +174,80 @@ class SimplifiedNewton:
         work = work._replace(n_iterations=now.n_iterations)
         return SolvedStages(now.rises, matrix, failed, work, n_evals + now.n_rounds if torch.compiler.is_compiling() else 0)
 
-    def _unsolved(self, now: _Iterates, matrix: NewtonMatrix, work: Work, n_evals: Any) -> Flag:
+    def _unsolved(self, now: _Iterates, matrix: NewtonMatrix, *_: Any) -> Flag:
         return both(now.stage < self._rows.count, negate(both(now.stalled, matrix.current)))
 
-    def _try(self, now: _Iterates, matrix: NewtonMatrix, work: Work, n_evals: Any) -> tuple[Any, ...]:
-        """Goes on where the iteration has not begun, or did not converge with an old Jacobian."""
-        renewed = both(self._unsolved(now, matrix, work, n_evals), now.stalled)
+    def _round(self, now: _Iterates, matrix: NewtonMatrix, work: Work, n_evals: Any) -> tuple[Any, ...]:
+        """One iteration of every problem, with another matrix where it did not converge with an old one.
+
+        These wait for each other, until nobody iterates any more: matrices of all problems are made together.
+        """
+        begins = now.n_rounds == 0
+        waiting = both(self._unsolved(now, matrix), now.stalled)
         changed = magnitude(self._shift - matrix.shift) > SHIFT_CHANGE * magnitude(matrix.shift)
-        moving = self._dt != 0
-        refactored = both(either(renewed, both(changed, now.n_iterations == 0)), moving)
+        iterating = self._iterating(now)
+        if torch.compiler.is_compiling():
+            renews = begins | ~iterating.any()  # type: ignore[union-attr]
+        else:
+            renews = begins or not any_lane(iterating)
+        renewed = both(waiting, renews)
+        refactored = both(either(renewed, both(changed, begins)), self._dt != 0)
         now = now._replace(
             stalled=both(now.stalled, negate(renewed)),
             rise=where(renewed, self._guess(now.stage, now.rises), now.rise),
             count=where(renewed, now.count * 0, now.count),
         )
         matrix, calls = self._renew(now, matrix, renewed, refactored)
-        ratio = where(moving, self._shift / matrix.shift, 1.0)
-        correction = over_state(2 / (1 + ratio), self._x)
-
-        def going(now: _Iterates) -> Flag:
-            return both(now.stage < self._rows.count, negate(now.stalled))
-
-        (now,) = repeat(going, lambda now: (self._iterate(now, matrix.factors, correction),), (now,))
         work = work._replace(
             n_jacobians=work.n_jacobians + renewed, n_factorisations=work.n_factorisations + refactored
         )
-        return now, matrix, work, n_evals + calls
+        return self._iterate(now, matrix), matrix, work, n_evals + calls
 
-    def _renew(self, now: _Iterates, matrix: NewtonMatrix, renewed: Flag, refactored: Flag) -> tuple[NewtonMatrix, Any]:
+    def _renew(
+        self, now: _Iterates, matrix: NewtonMatrix, renewed: Flag, refactored: Flag
+    ) -> tuple[NewtonMatrix, Any]:
         """Makes Jacobians and factors anew where they are wanted."""
+        compiling = torch.compiler.is_compiling()
         none = count_from_zero(self._x)
 
         def linearised() -> tuple[Any, Any]:
             f = Counter(self._f)
-            if MID:
-                at = now.base + self._rows.gamma * now.rise
-                t = state_time(self._t1 - self._rows.before_end(now.stage) * self._dt, self._x)
-            else:
-                t, at = state_time(self._t0, self._x), self._x
+            t, at = self._place(now)
             made = self._jacobian.linearise(f, t, at).jacobian
             return where(renewed, made, matrix.jacobian), none + f.calls
 
-        def factorised(jacobian: Any) -> Any:
-            return where(refactored, self._jacobian.factorise(jacobian, self._shift), matrix.factors)
+        def made() -> tuple[Any, Any, Any]:
+            jacobian, calls = when(compiling or any_lane(renewed), linearised, lambda: (matrix.jacobian, none))
+            factors = self._jacobian.factorise(jacobian, self._shift)
+            return jacobian, where(refactored, factors, matrix.factors), calls
 
-        some = renewed.any() if torch.compiler.is_compiling() else any_lane(renewed)
-        jacobian, calls = when(some, linearised, lambda: (matrix.jacobian, none))
-        some = refactored.any() if torch.compiler.is_compiling() else any_lane(refactored)
-        factors = when(some, lambda: factorised(jacobian), lambda: matrix.factors)
-        shift = where(refactored, self._shift, matrix.shift)
-        return matrix._replace(
-            jacobian=jacobian, factors=factors, shift=shift, current=either(matrix.current, renewed)
+        some = refactored.any() if compiling else any_lane(refactored)  # type: ignore[union-attr]
+        jacobian, factors, calls = when(some, made, lambda: (matrix.jacobian, matrix.factors, none))
+        return NewtonMatrix(
+            jacobian=jacobian,
+            factors=factors,
+            shift=where(refactored, self._shift, matrix.shift),
+            eta=matrix.eta,
+            outdated=matrix.outdated,
+            current=either(matrix.current, renewed),
         ), calls
 
-    def _iterate(self, now: _Iterates, factors: Any, correction: Scalar) -> _Iterates:
-        """One iteration of every problem that still iterates."""
-        going = both(now.stage < self._rows.count, negate(now.stalled))
-        at = now.base + self._rows.gamma * now.rise
+    def _iterating(self, now: _Iterates) -> Flag:
+        return both(now.stage < self._rows.count, negate(now.stalled))
+
+    def _place(self, now: _Iterates) -> tuple[Tensor, Tensor]:
+        """Time and state of the stages, as far as they are known."""
         t = state_time(self._t1 - self._rows.before_end(now.stage) * self._dt, self._x)
+        return t, now.base + self._rows.gamma * now.rise
+
+    def _iterate(self, now: _Iterates, matrix: NewtonMatrix) -> _Iterates:
+        """One iteration of every problem that still iterates."""
+        going = self._iterating(now)
+        t, at = self._place(now)
         residual = over_state(self._dt, at) * self._f(t, at) - now.rise
-        change = self._jacobian.solve(self._f, factors, residual) * correction
+        # A matrix for another step size takes components that are stiff too far, or not far enough.
+        correction = 2 / (1 + where(self._dt != 0, self._shift / matrix.shift, 1.0))
+        change = self._jacobian.solve(self._f, matrix.factors, residual) * over_state(correction, at)
         rise = now.rise + change
         size = self._norm.at(self._x, change)
         is_first = now.count == 0
