@@ -72,6 +72,8 @@ class DiagonallyImplicitRungeKutta(Stepper):
         twin = type(self).__new__(type(self))  # copy.copy, as far as torch.compile can trace it
         twin.__dict__.update(self.__dict__)
         twin._norm = context.norm
+        layout = context.layout
+        twin._rows = self._rows.on(torch.empty((), dtype=wide_dtype(layout.dtype), device=layout.device))
         twin._modules = {**self._modules, "jacobian": self.jacobian.on(context)}
         return twin
 
@@ -88,7 +90,6 @@ class DiagonallyImplicitRungeKutta(Stepper):
                 shift=zero,
                 eta=zero + 1,
                 outdated=zero != 0,
-                current=zero == 0,
             )
             matrix = _detached(matrix)
             if torch.compiler.is_compiling():  # a loop keeps the layout of memory, and `when` returns this one
@@ -103,12 +104,12 @@ class DiagonallyImplicitRungeKutta(Stepper):
             is_differentiable(value) for value in (x, dt, carry.slope) if isinstance(value, Tensor)
         )
         with torch.no_grad():
-            start, end = (t.detach() if isinstance(t, Tensor) else t for t in (t0, t1))
+            norm = self._norm_at(x)
+            start, end = (_number(t, norm.on_host) for t in (t0, t1))
             watched = WatchedField(field, known) if not torch.compiler.is_compiling() else in_loop(field)
-            newton = SimplifiedNewton(watched, self.jacobian, self._norm_at(x), self._rows, start, end, x.detach())
+            rows = self._rows if self._norm is not None else self._rows.on(x)
+            newton = SimplifiedNewton(watched, self.jacobian, norm, rows, start, end, x.detach())
             ratio = where(carry.length != 0, (end - start) / where(carry.length != 0, carry.length, 1.0), 0.0)
-            if isinstance(ratio, Tensor) and self._norm is not None and self._norm.on_host:
-                ratio = ratio.item()
             ratio = where(ratio <= MOST_RATIO, ratio, 0.0)
             found = newton.solve(carry.slope.detach(), carry.trend, ratio, carry.matrix)
             found = found._replace(rises=_detached(found.rises), matrix=_detached(found.matrix))
@@ -124,7 +125,7 @@ class DiagonallyImplicitRungeKutta(Stepper):
         return Step(
             x=x1.to(narrow.dtype),
             error=error,
-            carry=Memory(slope, trend, end - start, found.matrix),
+            carry=Memory(slope, trend, where(carry.length == carry.length, end - start, carry.length), found.matrix),
             retry=carry,
             stages=(carry.slope, slope),
             failed=found.failed,
@@ -180,6 +181,13 @@ def _sum(weights: Sequence[float], rises: Sequence[Tensor], total: Tensor | None
         if weight != 0:
             total = rise * weight if total is None else torch.add(total, rise, alpha=weight)
     return torch.zeros_like(rises[0]) if total is None else total
+
+
+def _number(t: Scalar, on_host: bool) -> Scalar:
+    """A time without gradient, a host number where control has those."""
+    if not isinstance(t, Tensor):
+        return t
+    return t.item() if on_host else t.detach()
 
 
 def _detached(made: Any) -> Any:

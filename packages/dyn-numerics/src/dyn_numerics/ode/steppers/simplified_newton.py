@@ -26,7 +26,8 @@ from dyn_numerics.transforms import any_lane
 
 __all__ = ["NewtonMatrix", "SimplifiedNewton", "SolvedStages"]
 
-MOST_ITERATIONS = 10
+MOST_ITERATIONS = 10  # with one Jacobian
+MOST_JACOBIANS = 3  # in one step
 # The error that the iteration leaves in a stage, in units of the tolerance of a step.
 ACCURACY = 0.1
 ROUNDING = 20.0  # what an iterate may keep changing by, in units of its rounding
@@ -44,7 +45,6 @@ class NewtonMatrix(NamedTuple):
         shift: Its shift, in time units.
         eta: Estimate of how much of the last change was left as an error when the iteration last converged.
         outdated: Whether the iteration was slow.
-        current: Whether the Jacobian is that of the state at the start of the step.
     """
 
     jacobian: Any
@@ -52,7 +52,6 @@ class NewtonMatrix(NamedTuple):
     shift: Scalar
     eta: Scalar
     outdated: Flag
-    current: Flag
 
 
 class SolvedStages(NamedTuple):
@@ -85,7 +84,8 @@ class _Iterates(NamedTuple):
         size: Norm of the last change in units of the tolerance.
         eta: Estimate of the error left per change.
         slowest: Largest rate of convergence in the step.
-        stalled: Whether the iteration does not converge.
+        stalled: Whether the iteration does not converge, or not soon.
+        diverged: Whether its changes grew.
         n_iterations: Iterations of the step.
         n_rounds: Those of all problems together.
     """
@@ -99,6 +99,7 @@ class _Iterates(NamedTuple):
     eta: Scalar
     slowest: Scalar
     stalled: Flag
+    diverged: Flag
     n_iterations: Any
     n_rounds: Any
 
@@ -136,7 +137,6 @@ class SimplifiedNewton:
         """
         none = torch.zeros_like(matrix.shift) if isinstance(matrix.shift, Tensor) else 0.0
         no_count: Any = none.to(torch.int64) if isinstance(none, Tensor) else 0
-        never = matrix.current & ~matrix.current if isinstance(matrix.current, Tensor) else False
         rise = over_state(self._dt, slope) * slope
         rises = tuple([rise] * self._rows.first + [torch.zeros_like(rise)] * (self._rows.count - self._rows.first))
         first = no_count + self._rows.first
@@ -155,7 +155,8 @@ class SimplifiedNewton:
             size=none,
             eta=matrix.eta,
             slowest=none,
-            stalled=both(matrix.outdated, negate(matrix.current)),
+            stalled=matrix.outdated,
+            diverged=none != 0,
             n_iterations=no_count,
             n_rounds=count_from_zero(self._x),
         )
@@ -170,12 +171,13 @@ class SimplifiedNewton:
                 where(now.size < torch.inf, no_count + Status.NEWTON_DIVERGED.code, no_count + Status.NON_FINITE.code),
             ),
         )
-        matrix = matrix._replace(eta=now.eta, outdated=now.slowest > SLOW, current=never)
+        matrix = matrix._replace(eta=now.eta, outdated=now.slowest > SLOW)
         work = work._replace(n_iterations=now.n_iterations)
         return SolvedStages(now.rises, matrix, failed, work, n_evals + now.n_rounds if torch.compiler.is_compiling() else 0)
 
-    def _unsolved(self, now: _Iterates, matrix: NewtonMatrix, *_: Any) -> Flag:
-        return both(now.stage < self._rows.count, negate(both(now.stalled, matrix.current)))
+    def _unsolved(self, now: _Iterates, matrix: NewtonMatrix, work: Work, *_: Any) -> Flag:
+        given_up = both(now.stalled, work.n_jacobians == MOST_JACOBIANS)
+        return both(now.stage < self._rows.count, negate(given_up))
 
     def _round(self, now: _Iterates, matrix: NewtonMatrix, work: Work, n_evals: Any) -> tuple[Any, ...]:
         """One iteration of every problem, with another matrix where it did not converge with an old one.
@@ -183,7 +185,7 @@ class SimplifiedNewton:
         These wait for each other, until nobody iterates any more: matrices of all problems are made together.
         """
         begins = now.n_rounds == 0
-        waiting = both(self._unsolved(now, matrix), now.stalled)
+        waiting = both(self._unsolved(now, matrix, work), now.stalled)
         changed = magnitude(self._shift - matrix.shift) > SHIFT_CHANGE * magnitude(matrix.shift)
         iterating = self._iterating(now)
         if torch.compiler.is_compiling():
@@ -194,7 +196,7 @@ class SimplifiedNewton:
         refactored = both(either(renewed, both(changed, begins)), self._dt != 0)
         now = now._replace(
             stalled=both(now.stalled, negate(renewed)),
-            rise=where(renewed, self._guess(now.stage, now.rises), now.rise),
+            rise=where(both(renewed, now.diverged), self._guess(now.stage, now.rises), now.rise),
             count=where(renewed, now.count * 0, now.count),
         )
         matrix, calls = self._renew(now, matrix, renewed, refactored)
@@ -229,7 +231,6 @@ class SimplifiedNewton:
             shift=where(refactored, self._shift, matrix.shift),
             eta=matrix.eta,
             outdated=matrix.outdated,
-            current=either(matrix.current, renewed),
         ), calls
 
     def _iterating(self, now: _Iterates) -> Flag:
@@ -257,10 +258,11 @@ class SimplifiedNewton:
         count = now.count + 1
         accurate = either(eta * size <= self._accuracy, size <= ROUNDING * self._eps * self._norm.of_half_the_state)
         converged = both(going, accurate)
-        remaining = power(clip(rate, low=1e-3), MOST_ITERATIONS - count)
-        hopeless = either(negate(size < torch.inf), either(count == MOST_ITERATIONS, negate(eta * size * remaining <= self._accuracy)))
-        hopeless = both(hopeless, either(negate(is_first), negate(size < torch.inf)))
-        stalled = either(now.stalled, both(both(going, negate(accurate)), hopeless))
+        left_then = eta * size * power(clip(rate, low=1e-3), MOST_ITERATIONS - count)
+        hopeless = either(count == MOST_ITERATIONS, both(negate(is_first), negate(left_then <= self._accuracy)))
+        lost = negate(size < torch.inf)
+        stalled = either(now.stalled, both(both(going, negate(accurate)), either(hopeless, lost)))
+        diverged = either(lost, rate >= 1)
         moved = both(going, size < torch.inf)
         now = now._replace(
             rise=where(moved, rise, now.rise),
@@ -269,6 +271,7 @@ class SimplifiedNewton:
             eta=where(converged, eta, now.eta),
             slowest=where(going, maximum(now.slowest, rate), now.slowest),
             stalled=stalled,
+            diverged=where(going, diverged, now.diverged),
             n_iterations=now.n_iterations + going,
             n_rounds=now.n_rounds + 1,
         )
@@ -289,10 +292,10 @@ class SimplifiedNewton:
         )
 
     def _base(self, stage: Any, rises: Sequence[Tensor]) -> Tensor:
-        return _sum(self._rows.lower(stage, self._x), rises, self._x)
+        return _sum(self._rows.lower(stage), rises, self._x)
 
     def _guess(self, stage: Any, rises: Sequence[Tensor]) -> Tensor:
-        return _sum(self._rows.predictor(stage, self._x), [self._rise_at_start, *rises, *self._trend], None)
+        return _sum(self._rows.predictor(stage), [self._rise_at_start, *rises, *self._trend], None)
 
 
 def _sum(weights: Sequence[Scalar], rises: Sequence[Tensor], total: Tensor | None) -> Tensor:

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from copy import copy
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from dyn_numerics.dtypes import real_dtype
 from dyn_numerics.ode.scalar import Scalar
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
 from dyn_numerics.ode.times import time_dtype
 
 __all__ = ["StageRows"]
-
-Rows = list[list[float]]
-
 
 class StageRows:
     """The coefficients of a table by stage: of one stage, as numbers, or of the stage of each problem, `[*lead]`.
@@ -37,35 +36,41 @@ class StageRows:
         self.count = s
         self.first = 0 if numbers.diagonal[0] else 1
         self.gamma = numbers.diagonal[-1]
-        self._lower = [*(row[:i] + [0.0] * (s - i) for i, row in enumerate(numbers.rows[:s])), [0.0] * s]
+        lower = [*(row[:i] + [0.0] * (s - i) for i, row in enumerate(numbers.rows[:s])), [0.0] * s]
         self._before_end = [*numbers.before_end, 0.0]
-        self._predictor = [*numbers.predictor, [0.0] * len(numbers.predictor[0])]
+        self._rows = {"lower": lower, "predictor": [*numbers.predictor, [0.0] * len(numbers.predictor[0])]}
+        self._tensors: dict[str, Tensor] = {}
 
-    def lower(self, stage: Any, like: Tensor) -> Sequence[Scalar]:
+    def on(self, x: Tensor) -> StageRows:
+        """Those for states like `x`, also as tensors: a loop within a compiled program makes none."""
+        twin = copy(self)
+        dtype = real_dtype(x.dtype)
+        twin._tensors = {name: _tensor(rows, dtype, x.device) for name, rows in self._rows.items()}
+        twin._times = _tensor([self._before_end], time_dtype(x.device), x.device)[0]
+        return twin
+
+    def lower(self, stage: Any) -> Sequence[Scalar]:
         """The coefficients of the stages before it.
 
         Args:
             stage: A number, or one for each problem, `[*lead]`.
-            like: A state.
         """
-        return _rows(self._lower, stage, like)
+        return self._row("lower", stage)
 
-    def predictor(self, stage: Any, like: Tensor) -> Sequence[Scalar]:
-        """The weights with which its rise follows from `dt f` at the start and from the rises of stages before it."""
-        return _rows(self._predictor, stage, like)
+    def predictor(self, stage: Any) -> Sequence[Scalar]:
+        """The weights that its slope follows from: `predictor_rows`."""
+        return self._row("predictor", stage)
 
     def before_end(self, stage: Any) -> Scalar:
         """`1 - c`: it lies that share of the step before its end."""
-        if not isinstance(stage, Tensor):
-            return self._before_end[stage]
-        values = torch.tensor(self._before_end, dtype=time_dtype(stage.device), device=stage.device)
-        return values[stage]
+        return self._times[stage] if isinstance(stage, Tensor) else self._before_end[stage]
+
+    def _row(self, name: str, stage: Any) -> Sequence[Scalar]:
+        if isinstance(stage, Tensor):
+            return self._tensors[name][stage].unbind(-1)
+        return self._rows[name][stage]
 
 
-def _rows(rows: Rows, stage: Any, like: Tensor) -> Sequence[Scalar]:
-    if not isinstance(stage, Tensor):
-        return rows[stage]
-    size = len(rows[0])
-    flat = torch.tensor([weight for row in rows for weight in row], dtype=like.dtype, device=like.device)
-    return flat.reshape(-1, size)[stage].unbind(-1)
-
+def _tensor(rows: list[list[float]], dtype: torch.dtype, device: torch.device) -> Tensor:
+    flat = torch.tensor([weight for row in rows for weight in row], dtype=dtype, device=device)
+    return flat.reshape(len(rows), -1)
