@@ -45,6 +45,8 @@ from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.solution import Solution
 from dyn_numerics.ode.solve_context import SolveContext
 from dyn_numerics.ode.stepper import Step, Stepper, Work
+from dyn_numerics.ode.steppers.diagonally_implicit_methods import ImplicitEuler, Kvaerno3, Kvaerno5, Trapezoid
+from dyn_numerics.ode.steppers.diagonally_implicit_runge_kutta import DiagonallyImplicitRungeKutta
 from dyn_numerics.ode.steppers.explicit_methods import (
     Bosh3,
     Dopri5,
@@ -106,6 +108,7 @@ __all__ = [
     "CoupledSamplesError",
     "DenseLU",
     "DenseSolution",
+    "DiagonallyImplicitRungeKutta",
     "DiscontinuityError",
     "DivergenceError",
     "Dopri5",
@@ -120,9 +123,12 @@ __all__ = [
     "FunctionOperator",
     "Heun",
     "HyperStepper",
+    "ImplicitEuler",
     "Internals",
     "Iterates",
     "JacobianOperator",
+    "Kvaerno3",
+    "Kvaerno5",
     "LearnedLineSearch",
     "LevenbergMarquardt",
     "LineSearch",
@@ -166,6 +172,7 @@ __all__ = [
     "StiffnessError",
     "StopAt",
     "Termination",
+    "Trapezoid",
     "Tsit5",
     "Verdict",
     "Vern7",

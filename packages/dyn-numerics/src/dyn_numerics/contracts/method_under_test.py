@@ -45,6 +45,7 @@ class MethodUnderTest:
             do not fall at one rate yet.
         length: Length of the span that orders are measured on, in time units; chosen by the order when None.
         most_steps: Greatest number of steps on that span; fewer save time.
+        reach: How far after the start of a step the method evaluates the field, in steps; it is within the step by default.
         reversed_time: Whether the method steps backward in time too.
         per_sample: Whether it steps a batch in which every sample has times of its own.
         dtypes: Dtypes of the states that it takes.
@@ -55,6 +56,7 @@ class MethodUnderTest:
     problem_of_high_order: ReferenceProblem = ForcedGrowth()
     length: float | None = None
     most_steps: int = 200
+    reach: float = 1.0
     reversed_time: bool = True
     per_sample: bool = True
     dtypes: ClassVar[Sequence[torch.dtype]] = (torch.float64, torch.float32, torch.complex128)

@@ -27,7 +27,7 @@ from dyn_numerics.transforms import any_lane
 __all__ = ["NewtonMatrix", "SimplifiedNewton", "SolvedStages"]
 
 MOST_ITERATIONS = 10  # with one Jacobian
-MOST_JACOBIANS = 3  # in one step
+MOST_JACOBIANS = 10  # in one step
 # The error that the iteration leaves in a stage, in units of the tolerance of a step.
 ACCURACY = 0.1
 ROUNDING = 20.0  # what an iterate may keep changing by, in units of its rounding
