@@ -42,6 +42,7 @@ from dyn_numerics.ode.internals import Internals
 from dyn_numerics.ode.odeint import odeint
 from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.solution import Solution
+from dyn_numerics.ode.split_field import SplitField
 from dyn_numerics.ode.stepper import Step, Stepper
 from dyn_numerics.ode.steppers.explicit_methods import (
     Bosh3,
@@ -58,6 +59,7 @@ from dyn_numerics.ode.steppers.explicit_methods import (
 from dyn_numerics.ode.steppers.explicit_runge_kutta import ExplicitRungeKutta
 from dyn_numerics.ode.steppers.hyper import HyperStepper
 from dyn_numerics.ode.steppers.runge_kutta2 import RungeKutta2
+from dyn_numerics.ode.steppers.symplectic_methods import Verlet, Yoshida4
 from dyn_numerics.ode.steps import Steps
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
 from dyn_numerics.per_sample import PerSample
@@ -151,6 +153,7 @@ __all__ = [
     "SingularJacobianError",
     "Solution",
     "SolverError",
+    "SplitField",
     "StagnationError",
     "Statistics",
     "Status",
@@ -164,7 +167,9 @@ __all__ = [
     "Termination",
     "Tsit5",
     "Verdict",
+    "Verlet",
     "Vern7",
+    "Yoshida4",
     "__version__",
     "convergence_loss",
     "fixed_point",

@@ -21,7 +21,7 @@ from dyn_numerics.ode.callbacks import Callbacks, TellCallbacks
 from dyn_numerics.ode.controllers.controller import Controller
 from dyn_numerics.ode.events.event import Event
 from dyn_numerics.ode.events.event_record import SaveEvents
-from dyn_numerics.ode.flat_field import WatchedField
+from dyn_numerics.ode.flat_field import Counter, WatchedField
 from dyn_numerics.ode.internals import SaveInternals
 from dyn_numerics.ode.observer import Observer
 from dyn_numerics.ode.posed import Posed, pose
@@ -381,17 +381,17 @@ def _move_where_standing(posed: Posed, state: State, saved: Saved) -> tuple[Stat
         return state, saved, 0
     # Where a span has a length another's numbers are taken: the field may have no value there.
     places = substitutes(standing) if standing.dim() else None
-    f = posed.problem.f if places is None else posed.problem.f.take(places)
+    f = Counter(posed.problem.f if places is None else posed.problem.f.take(places))
     slope = f(*substituted(places, (state_time(t[0].detach(), start), start)))
     slope = torch.where(standing.unsqueeze(-1) & torch.isfinite(slope.detach()), slope, 0)
     moved = start + (t - t[0]).to(real_dtype(start.dtype)).unsqueeze(-1) * slope
     state = state._replace(x=torch.where(standing.unsqueeze(-1), moved[-1], state.x))
     if not posed.save.outputs:
-        return state, saved, 1
+        return state, saved, f.calls
     if posed.values is not None:
         at = torch.where(standing, t, t[0])
         moved = torch.stack([posed.values(time, x) for time, x in zip(at, moved, strict=True)])
-    return state, saved._replace(x=torch.where(standing.unsqueeze(-1), moved, saved.x)), 1
+    return state, saved._replace(x=torch.where(standing.unsqueeze(-1), moved, saved.x)), f.calls
 
 
 def pack(posed: Posed, state: State, saved: Saved, status: Any, n_evals: Any) -> Solution:

@@ -16,12 +16,17 @@ from torch import Tensor, nn
 
 from dyn_numerics.dtypes import wide_dtype
 from dyn_numerics.ode.scalar import Flag, Scalar
+from dyn_numerics.ode.split_field import Split
 from dyn_numerics.pytree_state import StateLayout
 
 __all__ = ["FlatField", "Step", "Stepper"]
 
-FlatField = Callable[[Tensor, Tensor], Tensor]
-"""A vector field `f(t, x)` on flat states `[*lead, N]`; `t` is `[*lead]` in the real dtype of the state."""
+FlatField = Callable[..., Tensor]
+"""A vector field `f(t, x)` on flat states `[*lead, N]`; `t` is `[*lead]` in the real dtype of the state.
+
+A split one is also `f(t, x, part)`: what the function `"a"` or `"b"` of the `SplitField` adds to the slope of the state,
+`[*lead, N]`; on a state `(q, p)` it is zero where the function says nothing.
+"""
 
 
 class Step(NamedTuple):
@@ -58,6 +63,8 @@ class Stepper(nn.Module, ABC):
         dense_evals: Calls of `f` that `interpolant` makes.
         structured: Whether the method wants to know how the user's state lies in its vectors (see `on`). It then steps no
             other states along with that one, such as the continuous adjoint's.
+        split: What the method makes of a `SplitField`, which it then steps and nothing else: `"partitioned"`, the slopes of
+            the halves of a state `(q, p)`, or `"additive"`, two terms; None for a method that steps any other field.
     """
 
     order: int
@@ -65,6 +72,7 @@ class Stepper(nn.Module, ABC):
     dense_degree: int = 3
     dense_evals: int = 0
     structured: bool = False
+    split: Split | None = None
 
     def on(self, layout: StateLayout) -> Self:
         """Returns the method for states that lie so; itself, unless the structure of the state matters to it.

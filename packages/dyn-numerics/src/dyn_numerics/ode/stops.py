@@ -13,6 +13,7 @@ from torch import Tensor
 from dyn_numerics.dtypes import real_dtype
 from dyn_numerics.ode.scalar import Flag, Scalar, magnitude, minimum, where
 from dyn_numerics.ode.search import count_below
+from dyn_numerics.ode.split_field import Part
 from dyn_numerics.ode.stepper import FlatField
 
 __all__ = ["Stops"]
@@ -87,11 +88,11 @@ class Stops:
         first = where(starts, start * direction + (info.eps * magnitude(start) + info.tiny), -inf)
         last = where(ends, end * direction - (info.eps * magnitude(end) + info.tiny), inf)
 
-        def within(t: Tensor, x: Tensor) -> Tensor:
+        def within(t: Tensor, x: Tensor, *part: Part) -> Tensor:
             low, high, sign = (
                 torch.as_tensor(value, dtype=t.dtype, device=t.device) for value in (first, last, direction)
             )
             nearest = torch.minimum(torch.maximum(t.detach() * sign, low), high) * sign
-            return f(t + (nearest - t).detach(), x)
+            return f(t + (nearest - t).detach(), x, *part)
 
         return within

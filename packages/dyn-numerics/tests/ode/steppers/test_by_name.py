@@ -16,6 +16,8 @@ NAMES = {
     "tsit5": Tsit5,
     "vern7": Vern7,
     "dopri8": Dopri8,
+    "verlet": Verlet,
+    "yoshida4": Yoshida4,
 }
 
 
