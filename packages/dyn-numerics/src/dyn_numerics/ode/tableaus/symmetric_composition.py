@@ -17,7 +17,7 @@ from dyn_numerics.ode.tableaus.butcher_tableau import Coefficient
 __all__ = ["SymmetricComposition"]
 
 ROUNDED_TOLERANCE = Fraction(1, 10**14)
-POWERS = {2: (), 4: (3,)}  # the sums of odd powers of the weights that vanish for an order
+POWERS: dict[int, tuple[int, ...]] = {2: (), 4: (3,)}  # the sums of odd powers of the weights that vanish for an order
 
 
 @dataclass(frozen=True, init=False)
@@ -99,12 +99,13 @@ class SymmetricComposition:
             raise self._wrong(f"outer is {self.outer!r}, expected one of {', '.join(map(repr, get_args(Part)))}")
         if self.order not in POWERS:
             raise self._wrong(f"order is {self.order!r}, expected one of {', '.join(map(str, POWERS))}")
-        lengths = self.lengths
+        lengths, none = self.lengths, Fraction(0)
+        backwards = [abs(x - y) for x, y in zip(lengths, reversed(lengths), strict=True)]
         residuals = {
-            "the lengths add up to 1": sum(lengths) - 1,
-            "the lengths read the same backwards": max(abs(x - y) for x, y in zip(lengths, lengths[::-1], strict=True)),
+            "the lengths add up to 1": sum(lengths, none) - 1,
+            "the lengths read the same backwards": max(backwards, default=none),
             **{
-                f"the powers {n} of the lengths add up to 0": sum(pow(x, n) for x in lengths)
+                f"the powers {n} of the lengths add up to 0": sum((x**n for x in lengths), none)
                 for n in POWERS[self.order]
             },
         }
