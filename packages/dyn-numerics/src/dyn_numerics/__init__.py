@@ -13,6 +13,7 @@ from dyn_numerics.errors import (
     DivergenceError,
     EventError,
     MaxStepsError,
+    NewtonError,
     NonFiniteError,
     SingularJacobianError,
     SolverError,
@@ -42,8 +43,9 @@ from dyn_numerics.ode.internals import Internals
 from dyn_numerics.ode.odeint import odeint
 from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.solution import Solution
+from dyn_numerics.ode.solve_context import SolveContext
 from dyn_numerics.ode.split_field import SplitField
-from dyn_numerics.ode.stepper import Step, Stepper
+from dyn_numerics.ode.stepper import Step, Stepper, Work
 from dyn_numerics.ode.steppers.explicit_methods import (
     Bosh3,
     Dopri5,
@@ -136,6 +138,7 @@ __all__ = [
     "Mixture",
     "NeuralAnderson",
     "Newton",
+    "NewtonError",
     "NewtonKrylov",
     "NonFiniteError",
     "PIDController",
@@ -152,6 +155,7 @@ __all__ = [
     "Seminorm",
     "SingularJacobianError",
     "Solution",
+    "SolveContext",
     "SolverError",
     "SplitField",
     "StagnationError",
@@ -169,6 +173,7 @@ __all__ = [
     "Verdict",
     "Verlet",
     "Vern7",
+    "Work",
     "Yoshida4",
     "__version__",
     "convergence_loss",

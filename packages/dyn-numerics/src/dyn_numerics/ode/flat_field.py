@@ -229,6 +229,11 @@ class Counter:
         self._f = f
         self.calls = 0
 
+    @property
+    def uncounted(self) -> SampledField:
+        """The field itself."""
+        return self._f
+
     def __call__(self, t: Tensor, x: Tensor, *part: Part) -> Tensor:
         self.calls += len(part) or self._f.n_parts
         return self._f(t, x, *part)
