@@ -37,7 +37,7 @@ class Yoshida4(Symplectic):
 
     A step evaluates each part three times. It is Verlet's method in three steps of 1.35, -1.70 and 1.35 times the length:
     `b`, the force, is evaluated within the step alone, and `a`, if it depends on time, at times up to 0.36 of a step
-    before its start and after its end, outside of `t_span` too.
+    before its start and after its end, outside of `t_span` too; at times of `StopAt` only `b` may jump.
 
     Example:
         >>> import torch
