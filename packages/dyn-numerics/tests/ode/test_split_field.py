@@ -93,7 +93,11 @@ def test_field_and_method_have_to_go_together(f, solver, message):
     [
         (torch.ones(2), TypeError, r"x0: got a tensor, expected a pair \(q, p\)"),
         ((torch.ones(2),) * 3, TypeError, r"x0: got (Py)?TreeSpec\(.*, expected a pair \(q, p\)"),
-        ({"q": torch.ones(2), "p": torch.ones(2)}, TypeError, r"x0: got (Py)?TreeSpec\(dict.*, expected a pair \(q, p\)"),
+        (
+            {"q": torch.ones(2), "p": torch.ones(2)},
+            TypeError,
+            r"x0: got (Py)?TreeSpec\(dict.*, expected a pair \(q, p\)",
+        ),
         (((), torch.ones(2)), ValueError, r"x0\[0\]: got an empty pytree"),
     ],
 )

@@ -80,14 +80,16 @@ def odeint(
     Args:
         f: Vector field. Called with `t`, `[]` in the real dtype and on the device of the state, and the state; returns
             the slope in structure, shapes, dtypes and device of the state, in state units per time unit, as a new tensor.
-            It must not write into the state. It computes under the caller's autocast; the method itself does not.
+            It must not write into the state. It computes under the caller's autocast; the method itself does not. A method
+            that treats two parts of the field differently takes a `SplitField`.
         x0: Initial state: a tensor of any shape or a pytree of tensors, real or complex, float64 to float16. `f` receives
             its leaves contiguous, whatever their memory format was.
         t_span: Output times `[T]`, strictly increasing or decreasing, a sequence of numbers or a floating tensor. The
             solve runs from the first to the last; a span of no length returns `x0`. With `stepping="per_sample"` also
             `[T, batch]`: every sample has times of its own, in its own direction, and repeating the end pads short ones.
         solver: Name of a method (`"euler"`, `"midpoint"`, `"heun"`, `"ralston"`, `"rk4"` with fixed steps; `"bosh3"`,
-            `"dopri5"`, `"tsit5"`, `"vern7"`, `"dopri8"` with adaptive ones) or a `Stepper`.
+            `"dopri5"`, `"tsit5"`, `"vern7"`, `"dopri8"` with adaptive ones; `"verlet"`, `"yoshida4"` with fixed steps on a
+            `SplitField`) or a `Stepper`.
         rtol: Relative tolerance of the local error, without unit: a positive number, or a tensor that broadcasts
             against every leaf of the state. Fixed steps ignore it.
         atol: Absolute tolerance of the local error, in state units; as `rtol`.
