@@ -118,14 +118,24 @@ def test_the_state_has_to_be_a_pair(x0, error, message):
             r"f\.a: returned dtype torch\.float32, expected torch\.float64",
         ),
         (lambda t, p: p, lambda t, q: q.mul_(-1), ValueError, r"f\.b: changed the state x in place"),
-        (3, lambda t, q: -q, TypeError, "a: got a int, expected a function or module"),
-        (nn.Linear, lambda t, q: -q, TypeError, "a: got the class Linear, expected a function or module"),
-        (lambda t, p: p, None, TypeError, "b: got a NoneType, expected a function or module"),
     ],
 )
 def test_parts_that_are_wrong_are_named(a, b, error, message):
     with pytest.raises(error, match=message):
         odeint(SplitField(a, b), PAIR, [0.0, 1.0], solver="verlet", step_size=0.1)
+
+
+@pytest.mark.parametrize(
+    ("a", "b", "message"),
+    [
+        (3, torch.sin, "a: got a int, expected a function or module"),
+        (nn.Linear, torch.sin, "a: got the class Linear, expected a function or module"),
+        (torch.sin, None, "b: got a NoneType, expected a function or module"),
+    ],
+)
+def test_parts_that_cannot_be_called_are_refused_at_once(a, b, message):
+    with pytest.raises(TypeError, match=message):
+        SplitField(a, b)
 
 
 def test_an_adaptive_controller_is_refused():
@@ -202,10 +212,20 @@ def test_time_broadcasts_against_what_comes_with_it():
 
 
 def test_halves_of_different_dtypes():
-    """Each is handed to the parts and given back in its own."""
+    """Each is handed to the parts and given back in its own; the time comes in that of the state."""
+    seen = set()
+
+    def velocity(t, p):
+        seen.add((t.dtype, p.dtype))
+        return p.float()
+
+    def force(t, q):
+        seen.add((t.dtype, q.dtype))
+        return -q.double()
+
     q, p = torch.ones(2, dtype=torch.float32), torch.zeros(2, dtype=D)
-    field = SplitField(lambda t, p: p.float(), lambda t, q: -q.double())
-    x = odeint(field, (q, p), [0.0, 1.0], solver="yoshida4", step_size=0.02).x
+    x = odeint(SplitField(velocity, force), (q, p), [0.0, 1.0], solver="yoshida4", step_size=0.02).x
+    assert seen == {(D, D), (D, torch.float32)}
     assert [half.dtype for half in x] == [torch.float32, D]
     assert (x[0][-1] - 0.5403023).abs().max() < 1e-6
     assert (x[1][-1] + 0.8414710).abs().max() < 1e-6
@@ -356,8 +376,10 @@ def test_what_is_resumed_is_what_was_not_interrupted(solver, stepping):
 
 def test_samples_leave_the_batch_with_what_belongs_to_them():
     rate = torch.tensor([1.0, 2.0, 3.0, 4.0], dtype=D)
-    field = SplitField(lambda t, p, rate: rate.unsqueeze(1) * p, lambda t, q, rate: -rate.unsqueeze(1) * q)
-    q, p = torch.ones(4, 1, dtype=D), torch.zeros(4, 1, dtype=D)
+    field = SplitField(
+        lambda t, p, rate: (rate.unsqueeze(1) * p).expand(-1, 2), lambda t, q, rate: -rate.unsqueeze(1) * q[:, :1]
+    )
+    q, p = torch.ones(4, 2, dtype=D), torch.zeros(4, 1, dtype=D)
     t = torch.stack([torch.zeros(4, dtype=D), torch.tensor([0.2, 0.4, 0.6, 3.0], dtype=D)])
     options = {"solver": "yoshida4", "step_size": 0.02, "stepping": "per_sample", "args": (PerSample(rate),)}
     sol = odeint(field, (q, p), t, compact=True, **options)
