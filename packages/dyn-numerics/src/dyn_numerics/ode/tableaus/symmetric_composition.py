@@ -51,7 +51,7 @@ class SymmetricComposition:
         ((Fraction(1, 2), Fraction(1, 2)), (Fraction(1, 2),))
 
     References:
-        - G. Strang: On the construction and comparison of difference schemes, SIAM J. Numer. Anal. 5 (1968), 506-517.
+        - G. Strang: On the construction and comparison of difference schemes, SIAM Journal on Numerical Analysis 5 (1968), 506-517.
         - H. Yoshida: Construction of higher order symplectic integrators, Phys. Lett. A 150 (1990), 262-268.
         - Hairer, Lubich, Wanner: Geometric Numerical Integration, 2nd ed. (2006), section V.3.2.
     """
