@@ -44,6 +44,7 @@ from dyn_numerics.ode.odeint import odeint
 from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.solution import Solution
 from dyn_numerics.ode.solve_context import SolveContext
+from dyn_numerics.ode.split_field import SplitField
 from dyn_numerics.ode.stepper import Step, Stepper, Work
 from dyn_numerics.ode.steppers.explicit_methods import (
     Bosh3,
@@ -60,6 +61,7 @@ from dyn_numerics.ode.steppers.explicit_methods import (
 from dyn_numerics.ode.steppers.explicit_runge_kutta import ExplicitRungeKutta
 from dyn_numerics.ode.steppers.hyper import HyperStepper
 from dyn_numerics.ode.steppers.runge_kutta2 import RungeKutta2
+from dyn_numerics.ode.steppers.symplectic_methods import Verlet, Yoshida4
 from dyn_numerics.ode.steps import Steps
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
 from dyn_numerics.per_sample import PerSample
@@ -155,6 +157,7 @@ __all__ = [
     "Solution",
     "SolveContext",
     "SolverError",
+    "SplitField",
     "StagnationError",
     "Statistics",
     "Status",
@@ -168,8 +171,10 @@ __all__ = [
     "Termination",
     "Tsit5",
     "Verdict",
+    "Verlet",
     "Vern7",
     "Work",
+    "Yoshida4",
     "__version__",
     "convergence_loss",
     "fixed_point",

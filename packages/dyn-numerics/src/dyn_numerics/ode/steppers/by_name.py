@@ -19,6 +19,7 @@ from dyn_numerics.ode.steppers.explicit_methods import (
     Tsit5,
     Vern7,
 )
+from dyn_numerics.ode.steppers.symplectic_methods import Verlet, Yoshida4
 
 __all__ = ["STEPPERS", "stepper"]
 
@@ -33,6 +34,8 @@ STEPPERS: dict[str, Callable[[], Stepper]] = {
     "tsit5": Tsit5,
     "vern7": Vern7,
     "dopri8": Dopri8,
+    "verlet": Verlet,
+    "yoshida4": Yoshida4,
 }
 """What `solver=` may be called, and what makes it."""
 
