@@ -94,5 +94,5 @@ class FieldJacobian(nn.Module, ABC):
         Args:
             f: Vector field, for those that know the matrix by its products alone.
             factors: From `factorise`.
-            b: Right-hand side, `[*lead, N]`.
+            b: Right-hand side, `[*lead, N]` in state units, as an iterative solver compares it with the tolerance.
         """
