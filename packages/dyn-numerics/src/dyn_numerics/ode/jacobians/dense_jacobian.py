@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 
@@ -50,9 +47,6 @@ class DenseJacobian(AssembledJacobian):
         >>> jacobian.solve(f, factors, torch.tensor([1.0, 0.0])).x
         tensor([ 0.8462, -1.5385])
     """
-
-    def __init__(self, jac: Callable[..., Any] | None = None, check: bool = False) -> None:
-        super().__init__(jac, check)
 
     def directions(self, x: Tensor) -> Tensor:
         return torch.eye(x.shape[-1], dtype=x.dtype, device=x.device)
