@@ -26,7 +26,9 @@ def test_one_wrong_entry(lead, neighbours, random, context):
         jac(1e-12).linearise(neighbours, t, x, with_rate)
         assert neighbours.calls == 2, "the product comes along with the value"
         whose = " of sample 2" if lead else ""
-        message = f"jac: got a function whose derivative of element 4{whose} by element 2 is 0.001, expected 0, which the"
+        message = (
+            f"jac: got a function whose derivative of element 4{whose} by element 2 is 0.001, expected 0, which the"
+        )
         with pytest.raises(ValueError, match=message):
             jac(1e-3).linearise(neighbours, t, x, with_rate)
 

@@ -141,7 +141,9 @@ def test_derivatives_that_there_are_none_of(neighbours, random, context):
         return jacobian.solve(neighbours, jacobian.factorise(near.jacobian, 0.1), near.slope).x.sum()
 
     for transform in (torch.func.grad, torch.func.hessian, torch.func.jacfwd):
-        with pytest.raises(ValueError, match="KrylovJacobian whose solves torch.func or a compiled program would have to"):
+        with pytest.raises(
+            ValueError, match="KrylovJacobian whose solves torch.func or a compiled program would have to"
+        ):
             transform(solve)(x)
     with pytest.raises(ValueError, match="KrylovJacobian to differentiate twice, expected first derivatives"):
         torch.autograd.grad(solve(x.requires_grad_()), x, create_graph=True)

@@ -57,7 +57,9 @@ def test_band_systems_against_scipy(lower, upper, random):
     size = 23
     matrix = random(3, size, size).tril(upper).triu(-lower)
     jacobian = BandedJacobian(lower, upper)
-    near = jacobian.linearise(lambda t, x: (matrix @ x.unsqueeze(-1)).squeeze(-1), torch.zeros(3, dtype=D), random(3, size))
+    near = jacobian.linearise(
+        lambda t, x: (matrix @ x.unsqueeze(-1)).squeeze(-1), torch.zeros(3, dtype=D), random(3, size)
+    )
     factors = jacobian.factorise(near.jacobian, torch.tensor([0.1, -0.05, 0.02], dtype=D))
     b = random(3, size, seed=1)
     found = jacobian.solve(None, factors, b).x
