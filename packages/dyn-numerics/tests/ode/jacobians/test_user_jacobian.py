@@ -119,7 +119,7 @@ def test_half_precision_is_handed_its_own(random, context):
 
 
 @pytest.mark.parametrize(
-    "jacobian, error, message",
+    ("jacobian", "error", "message"),
     [
         (
             DenseJacobian(lambda t, x: x),
@@ -185,7 +185,7 @@ def test_arguments():
             field_jacobian(wrong)
     with pytest.raises(ValueError, match="lower: got -1, expected a number of diagonals, 0 or more"):
         BandedJacobian(-1, 1)
-    with pytest.raises(ValueError, match="upper: got 1.0, expected a number of diagonals"):
+    with pytest.raises(ValueError, match=r"upper: got 1\.0, expected a number of diagonals"):
         BandedJacobian(1, 1.0)
     with pytest.raises(ValueError, match="block_size: got 0, expected a positive integer"):
         BlockDiagonalJacobian(0)
