@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 
 from dyn_numerics.dtypes import wide_dtype
-from dyn_numerics.ode.jacobians.dense_jacobian import DenseJacobian
+from dyn_numerics.ode.jacobians.by_argument import field_jacobian
 from dyn_numerics.ode.jacobians.field_jacobian import FieldJacobian, Linearisation
 from dyn_numerics.ode.scalar import Scalar, over_state
 from dyn_numerics.ode.solve_context import SolveContext
@@ -30,7 +30,8 @@ class Rosenbrock(Stepper):
 
     Args:
         tableau: The method.
-        jac: What makes the Jacobian and solves with it; by default full matrices, by forward-mode differentiation.
+        jac: The Jacobian: a function `jac(t, x, *args)`, or a `FieldJacobian`, which also says how its systems are solved;
+            by default a full matrix by forward-mode differentiation.
 
     Attributes:
         tableau: The table it was built from.
@@ -55,16 +56,26 @@ class Rosenbrock(Stepper):
 
     implicit = True
 
-    def __init__(self, tableau: RosenbrockTableau, jac: FieldJacobian | None = None) -> None:
+    def __init__(self, tableau: RosenbrockTableau, jac: FieldJacobian | Callable[..., Any] | None = None) -> None:
         super().__init__()
         self.tableau = tableau
-        self.jac = DenseJacobian() if jac is None else jac
+        self.jac = field_jacobian(jac)
+        self.structured = self.jac.structured
         self.order = tableau.order
         self.error_order = tableau.error_order
         self.dense_degree = len(tableau.numbers.dense)
 
     def extra_repr(self) -> str:
         return f"{self.tableau.name}, order={self.order}"
+
+    def on(self, context: SolveContext) -> Self:
+        jac = self.jac.on(context)
+        if jac is self.jac:
+            return self
+        twin = type(self).__new__(type(self))  # copy.copy, as far as torch.compile can trace it
+        twin.__dict__.update(self.__dict__)
+        twin._modules = {**self._modules, "jac": jac}
+        return twin
 
     def step(self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor, carry: Linearisation | None) -> Step:
         numbers, dt = self.tableau.numbers, t1 - t0
@@ -74,6 +85,7 @@ class Rosenbrock(Stepper):
         known = self.jac.linearise(field, state_time(t0, x), start, with_rate=True) if carry is None else carry
         gamma, h = numbers.gamma, over_state(dt, start)
         factors = self.jac.factorise(known.jacobian, gamma * dt)
+        n_evals: int | Tensor = 0
         stages: list[Tensor] = []
         for before_end, a, c, rate in zip(numbers.before_end, numbers.a, numbers.c, numbers.rates, strict=True):
             slope = known.slope
@@ -82,7 +94,9 @@ class Rosenbrock(Stepper):
             if rate:
                 slope = slope + known.rate * (rate * h)
             right = _sum((gamma * entry for entry in c), stages, slope * (gamma * h))
-            stages.append(self.jac.solve(field, factors, right))
+            solved = self.jac.solve(field, factors, right)
+            stages.append(solved.x)
+            n_evals = n_evals + solved.n_evals
         return Step(
             x=_sum(numbers.b, stages, start).to(narrow),
             error=None if numbers.error is None else _sum(numbers.error, stages),
@@ -92,6 +106,7 @@ class Rosenbrock(Stepper):
             stages=stages,
             failed=factors.singular * Status.SINGULAR_MATRIX.code,
             work=Work(n_jacobians=int(carry is None), n_factorisations=1, n_iterations=0),
+            n_evals=n_evals,
         )
 
     def complete(self, f: FlatField, t1: Scalar, step: Step) -> Step:
