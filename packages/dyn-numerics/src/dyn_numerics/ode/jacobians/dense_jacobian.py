@@ -52,7 +52,7 @@ class DenseJacobian(AssembledJacobian):
         if self.jac is not None or self.check or x.is_complex():
             return super().linearise(f, t, x, with_rate)
         # In Python forward mode takes several times as long.
-        slope, pull = torch.func.vjp(f, t, x) if with_rate else torch.func.vjp(lambda x: f(t, x), x)
+        slope, pull = torch.func.vjp(f, t, x) if with_rate else torch.func.vjp(lambda x: f(t, x), x)  # type: ignore[misc]
         size = x.shape[-1]
         units = self.directions(x).reshape(size, *[1] * (x.dim() - 1), size).expand(size, *x.shape)
         *rates, rows = torch.func.vmap(pull)(units)

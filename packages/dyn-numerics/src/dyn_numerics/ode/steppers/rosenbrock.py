@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Self
+from functools import partial
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from dyn_numerics.dtypes import wide_dtype
+from dyn_numerics.ode.jacobians.assembled_jacobian import AssembledJacobian, trial_vector
 from dyn_numerics.ode.jacobians.by_argument import field_jacobian
 from dyn_numerics.ode.jacobians.field_jacobian import FieldJacobian, Linearisation
+from dyn_numerics.ode.jacobians.spectral_radius import spectral_radius
 from dyn_numerics.ode.scalar import Scalar, over_state
 from dyn_numerics.ode.solve_context import SolveContext
 from dyn_numerics.ode.stepper import FlatField, Step, Stepper, Work
@@ -19,6 +22,18 @@ from dyn_numerics.ode.times import state_time
 from dyn_numerics.status import Status
 
 __all__ = ["Rosenbrock"]
+
+
+class Stages(NamedTuple):
+    """The stages of a step.
+
+    Attributes:
+        u: `dt sum_j gamma_ij k_j` of each, `[*lead, N]`.
+        jacobian: The Jacobian at the start of the step, as `jac` knows it.
+    """
+
+    u: list[Tensor]
+    jacobian: Any
 
 
 class Rosenbrock(Stepper):
@@ -86,35 +101,43 @@ class Rosenbrock(Stepper):
         gamma, h = numbers.gamma, over_state(dt, start)
         factors = self.jac.factorise(known.jacobian, gamma * dt)
         n_evals: int | Tensor = 0
-        stages: list[Tensor] = []
+        u: list[Tensor] = []
         for before_end, a, c, rate in zip(numbers.before_end, numbers.a, numbers.c, numbers.rates, strict=True):
             slope = known.slope
-            if stages:
-                slope = field(state_time(t1 - before_end * dt, x), _sum(a, stages, start))
-            if rate:
+            if u:
+                slope = field(state_time(t1 - before_end * dt, x), _sum(a, u, start))
+            if rate and known.rate is not None:
                 slope = slope + known.rate * (rate * h)
-            right = _sum((gamma * entry for entry in c), stages, slope * (gamma * h))
+            right = _sum((gamma * entry for entry in c), u, slope * (gamma * h))
             solved = self.jac.solve(field, factors, right)
-            stages.append(solved.x)
+            u.append(solved.x)
             n_evals = n_evals + solved.n_evals
         return Step(
-            x=_sum(numbers.b, stages, start).to(narrow),
-            error=None if numbers.error is None else _sum(numbers.error, stages),
+            x=_sum(numbers.b, u, start).to(narrow),
+            error=None if numbers.error is None else _sum(numbers.error, u),
             carry=None,
             # Samples that are selected among share one Jacobian per attempt; a problem of its own need not make it again.
             retry=None if isinstance(dt, Tensor) else known,
-            stages=stages,
+            stages=Stages(u, known.jacobian),
             failed=factors.singular * Status.SINGULAR_MATRIX.code,
             work=Work(n_jacobians=int(carry is None), n_factorisations=1, n_iterations=0),
             n_evals=n_evals,
         )
+
+    def stiffness(self, step: Step) -> Tensor | None:
+        # Eight products with the Jacobian at the start of the step; one that is not at hand says nothing.
+        if not isinstance(self.jac, AssembledJacobian):
+            return None
+        product = partial(self.jac.product, step.stages.jacobian)
+        u = step.stages.u[0]
+        return spectral_radius(product, trial_vector(u).expand_as(u))
 
     def complete(self, f: FlatField, t1: Scalar, step: Step) -> Step:
         return step
 
     def interpolant(self, f: FlatField, t0: Scalar, t1: Scalar, x0: Tensor, step: Step) -> Tensor:
         start = x0.to(self.dense_dtype(x0))
-        return torch.stack([start, *(_sum(row, step.stages) for row in self.tableau.numbers.dense)], dim=-2)
+        return torch.stack([start, *(_sum(row, step.stages.u) for row in self.tableau.numbers.dense)], dim=-2)
 
 
 def _sum(weights: Iterable[float], vectors: Sequence[Tensor], total: Tensor | None = None) -> Tensor:
