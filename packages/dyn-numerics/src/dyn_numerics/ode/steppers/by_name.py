@@ -19,6 +19,7 @@ from dyn_numerics.ode.steppers.explicit_methods import (
     Tsit5,
     Vern7,
 )
+from dyn_numerics.ode.steppers.rosenbrock_methods import Rodas5P, Rosenbrock23
 from dyn_numerics.ode.steppers.symplectic_methods import Verlet, Yoshida4
 
 __all__ = ["STEPPERS", "stepper"]
@@ -36,6 +37,8 @@ STEPPERS: dict[str, Callable[[], Stepper]] = {
     "dopri8": Dopri8,
     "verlet": Verlet,
     "yoshida4": Yoshida4,
+    "rosenbrock23": Rosenbrock23,
+    "rodas5p": Rodas5P,
 }
 """What `solver=` may be called, and what makes it."""
 
