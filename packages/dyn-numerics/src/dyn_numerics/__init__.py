@@ -59,9 +59,12 @@ from dyn_numerics.ode.steppers.explicit_methods import (
 )
 from dyn_numerics.ode.steppers.explicit_runge_kutta import ExplicitRungeKutta
 from dyn_numerics.ode.steppers.hyper import HyperStepper
+from dyn_numerics.ode.steppers.rosenbrock import Rosenbrock
+from dyn_numerics.ode.steppers.rosenbrock_methods import Rodas5P, Rosenbrock23
 from dyn_numerics.ode.steppers.runge_kutta2 import RungeKutta2
 from dyn_numerics.ode.steps import Steps
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
+from dyn_numerics.ode.tableaus.rosenbrock_tableau import RosenbrockTableau
 from dyn_numerics.per_sample import PerSample
 from dyn_numerics.root.anderson import Anderson
 from dyn_numerics.root.bisection import Bisection
@@ -143,10 +146,14 @@ __all__ = [
     "PerSample",
     "Proposal",
     "Ralston",
+    "Rodas5P",
     "RootSolution",
     "RootStatistics",
     "RootStatus",
     "RootStepper",
+    "Rosenbrock",
+    "Rosenbrock23",
+    "RosenbrockTableau",
     "RungeKutta2",
     "RungeKutta4",
     "Save",

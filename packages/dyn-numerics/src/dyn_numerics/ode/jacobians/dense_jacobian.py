@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import Tensor
 
 from dyn_numerics.linear.dense_lu import DenseLU, Factors
-from dyn_numerics.ode.jacobians.field_jacobian import FieldJacobian, Linearisation
+from dyn_numerics.ode.jacobians.field_jacobian import FieldJacobian, Linearisation, Solved
 from dyn_numerics.ode.scalar import Scalar
 from dyn_numerics.ode.stepper import FlatField
 
@@ -16,7 +19,7 @@ __all__ = ["DenseJacobian"]
 class DenseJacobian(FieldJacobian):
     """A full matrix for every problem, by forward-mode differentiation of all columns at once, and Gaussian elimination."""
 
-    def __init__(self) -> None:
+    def __init__(self, jac: Callable[..., Any] | None = None) -> None:
         super().__init__()
         self._solver = DenseLU()
 
@@ -43,5 +46,5 @@ class DenseJacobian(FieldJacobian):
             shift = shift.to(jacobian.dtype)[..., None, None]
         return self._solver.factor(torch.eye(size, dtype=jacobian.dtype, device=jacobian.device) - shift * jacobian)
 
-    def solve(self, f: FlatField, factors: Factors, b: Tensor) -> Tensor:
-        return self._solver.solve_factored(factors, b)
+    def solve(self, f: FlatField, factors: Factors, b: Tensor) -> Solved:
+        return Solved(self._solver.solve_factored(factors, b))

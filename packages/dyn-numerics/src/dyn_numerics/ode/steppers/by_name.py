@@ -19,6 +19,7 @@ from dyn_numerics.ode.steppers.explicit_methods import (
     Tsit5,
     Vern7,
 )
+from dyn_numerics.ode.steppers.rosenbrock_methods import Rodas5P, Rosenbrock23
 
 __all__ = ["STEPPERS", "stepper"]
 
@@ -33,6 +34,8 @@ STEPPERS: dict[str, Callable[[], Stepper]] = {
     "tsit5": Tsit5,
     "vern7": Vern7,
     "dopri8": Dopri8,
+    "rosenbrock23": Rosenbrock23,
+    "rodas5p": Rodas5P,
 }
 """What `solver=` may be called, and what makes it."""
 
