@@ -90,7 +90,6 @@ def solve(
 
 def packed(solution: Solution, layout: StateLayout) -> tuple[Tensor, ...]:
     """A solution as tensors, which an autograd function can return: the states flat, `[T, *lead, N]`, and the rest."""
-    stats = solution.stats
     ends = (solution.status_code, solution.t_reached, solution.dt_last)
     return layout.flatten(solution.x), *ends, *solution.stats.counts.values()
 

@@ -20,6 +20,7 @@ from dyn_numerics.ode.steppers.explicit_methods import (
     Vern7,
 )
 from dyn_numerics.ode.steppers.rosenbrock_methods import Rodas5P, Rosenbrock23
+from dyn_numerics.ode.steppers.stiffness_switching import StiffnessSwitching
 
 __all__ = ["STEPPERS", "stepper"]
 
@@ -36,6 +37,7 @@ STEPPERS: dict[str, Callable[[], Stepper]] = {
     "dopri8": Dopri8,
     "rosenbrock23": Rosenbrock23,
     "rodas5p": Rodas5P,
+    "auto": StiffnessSwitching,
 }
 """What `solver=` may be called, and what makes it."""
 
