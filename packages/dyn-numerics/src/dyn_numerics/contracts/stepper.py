@@ -224,7 +224,10 @@ class StepperContract(MethodUnderTest):
             )
 
     def test_carry_and_retry_are_alike(self) -> None:
-        """What `init`, an accepted step and a rejected one hand on has one structure, so that samples can be selected."""
+        """What `init`, an accepted step and a rejected one hand on has one structure, so that samples can be selected.
+
+        A problem of its own, whose times are host numbers, may hand on more for a `retry`.
+        """
         stepper = self.made()
         for t0, t1, x in self.cases():
             t = state_time(t0, x)
@@ -235,8 +238,8 @@ class StepperContract(MethodUnderTest):
             bare_step = stepper.step(self.problem, t0, t1, x, bare)
             for name, found, expected, known in (
                 ("the carry of a completed step", completed.carry, carry, "the slope at the start"),
-                ("retry", step.retry, carry, "the slope at the start"),
                 ("the carry of a step that is not completed", bare_step.carry, bare, "None for it"),
+                *([("retry", step.retry, carry, "the slope at the start")] if isinstance(t0, Tensor) else []),
             ):
                 expect(
                     structure(found) == structure(expected),

@@ -79,7 +79,8 @@ class Stepper(nn.Module, ABC):
     """A one-step method. Subclass it to plug in your own, neural or not.
 
     `carry` and `retry` are a tensor, None or a tuple of such. Tensors whose first dimensions are `lead` belong to the
-    problems; a loop that selects picks `carry` or `retry` for each of them, so both have the same structure.
+    problems; a loop that selects picks `carry` or `retry` for each of them, so both have the same structure where times are
+    tensors.
 
     Attributes:
         order: Order of convergence of the solution.
