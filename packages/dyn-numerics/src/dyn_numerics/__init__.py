@@ -62,6 +62,7 @@ from dyn_numerics.ode.steppers.hyper import HyperStepper
 from dyn_numerics.ode.steppers.rosenbrock import Rosenbrock
 from dyn_numerics.ode.steppers.rosenbrock_methods import Rodas5P, Rosenbrock23
 from dyn_numerics.ode.steppers.runge_kutta2 import RungeKutta2
+from dyn_numerics.ode.steppers.stiffness_switching import StiffnessSwitching
 from dyn_numerics.ode.steps import Steps
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
 from dyn_numerics.ode.tableaus.rosenbrock_tableau import RosenbrockTableau
@@ -171,6 +172,7 @@ __all__ = [
     "Stepper",
     "Steps",
     "StiffnessError",
+    "StiffnessSwitching",
     "StopAt",
     "Termination",
     "Tsit5",

@@ -12,7 +12,6 @@ from dyn_numerics.ode.steppers.by_name import STEPPERS
 from dyn_numerics.ode.steppers.rosenbrock_methods import Rodas5P, Rosenbrock23
 from dyn_numerics.ode.times import state_time
 
-
 ROSENBROCK = [Rosenbrock23, Rodas5P]
 
 

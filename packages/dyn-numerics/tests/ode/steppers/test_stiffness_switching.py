@@ -106,7 +106,9 @@ def test_joint_is_a_batch_of_one():
     for mu, end in ((2.0, 20.0), (500.0, 900.0)):
         x0 = torch.tensor([2.0, 0.0], dtype=D)
         joint = odeint(van_der_pol, x0, [0.0, end], solver="auto", args=(mu,), rtol=1e-6, atol=1e-8)
-        alone = odeint(van_der_pol, x0[None], [0.0, end], solver="auto", args=(mu,), rtol=1e-6, atol=1e-8, stepping="per_sample")
+        alone = odeint(
+            van_der_pol, x0[None], [0.0, end], solver="auto", args=(mu,), rtol=1e-6, atol=1e-8, stepping="per_sample"
+        )
         torch.testing.assert_close(joint.x, alone.x[:, 0], rtol=1e-9, atol=1e-11)
         assert joint.stats.n_steps == alone.stats.n_steps
         assert joint.stats.n_factorisations == alone.stats.n_factorisations
@@ -167,7 +169,9 @@ def test_forward_mode_and_vmap():
 
 
 def test_backward_in_time():
-    x1 = odeint(fading, torch.full((1,), 0.9, dtype=D), [3.0, 0.5], args=(-500.0,), solver="auto", rtol=1e-7, atol=1e-9).x[-1]
+    x1 = odeint(
+        fading, torch.full((1,), 0.9, dtype=D), [3.0, 0.5], args=(-500.0,), solver="auto", rtol=1e-7, atol=1e-9
+    ).x[-1]
     back = odeint(fading, x1, [0.5, 3.0], args=(-500.0,), solver="rodas5p", rtol=1e-9, atol=1e-11).x[-1]
     assert torch.isfinite(back).all()
 
@@ -182,7 +186,9 @@ def test_robertson(rtol):
 
     x0 = torch.tensor([1.0, 0.0, 0.0], dtype=D)
     expected = torch.tensor([2.083340149701255e-08, 8.333360770334713e-14, 0.999999979166505], dtype=D)
-    x = odeint(rober, x0, [0.0, 1e11], solver="auto", rtol=rtol, atol=rtol * torch.tensor([1e-8, 1e-14, 1.0], dtype=D)).x[-1]
+    x = odeint(
+        rober, x0, [0.0, 1e11], solver="auto", rtol=rtol, atol=rtol * torch.tensor([1e-8, 1e-14, 1.0], dtype=D)
+    ).x[-1]
     assert ((x - expected).abs() / expected).max() < 100 * rtol
 
 

@@ -73,6 +73,10 @@ class DenseJacobian(AssembledJacobian):
     def product(self, jacobian: Tensor, v: Tensor) -> Tensor:
         return (jacobian @ v.unsqueeze(-1)).squeeze(-1)
 
+    def bound(self, jacobian: Tensor) -> Tensor:
+        entries = jacobian.abs()
+        return torch.minimum(entries.sum(-1).amax(-1), entries.sum(-2).amax(-1))
+
     def factorise(self, jacobian: Tensor, shift: Scalar) -> Factors:
         return DenseLU().factor(newton_matrix(jacobian, shift))
 

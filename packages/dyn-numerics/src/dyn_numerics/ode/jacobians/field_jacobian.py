@@ -96,3 +96,11 @@ class FieldJacobian(nn.Module, ABC):
             factors: From `factorise`.
             b: Right-hand side, `[*lead, N]` in state units, as an iterative solver compares it with the tolerance.
         """
+
+    def bound(self, jacobian: Any) -> Tensor | None:
+        """An upper bound of the magnitudes of the eigenvalues, `[*lead]` per time unit; None where none is known.
+
+        Args:
+            jacobian: From `linearise`.
+        """
+        return None

@@ -134,7 +134,9 @@ class KrylovJacobian(FieldJacobian):
 
     def solve(self, f: FlatField, factors: KrylovFactors, b: Tensor) -> Solved:
         if self._norm is None:
-            raise ValueError("jac: got a KrylovJacobian outside of a solve, expected a tolerance; try on(context) first")
+            raise ValueError(
+                "jac: got a KrylovJacobian outside of a solve, expected a tolerance; try on(context) first"
+            )
         field = in_loop(f)
         (t, x), shift = factors.point, factors.shift.unsqueeze(-1)
         unit = self._norm.tolerance(x.detach())

@@ -103,18 +103,22 @@ class Rosenbrock(Stepper):
             carry=None,
             # Samples that are selected among share one Jacobian per attempt; a problem of its own need not make it again.
             retry=None if isinstance(dt, Tensor) else known,
-            stages=stages,
+            stages=(stages, known.jacobian),
             failed=factors.singular * Status.SINGULAR_MATRIX.code,
             work=Work(n_jacobians=int(carry is None), n_factorisations=1, n_iterations=0),
             n_evals=n_evals,
         )
 
+    def stiffness(self, step: Step) -> Tensor | None:
+        _, jacobian = step.stages
+        return self.jac.bound(jacobian)
+
     def complete(self, f: FlatField, t1: Scalar, step: Step) -> Step:
         return step
 
     def interpolant(self, f: FlatField, t0: Scalar, t1: Scalar, x0: Tensor, step: Step) -> Tensor:
-        start = x0.to(self.dense_dtype(x0))
-        return torch.stack([start, *(_sum(row, step.stages) for row in self.tableau.numbers.dense)], dim=-2)
+        start, (stages, _) = x0.to(self.dense_dtype(x0)), step.stages
+        return torch.stack([start, *(_sum(row, stages) for row in self.tableau.numbers.dense)], dim=-2)
 
 
 def _sum(weights: Iterable[float], vectors: Sequence[Tensor], total: Tensor | None = None) -> Tensor:
