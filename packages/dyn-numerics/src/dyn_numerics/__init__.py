@@ -40,6 +40,11 @@ from dyn_numerics.ode.events.event import Event
 from dyn_numerics.ode.events.event_record import EventRecord
 from dyn_numerics.ode.events.steady_state import SteadyState
 from dyn_numerics.ode.internals import Internals
+from dyn_numerics.ode.jacobians.banded_jacobian import BandedJacobian
+from dyn_numerics.ode.jacobians.block_diagonal_jacobian import BlockDiagonalJacobian
+from dyn_numerics.ode.jacobians.dense_jacobian import DenseJacobian
+from dyn_numerics.ode.jacobians.field_jacobian import FieldJacobian, Linearisation, Solved
+from dyn_numerics.ode.jacobians.krylov_jacobian import KrylovJacobian
 from dyn_numerics.ode.odeint import odeint
 from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.solution import Solution
@@ -96,8 +101,10 @@ __all__ = [
     "GMRES",
     "Anderson",
     "Armijo",
+    "BandedJacobian",
     "BiCGStab",
     "Bisection",
+    "BlockDiagonalJacobian",
     "Bosh3",
     "BracketError",
     "Broyden",
@@ -108,6 +115,7 @@ __all__ = [
     "Context",
     "Controller",
     "CoupledSamplesError",
+    "DenseJacobian",
     "DenseLU",
     "DenseSolution",
     "DiscontinuityError",
@@ -119,6 +127,7 @@ __all__ = [
     "EventError",
     "EventRecord",
     "ExplicitRungeKutta",
+    "FieldJacobian",
     "FixedPointIteration",
     "FixedStep",
     "FunctionOperator",
@@ -127,12 +136,14 @@ __all__ = [
     "Internals",
     "Iterates",
     "JacobianOperator",
+    "KrylovJacobian",
     "LearnedLineSearch",
     "LevenbergMarquardt",
     "LineSearch",
     "LinearOperator",
     "LinearSolution",
     "LinearSolver",
+    "Linearisation",
     "MatrixOperator",
     "MaxStepsError",
     "Midpoint",
@@ -162,6 +173,7 @@ __all__ = [
     "SingularJacobianError",
     "Solution",
     "SolveContext",
+    "Solved",
     "SolverError",
     "StagnationError",
     "Statistics",
