@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
+from collections.abc import Callable
+from typing import Any, ClassVar
 
 from dyn_numerics.ode.jacobians.field_jacobian import FieldJacobian
 from dyn_numerics.ode.steppers.diagonally_implicit_runge_kutta import DiagonallyImplicitRungeKutta
@@ -17,7 +18,7 @@ class _Named(DiagonallyImplicitRungeKutta):
 
     table: ClassVar[ButcherTableau]
 
-    def __init__(self, jac: FieldJacobian | None = None) -> None:
+    def __init__(self, jac: FieldJacobian | Callable[..., Any] | None = None) -> None:
         super().__init__(self.table, jac)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple, Self
 
 import torch
@@ -13,7 +13,7 @@ from dyn_numerics.dtypes import wide_dtype
 from dyn_numerics.ode.error_norm import ErrorNorm
 from dyn_numerics.ode.flat_field import WatchedField
 from dyn_numerics.ode.interpolants.hermite import cubic_hermite
-from dyn_numerics.ode.jacobians.dense_jacobian import DenseJacobian
+from dyn_numerics.ode.jacobians.by_argument import field_jacobian
 from dyn_numerics.ode.jacobians.field_jacobian import FieldJacobian
 from dyn_numerics.ode.scalar import Scalar, over_state, where
 from dyn_numerics.ode.solve_context import SolveContext
@@ -45,17 +45,22 @@ class DiagonallyImplicitRungeKutta(Stepper):
 
     implicit = True
 
-    def __init__(self, tableau: ButcherTableau, jac: FieldJacobian | None = None) -> None:
+    def __init__(self, tableau: ButcherTableau, jac: FieldJacobian | Callable[..., Any] | None = None) -> None:
         super().__init__()
         numbers = tableau.numbers
         diagonal = numbers.diagonal
-        if not diagonal[-1] or any(entry != diagonal[-1] for entry in diagonal[1:]) or diagonal[0] not in (0, diagonal[-1]):
+        if (
+            not diagonal[-1]
+            or any(entry != diagonal[-1] for entry in diagonal[1:])
+            or diagonal[0] not in (0, diagonal[-1])
+        ):
             raise ValueError(
                 f"tableau: got {tableau.name!r} with {diagonal} on its diagonal, expected one "
                 f"number, but for a first stage that may be explicit"
             )
         self.tableau = tableau
-        self.jacobian = DenseJacobian() if jac is None else jac
+        self.jac = field_jacobian(jac)
+        self.structured = self.jac.structured
         self.order = tableau.order
         self.error_order = tableau.error_order
         self._rows = StageRows(tableau)
@@ -64,6 +69,7 @@ class DiagonallyImplicitRungeKutta(Stepper):
         self._error_weights = estimates[0] if estimates else None
         self._trend = numbers.trend
         self._norm: ErrorNorm | None = None
+        self._adaptive = False
 
     def extra_repr(self) -> str:
         return f"{self.tableau.name}, order={self.order}"
@@ -71,22 +77,22 @@ class DiagonallyImplicitRungeKutta(Stepper):
     def on(self, context: SolveContext) -> Self:
         twin = type(self).__new__(type(self))  # copy.copy, as far as torch.compile can trace it
         twin.__dict__.update(self.__dict__)
-        twin._norm = context.norm
+        twin._norm, twin._adaptive = context.norm, context.adaptive
         layout = context.layout
         twin._rows = self._rows.on(torch.empty((), dtype=wide_dtype(layout.dtype), device=layout.device))
-        twin._modules = {**self._modules, "jacobian": self.jacobian.on(context)}
+        twin._modules = {**self._modules, "jac": self.jac.on(context)}
         return twin
 
     def init(self, f: FlatField, t: Tensor, x: Tensor, slope: Tensor | None) -> Memory:
         slope = f(t, x) if slope is None else slope
         with torch.no_grad():
             wide = x.detach().to(wide_dtype(x.dtype))
-            jacobian = self.jacobian.linearise(_widened(f, x), state_time(t.detach(), wide), wide).jacobian
+            jacobian = self.jac.linearise(_widened(f, x), state_time(t.detach(), wide), wide).jacobian
             size = self._norm_at(wide).at(wide, torch.zeros_like(wide))
             zero = torch.zeros_like(size) if isinstance(size, Tensor) else 0.0
             matrix = NewtonMatrix(
                 jacobian=jacobian,
-                factors=self.jacobian.factorise(jacobian, zero),
+                factors=self.jac.factorise(jacobian, zero),
                 shift=zero,
                 eta=zero + 1,
                 outdated=zero != 0,
@@ -108,7 +114,7 @@ class DiagonallyImplicitRungeKutta(Stepper):
             start, end = (_number(t, norm.on_host) for t in (t0, t1))
             watched = WatchedField(field, known) if not torch.compiler.is_compiling() else in_loop(field)
             rows = self._rows if self._norm is not None else self._rows.on(x)
-            newton = SimplifiedNewton(watched, self.jacobian, norm, rows, start, end, x.detach())
+            newton = SimplifiedNewton(watched, self.jac, norm, rows, self._adaptive, start, end, x.detach())
             ratio = where(carry.length != 0, (end - start) / where(carry.length != 0, carry.length, 1.0), 0.0)
             ratio = where(ratio <= MOST_RATIO, ratio, 0.0)
             found = newton.solve(carry.slope.detach(), carry.trend, ratio, carry.matrix)
@@ -130,7 +136,7 @@ class DiagonallyImplicitRungeKutta(Stepper):
             stages=(carry.slope, slope),
             failed=found.failed,
             work=found.work,
-            n_evals=found.n_evals,
+            n_evals=found.n_evals if torch.compiler.is_compiling() else 0,
         )
 
     def _attached(
@@ -145,9 +151,9 @@ class DiagonallyImplicitRungeKutta(Stepper):
             at = _sum(self._a[i][:i], attached, x) + self._rows.gamma * rise
             t = state_time(t1 - self._rows.before_end(i) * dt, x)
             with torch.no_grad():
-                jacobian = _detached(self.jacobian.linearise(f, t.detach(), at.detach()).jacobian)
-                factors = _detached(self.jacobian.factorise(jacobian, shift))
-            correction = self.jacobian.solve(f, factors, length * f(t, at) - rise)
+                jacobian = _detached(self.jac.linearise(f, t.detach(), at.detach()).jacobian)
+                factors = _detached(self.jac.factorise(jacobian, shift))
+            correction = self.jac.solve(f, factors, length * f(t, at) - rise).x
             attached.append(rise + (correction - correction.detach()))
         return attached
 

@@ -15,9 +15,20 @@ from torch import Tensor
 
 from dyn_numerics.loop import count_from_zero, repeat, when
 from dyn_numerics.ode.error_norm import ErrorNorm
-from dyn_numerics.ode.flat_field import Counter
 from dyn_numerics.ode.jacobians.field_jacobian import FieldJacobian
-from dyn_numerics.ode.scalar import Flag, Scalar, both, clip, either, magnitude, maximum, negate, over_state, power, where
+from dyn_numerics.ode.scalar import (
+    Flag,
+    Scalar,
+    both,
+    clip,
+    either,
+    magnitude,
+    maximum,
+    negate,
+    over_state,
+    power,
+    where,
+)
 from dyn_numerics.ode.stepper import FlatField, Work
 from dyn_numerics.ode.steppers.stage_rows import StageRows
 from dyn_numerics.ode.times import state_time
@@ -27,7 +38,8 @@ from dyn_numerics.transforms import any_lane
 __all__ = ["NewtonMatrix", "SimplifiedNewton", "SolvedStages"]
 
 MOST_ITERATIONS = 10  # with one Jacobian
-MOST_JACOBIANS = 10  # in one step
+MOST_JACOBIANS = 2  # in one step that may be tried again; where Newton is slow, estimates of the error tell little
+MOST_JACOBIANS_OF_FIXED_STEPS = 10
 # The error that the iteration leaves in a stage, in units of the tolerance of a step.
 ACCURACY = 0.1
 ROUNDING = 20.0  # what an iterate may keep changing by, in units of its rounding
@@ -87,7 +99,7 @@ class _Iterates(NamedTuple):
         stalled: Whether the iteration does not converge, or not soon.
         diverged: Whether its changes grew.
         n_iterations: Iterations of the step.
-        n_rounds: Those of all problems together.
+        n_evals: Calls of `f`, by all problems together.
     """
 
     stage: Any
@@ -101,7 +113,7 @@ class _Iterates(NamedTuple):
     stalled: Flag
     diverged: Flag
     n_iterations: Any
-    n_rounds: Any
+    n_evals: Any
 
 
 class SimplifiedNewton:
@@ -112,14 +124,24 @@ class SimplifiedNewton:
         jacobian: What makes Jacobians and solves with them.
         norm: Norm in units of the tolerance.
         rows: The table.
+        may_fail: Whether a step that fails is tried again, shorter.
         t0: Start of the step.
         t1: Its end.
         x: State at its start, `[*lead, N]`.
     """
 
     def __init__(
-        self, f: FlatField, jacobian: FieldJacobian, norm: ErrorNorm, rows: StageRows, t0: Scalar, t1: Scalar, x: Tensor
+        self,
+        f: FlatField,
+        jacobian: FieldJacobian,
+        norm: ErrorNorm,
+        rows: StageRows,
+        may_fail: bool,
+        t0: Scalar,
+        t1: Scalar,
+        x: Tensor,
     ) -> None:
+        self._most_jacobians = MOST_JACOBIANS if may_fail else MOST_JACOBIANS_OF_FIXED_STEPS
         self._f, self._jacobian, self._norm, self._rows = f, jacobian, norm, rows
         self._t0, self._t1, self._x = t0, t1, x
         self._dt = t1 - t0
@@ -158,10 +180,10 @@ class SimplifiedNewton:
             stalled=matrix.outdated,
             diverged=none != 0,
             n_iterations=no_count,
-            n_rounds=count_from_zero(self._x),
+            n_evals=count_from_zero(self._x),
         )
         work = Work(no_count, no_count, no_count)
-        now, matrix, work, n_evals = repeat(self._unsolved, self._round, (start, matrix, work, start.n_rounds))
+        now, matrix, work = repeat(self._unsolved, self._round, (start, matrix, work))
         failed = where(
             now.stage == self._rows.count,
             no_count,
@@ -173,18 +195,18 @@ class SimplifiedNewton:
         )
         matrix = matrix._replace(eta=now.eta, outdated=now.slowest > SLOW)
         work = work._replace(n_iterations=now.n_iterations)
-        return SolvedStages(now.rises, matrix, failed, work, n_evals + now.n_rounds if torch.compiler.is_compiling() else 0)
+        return SolvedStages(now.rises, matrix, failed, work, now.n_evals)
 
-    def _unsolved(self, now: _Iterates, matrix: NewtonMatrix, work: Work, *_: Any) -> Flag:
-        given_up = both(now.stalled, work.n_jacobians == MOST_JACOBIANS)
+    def _unsolved(self, now: _Iterates, matrix: NewtonMatrix, work: Work) -> Flag:
+        given_up = both(now.stalled, work.n_jacobians == self._most_jacobians)
         return both(now.stage < self._rows.count, negate(given_up))
 
-    def _round(self, now: _Iterates, matrix: NewtonMatrix, work: Work, n_evals: Any) -> tuple[Any, ...]:
+    def _round(self, now: _Iterates, matrix: NewtonMatrix, work: Work) -> tuple[Any, ...]:
         """One iteration of every problem, with another matrix where it did not converge with an old one.
 
         These wait for each other, until nobody iterates any more: matrices of all problems are made together.
         """
-        begins = now.n_rounds == 0
+        begins = now.n_evals == 0
         waiting = both(self._unsolved(now, matrix, work), now.stalled)
         changed = magnitude(self._shift - matrix.shift) > SHIFT_CHANGE * magnitude(matrix.shift)
         iterating = self._iterating(now)
@@ -203,20 +225,16 @@ class SimplifiedNewton:
         work = work._replace(
             n_jacobians=work.n_jacobians + renewed, n_factorisations=work.n_factorisations + refactored
         )
-        return self._iterate(now, matrix), matrix, work, n_evals + calls
+        return self._iterate(now._replace(n_evals=now.n_evals + calls), matrix), matrix, work
 
-    def _renew(
-        self, now: _Iterates, matrix: NewtonMatrix, renewed: Flag, refactored: Flag
-    ) -> tuple[NewtonMatrix, Any]:
+    def _renew(self, now: _Iterates, matrix: NewtonMatrix, renewed: Flag, refactored: Flag) -> tuple[NewtonMatrix, Any]:
         """Makes Jacobians and factors anew where they are wanted."""
         compiling = torch.compiler.is_compiling()
         none = count_from_zero(self._x)
 
         def linearised() -> tuple[Any, Any]:
-            f = Counter(self._f)
-            t, at = self._place(now)
-            made = self._jacobian.linearise(f, t, at).jacobian
-            return where(renewed, made, matrix.jacobian), none + f.calls
+            made = self._jacobian.linearise(self._f, *self._place(now)).jacobian
+            return where(renewed, made, matrix.jacobian), none + 1
 
         def made() -> tuple[Any, Any, Any]:
             jacobian, calls = when(compiling or any_lane(renewed), linearised, lambda: (matrix.jacobian, none))
@@ -248,7 +266,8 @@ class SimplifiedNewton:
         residual = over_state(self._dt, at) * self._f(t, at) - now.rise
         # A matrix for another step size takes components that are stiff too far, or not far enough.
         correction = 2 / (1 + where(self._dt != 0, self._shift / matrix.shift, 1.0))
-        change = self._jacobian.solve(self._f, matrix.factors, residual) * over_state(correction, at)
+        solved = self._jacobian.solve(self._f, matrix.factors, residual)
+        change = solved.x * over_state(correction, at)
         rise = now.rise + change
         size = self._norm.at(self._x, change)
         is_first = now.count == 0
@@ -273,16 +292,14 @@ class SimplifiedNewton:
             stalled=stalled,
             diverged=where(going, diverged, now.diverged),
             n_iterations=now.n_iterations + going,
-            n_rounds=now.n_rounds + 1,
+            n_evals=now.n_evals + 1 + solved.n_evals,
         )
         return now if converged is False else self._advance(now, converged)
 
     def _advance(self, now: _Iterates, converged: Flag) -> _Iterates:
         """Goes on to the next stage where the iteration has converged."""
         stage = now.stage + converged
-        rises = tuple(
-            where(both(converged, now.stage == j), now.rise, rise) for j, rise in enumerate(now.rises)
-        )
+        rises = tuple(where(both(converged, now.stage == j), now.rise, rise) for j, rise in enumerate(now.rises))
         return now._replace(
             stage=stage,
             rises=rises,

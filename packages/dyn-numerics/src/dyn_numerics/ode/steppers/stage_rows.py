@@ -16,6 +16,7 @@ from dyn_numerics.ode.times import time_dtype
 
 __all__ = ["StageRows"]
 
+
 class StageRows:
     """The coefficients of a table by stage: of one stage, as numbers, or of the stage of each problem, `[*lead]`.
 
