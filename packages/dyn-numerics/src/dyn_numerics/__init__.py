@@ -51,7 +51,7 @@ from dyn_numerics.ode.solution import Solution
 from dyn_numerics.ode.solve_context import SolveContext
 from dyn_numerics.ode.split_field import SplitField
 from dyn_numerics.ode.stepper import Step, Stepper, Work
-from dyn_numerics.ode.steppers.diagonally_implicit_methods import ImplicitEuler, Kvaerno3, Kvaerno5, Trapezoid
+from dyn_numerics.ode.steppers.diagonally_implicit_methods import ImplicitEuler, KenCarp4, Kvaerno3, Kvaerno5, Trapezoid
 from dyn_numerics.ode.steppers.diagonally_implicit_runge_kutta import DiagonallyImplicitRungeKutta
 from dyn_numerics.ode.steppers.explicit_methods import (
     Bosh3,
@@ -142,6 +142,7 @@ __all__ = [
     "Internals",
     "Iterates",
     "JacobianOperator",
+    "KenCarp4",
     "KrylovJacobian",
     "Kvaerno3",
     "Kvaerno5",

@@ -7,7 +7,13 @@ from difflib import get_close_matches
 
 from dyn_numerics.arguments import kind_of
 from dyn_numerics.ode.stepper import Stepper
-from dyn_numerics.ode.steppers.diagonally_implicit_methods import ImplicitEuler, Kvaerno3, Kvaerno5, Trapezoid
+from dyn_numerics.ode.steppers.diagonally_implicit_methods import (
+    ImplicitEuler,
+    KenCarp4,
+    Kvaerno3,
+    Kvaerno5,
+    Trapezoid,
+)
 from dyn_numerics.ode.steppers.explicit_methods import (
     Bosh3,
     Dopri5,
@@ -41,6 +47,7 @@ STEPPERS: dict[str, Callable[[], Stepper]] = {
     "trapezoid": Trapezoid,
     "kvaerno3": Kvaerno3,
     "kvaerno5": Kvaerno5,
+    "kencarp4": KenCarp4,
     "verlet": Verlet,
     "yoshida4": Yoshida4,
     "rosenbrock23": Rosenbrock23,

@@ -7,16 +7,18 @@ from typing import Any, ClassVar
 
 from dyn_numerics.ode.jacobians.field_jacobian import FieldJacobian
 from dyn_numerics.ode.steppers.diagonally_implicit_runge_kutta import DiagonallyImplicitRungeKutta
+from dyn_numerics.ode.tableaus.additive import KENCARP4
+from dyn_numerics.ode.tableaus.additive_tableau import AdditiveTableau
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
 from dyn_numerics.ode.tableaus.diagonally_implicit import IMPLICIT_EULER, KVAERNO3, KVAERNO5, TRAPEZOID
 
-__all__ = ["ImplicitEuler", "Kvaerno3", "Kvaerno5", "Trapezoid"]
+__all__ = ["ImplicitEuler", "KenCarp4", "Kvaerno3", "Kvaerno5", "Trapezoid"]
 
 
 class _Named(DiagonallyImplicitRungeKutta):
     """A method with a table of its own."""
 
-    table: ClassVar[ButcherTableau]
+    table: ClassVar[ButcherTableau | AdditiveTableau]
 
     def __init__(self, jac: FieldJacobian | Callable[..., Any] | None = None) -> None:
         super().__init__(self.table, jac)
@@ -75,3 +77,26 @@ class Kvaerno5(_Named):
     """
 
     table = KVAERNO5
+
+
+class KenCarp4(_Named):
+    """Kennedy and Carpenter's implicit-explicit 4(3) pair for a `SplitField`: adaptive, order 4, dense output of order 3.
+
+    The part `a` is solved for, by five stages of an L-stable method; the part `b` is evaluated once a stage.
+
+    Args:
+        jac: As in `DiagonallyImplicitRungeKutta`, of the part `a`.
+
+    Example:
+        >>> import torch
+        >>> from dyn_numerics import SplitField, odeint
+        >>> f = SplitField(lambda t, x: -1e5 * (x - torch.cos(t)), lambda t, x: -torch.sin(t) * torch.ones_like(x))
+        >>> t, x = odeint(f, torch.ones(1, dtype=torch.float64), [0.0, 1.0], solver="kencarp4")
+        >>> round(x[-1].item(), 4)
+        0.5403
+
+    References:
+        C. A. Kennedy, M. H. Carpenter: Additive Runge-Kutta schemes for convection-diffusion-reaction equations (2003).
+    """
+
+    table = KENCARP4

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from copy import copy
 from typing import Any
 
 import torch
@@ -18,36 +17,43 @@ __all__ = ["StageRows"]
 
 
 class StageRows:
-    """The coefficients of a table by stage: of one stage, as numbers, or of the stage of each problem, `[*lead]`.
+    """The coefficients of a table by stage: of one stage, or of the stage that each problem is at, `[*lead]`.
 
     A row after the last stage is zero.
 
     Args:
         tableau: The table.
+        other: The explicit one beside it, or None.
 
     Attributes:
         count: Number of stages.
         first: The first implicit stage.
-        gamma: What is on the diagonal of the others.
+        gamma: What is on the diagonal of the implicit ones.
     """
 
-    def __init__(self, tableau: ButcherTableau) -> None:
+    def __init__(self, tableau: ButcherTableau, other: ButcherTableau | None = None) -> None:
         numbers = tableau.numbers
-        s = len(numbers.before_end)
-        self.count = s
+        self.count = len(numbers.diagonal)
         self.first = 0 if numbers.diagonal[0] else 1
         self.gamma = numbers.diagonal[-1]
-        lower = [*(row[:i] + [0.0] * (s - i) for i, row in enumerate(numbers.rows[:s])), [0.0] * s]
         self._before_end = [*numbers.before_end, 0.0]
-        self._rows = {"lower": lower, "predictor": [*numbers.predictor, [0.0] * len(numbers.predictor[0])]}
+        self._rows = {
+            "lower": self._lower(numbers.rows),
+            "other": [] if other is None else self._lower(other.numbers.rows),
+            "predictor": [*numbers.predictor, [0.0] * len(numbers.predictor[0])],
+        }
         self._tensors: dict[str, Tensor] = {}
 
-    def on(self, x: Tensor) -> StageRows:
-        """Those for states like `x`, also as tensors: a loop within a compiled program makes none."""
-        twin = copy(self)
-        dtype = real_dtype(x.dtype)
-        twin._tensors = {name: _tensor(rows, dtype, x.device) for name, rows in self._rows.items()}
-        twin._times = _tensor([self._before_end], time_dtype(x.device), x.device)[0]
+    def _lower(self, rows: list[list[float]]) -> list[list[float]]:
+        count = self.count
+        return [*(row[:i] + [0.0] * (count - i) for i, row in enumerate(rows[:count])), [0.0] * count]
+
+    def on(self, dtype: torch.dtype, device: torch.device) -> StageRows:
+        """The same for states in that dtype: as tensors too, since a loop within a compiled program can make none."""
+        twin = StageRows.__new__(StageRows)
+        twin.__dict__.update(self.__dict__)
+        twin._tensors = {name: _tensor(rows, real_dtype(dtype), device) for name, rows in self._rows.items() if rows}
+        twin._tensors["before_end"] = _tensor([self._before_end], time_dtype(device), device)[0]
         return twin
 
     def lower(self, stage: Any) -> Sequence[Scalar]:
@@ -58,13 +64,17 @@ class StageRows:
         """
         return self._row("lower", stage)
 
+    def lower_of_other(self, stage: Any) -> Sequence[Scalar]:
+        """Those of the explicit table."""
+        return self._row("other", stage)
+
     def predictor(self, stage: Any) -> Sequence[Scalar]:
-        """The weights that its slope follows from: `predictor_rows`."""
+        """The weights that its slope is predicted with: `predictor_rows`."""
         return self._row("predictor", stage)
 
     def before_end(self, stage: Any) -> Scalar:
         """`1 - c`: it lies that share of the step before its end."""
-        return self._times[stage] if isinstance(stage, Tensor) else self._before_end[stage]
+        return self._tensors["before_end"][stage] if isinstance(stage, Tensor) else self._before_end[stage]
 
     def _row(self, name: str, stage: Any) -> Sequence[Scalar]:
         if isinstance(stage, Tensor):

@@ -40,6 +40,7 @@ class HostTable(NamedTuple):
         dense_before_end: `1 - c` of these.
         reuses_last_stage: Whether the last stage is the field at the new state.
         ends_twice: Whether a stage besides the field at the new state is at the end of the step.
+        stiffly_accurate: Whether the last stage is the new state.
         diagonal: The diagonal of `a`.
         predictor: Of an implicit table, `predictor_rows`.
         trend: Of an implicit table, `trend_rows`.
@@ -53,6 +54,7 @@ class HostTable(NamedTuple):
     dense_before_end: list[float]
     reuses_last_stage: bool
     ends_twice: bool
+    stiffly_accurate: bool
     diagonal: list[float]
     predictor: list[list[float]]
     trend: list[list[float]]
@@ -219,6 +221,7 @@ class ButcherTableau:
             dense_before_end=[float(1 - sum(row)) for row in self.a_dense],
             reuses_last_stage=self.reuses_last_stage,
             ends_twice=self.stages > 1 and (all(ends[-2:]) if self.reuses_last_stage else ends[-1]),
+            stiffly_accurate=self.stiffly_accurate,
             diagonal=[float(entry) for entry in self.diagonal],
             predictor=[] if self.explicit else predictor_rows(self.c),
             trend=[] if self.explicit else trend_rows(self.c),
