@@ -144,7 +144,9 @@ class DiagonallyImplicitRungeKutta(Stepper):
             size = self._norm_at(at).at(at, torch.zeros_like(at))
             zero = torch.zeros_like(size) if isinstance(size, Tensor) else 0.0
             factors = self.jac.factorise(jacobian, zero)
-            matrix = _detached(NewtonMatrix(jacobian, factors, shift=zero, left=zero + 1, outdated=zero != 0))
+            matrix = _detached(
+                NewtonMatrix(jacobian, factors, shift=zero, defined=zero == 0, left=zero + 1, outdated=zero != 0)
+            )
             if torch.compiler.is_compiling():  # a loop keeps the layout of memory, and `when` returns this one
                 matrix = tree_map_only(Tensor, Tensor.contiguous, matrix)
             trend = Trend(tuple(torch.zeros_like(at) for _ in self._trend), zero)
@@ -170,7 +172,7 @@ class DiagonallyImplicitRungeKutta(Stepper):
         end = x1.to(narrow.dtype)
         if self.split is None:
             moves = dt != 0
-            last = (where(moves, rises[-1] / where(moves, over_state(dt, x), 1.0), slopes[0]),)
+            last: tuple[Tensor, ...] = (where(moves, rises[-1] / where(moves, over_state(dt, x), 1.0), slopes[0]),)
         else:
             t = state_time(t1, narrow)
             last = f(t, end, "a").to(x.dtype), f(t, end, "b").to(x.dtype)
@@ -268,7 +270,7 @@ def _with_gradient(value: Tensor, like: Tensor) -> Tensor:
     return value + (like - like.detach())
 
 
-def _sum(weights: Sequence[float], rises: Sequence[Tensor], total: Tensor | None) -> Tensor:
+def _sum(weights: Sequence[Scalar], rises: Sequence[Tensor], total: Tensor | None) -> Tensor:
     """`total + sum_j w_j rises_j`, element by element."""
     for weight, rise in zip(weights, rises, strict=False):
         if weight != 0:

@@ -47,10 +47,11 @@ ACCURACY = 0.1  # the error that is left in a stage, in units of the tolerance o
 ROUNDING = 20.0  # what an iterate may keep changing by, in units of its rounding
 MOST_ITERATIONS = 10  # with one Jacobian
 MOST_JACOBIANS = 2  # in one step that may be tried again: where Newton is slow, estimates of the error tell little
-MOST_JACOBIANS_OF_FIXED_STEPS = 10
+MOST_JACOBIANS_OF_FIXED_STEPS = 100
 SLOW = 0.03  # a rate of convergence with which the next step has a new Jacobian
-SHIFT_CHANGE = 0.3  # by how much the step may change before the matrix is factorised again
+SHIFT_CHANGE = 0.1  # by how much the step may change before the matrix is factorised again
 LEAST_LEFT = 0.01  # of a first change, however fast the iteration was before
+TINY = torch.finfo(torch.float32).tiny
 LONGEST_TREND = 3.0  # a step so many times longer than the one before does not go on as that one did
 
 
@@ -61,6 +62,7 @@ class NewtonMatrix(NamedTuple):
         jacobian: `J`, as the `FieldJacobian` knows it.
         factors: Those of `W = I - shift J`.
         shift: Its shift, in time units.
+        defined: Whether the field is finite where the Jacobian was made.
         left: What share of a change was left as an error when the iteration last converged.
         outdated: Whether the iteration was slow.
     """
@@ -68,6 +70,7 @@ class NewtonMatrix(NamedTuple):
     jacobian: Any
     factors: Any
     shift: Scalar
+    defined: Flag
     left: Scalar
     outdated: Flag
 
@@ -211,14 +214,14 @@ class SimplifiedNewton:
         singular = matrix.factors.singular
         reason = where(now.size < torch.inf, no_count + Status.NEWTON_DIVERGED.code, no_count + Status.NON_FINITE.code)
         reason = where(
-            singular if isinstance(none, Tensor) else any_lane(singular),
+            both(matrix.defined, singular if isinstance(none, Tensor) else any_lane(singular)),
             no_count + Status.SINGULAR_MATRIX.code,
             reason,
         )
         return SolvedStages(
             rises=now.rises,
             others=now.others,
-            matrix=matrix._replace(left=now.left, outdated=now.slowest > SLOW),
+            matrix=matrix._replace(left=now.left, outdated=now.slowest > SLOW + self._mismatch(matrix)),
             failed=where(now.stage == rows.count, no_count, reason),
             work=work._replace(n_iterations=now.n_iterations),
             n_evals=now.n_evals,
@@ -234,6 +237,10 @@ class SimplifiedNewton:
             scale = scale * ratio
             found.append(scale * rise)
         return found
+
+    def _mismatch(self, matrix: NewtonMatrix) -> Scalar:
+        """The rate at which the iteration converges with the true Jacobian and a matrix for another step size."""
+        return magnitude(self._shift - matrix.shift) / maximum(magnitude(self._shift + matrix.shift), TINY)
 
     def _unsolved(self, now: _Iterates, matrix: NewtonMatrix, work: Work) -> Flag:
         given_up = both(now.stalled, work.n_jacobians == self._most_jacobians)
@@ -252,9 +259,10 @@ class SimplifiedNewton:
         changed = magnitude(self._shift - matrix.shift) > SHIFT_CHANGE * magnitude(matrix.shift)
         renewed = both(waiting, either(begins, negate(_some(self._iterating(now)))))
         refactored = both(either(renewed, both(changed, begins)), self._dt != 0)
+        misled = both(both(renewed, now.diverged), work.n_jacobians == 0)  # by the Jacobian of another step
         now = now._replace(
             stalled=both(now.stalled, negate(renewed)),
-            rise=where(both(renewed, now.diverged), self._guess(now.stage, now.rises), now.rise),
+            rise=where(misled, self._guess(now.stage, now.rises), now.rise),
             count=where(renewed, now.count * 0, now.count),
         )
         matrix, calls = self._renew(now, matrix, renewed, refactored)
@@ -267,19 +275,25 @@ class SimplifiedNewton:
         """Makes Jacobians and factors anew where they are wanted; the calls of `f` that it took."""
         none = count_from_zero(self._x)
 
-        def linearised() -> tuple[Any, Any]:
-            made = self._jac.linearise(self._f, *self._place(now)).jacobian
-            return where(renewed, made, matrix.jacobian), none + 1
+        def linearised() -> tuple[Any, Any, Any]:
+            slope, _, made = self._jac.linearise(self._f, *self._place(now))
+            finite = torch.isfinite(slope).all(-1)
+            defined = finite if isinstance(matrix.defined, Tensor) else any_lane(finite)
+            return where(renewed, made, matrix.jacobian), where(renewed, defined, matrix.defined), none + 1
 
-        def made() -> tuple[Any, Any, Any]:
+        def kept() -> tuple[Any, Any, Any]:
+            return matrix.jacobian, matrix.defined, none
+
+        def made() -> tuple[Any, ...]:
             # A choice within a choice takes a program longer to compile than a Jacobian takes to make.
             wanted = torch.compiler.is_compiling() or _some(renewed)
-            jacobian, calls = when(wanted, linearised, lambda: (matrix.jacobian, none))
-            return jacobian, where(refactored, self._jac.factorise(jacobian, self._shift), matrix.factors), calls
+            jacobian, defined, calls = when(wanted, linearised, kept)
+            factors = where(refactored, self._jac.factorise(jacobian, self._shift), matrix.factors)
+            return jacobian, defined, calls, factors
 
-        jacobian, factors, calls = when(_some(refactored), made, lambda: (matrix.jacobian, matrix.factors, none))
+        jacobian, defined, calls, factors = when(_some(refactored), made, lambda: (*kept(), matrix.factors))
         shift = where(refactored, self._shift, matrix.shift)
-        return matrix._replace(jacobian=jacobian, factors=factors, shift=shift), calls
+        return matrix._replace(jacobian=jacobian, factors=factors, shift=shift, defined=defined), calls
 
     def _iterate(self, now: _Iterates, matrix: NewtonMatrix) -> _Iterates:
         """One iteration of every problem that still iterates."""

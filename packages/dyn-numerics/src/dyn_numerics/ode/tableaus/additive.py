@@ -6,7 +6,7 @@ from decimal import Decimal
 from fractions import Fraction
 
 from dyn_numerics.ode.tableaus.additive_tableau import AdditiveTableau
-from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
+from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau, Coefficient
 
 __all__ = ["KENCARP4"]
 
@@ -15,8 +15,15 @@ _SOURCE = (
     "Math. 44 (2003), 139-181, appendix C, ARK4(3)6L[2]SA"
 )
 _GAMMA = Fraction(1, 4)
-_B = [Fraction(82889, 524892), 0, Fraction(15625, 83664), Fraction(69875, 102672), Fraction(-2260, 8211), _GAMMA]
-_B_HAT = [
+_B: list[Coefficient] = [
+    Fraction(82889, 524892),
+    0,
+    Fraction(15625, 83664),
+    Fraction(69875, 102672),
+    Fraction(-2260, 8211),
+    _GAMMA,
+]
+_B_HAT: list[Coefficient] = [
     Fraction(4586570599, 29645900160),
     0,
     Fraction(178811875, 945068544),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from decimal import Decimal
 from fractions import Fraction
 
-from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
+from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau, Coefficient
 
 __all__ = ["IMPLICIT_EULER", "KVAERNO3", "KVAERNO5", "TRAPEZOID"]
 
@@ -54,7 +54,7 @@ KVAERNO3 = _kvaerno3(Decimal("0.43586652150845899941601945119355684293"))
 """Kvaerno's pair of orders 3 and 2: both are stiffly accurate, the first L-stable."""
 
 _G = Decimal("0.26")
-_SIXTH = [
+_SIXTH: list[Coefficient] = [
     Decimal("0.13855640231268224"),
     0,
     Decimal("-0.04245337201752043"),
@@ -62,7 +62,7 @@ _SIXTH = [
     Decimal("0.61943039072480676"),
     _G,
 ]
-_SEVENTH = [
+_SEVENTH: list[Coefficient] = [
     Decimal("0.13659751177640291"),
     0,
     Decimal("-0.05496908796538376"),
