@@ -1,6 +1,7 @@
 """Diagonally implicit methods: stiff problems, Newton's iteration, failures and gradients."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -125,10 +126,10 @@ def test_every_sample_has_its_own_parameters():
 
 
 @pytest.mark.parametrize(
-    ("solver", "order"), [("implicit_euler", 1), ("trapezoid", 2), ("kvaerno3", 2), ("kvaerno5", 3)]
+    ("solver", "order"), [("implicit_euler", 1), ("trapezoid", 2), ("kvaerno3", 2), ("kvaerno5", 2)]
 )
 def test_order_for_stiff_problems(solver, order):
-    """Prothero and Robinson's equation: the order falls to that of the stages, or one more. The figures are measured."""
+    """Prothero and Robinson's equation: the order falls to that of the stages, of errors that fall with the stiffness."""
 
     def f(t, x):
         return -1e7 * (x - torch.sin(t + 0.4)) + torch.cos(t + 0.4)
@@ -140,7 +141,8 @@ def test_order_for_stiff_problems(solver, order):
         with torch.no_grad():
             t, x = odeint(f, x0, torch.linspace(0, 3, steps + 1, dtype=F64), solver=solver, **options)
         found.append((x[1:, 0] - torch.sin(t[1:] + 0.4)).abs().max().item())
-    print(solver, found, [math.log2(a / b) for a, b in zip(found, found[1:], strict=False)])
+    slopes = [math.log2(first / second) for first, second in pairwise(found)]
+    assert slopes == pytest.approx([order, order], abs=0.1), found
 
 
 class CountingJacobian(DenseJacobian):

@@ -98,7 +98,7 @@ def test_pairs_that_do_not_go_together():
 
 
 def test_engines_refuse_tables_that_are_not_theirs():
-    with pytest.raises(ValueError, match="which has implicit stages.*DiagonallyImplicitRungeKutta"):
+    with pytest.raises(ValueError, match=r"which has implicit stages.*DiagonallyImplicitRungeKutta"):
         ExplicitRungeKutta(KVAERNO3)
     with pytest.raises(ValueError, match="expected one number"):
         DiagonallyImplicitRungeKutta(RK4)
