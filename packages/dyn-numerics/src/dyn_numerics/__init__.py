@@ -43,6 +43,9 @@ from dyn_numerics.ode.odeint import odeint
 from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.solution import Solution
 from dyn_numerics.ode.stepper import Step, Stepper
+from dyn_numerics.ode.steppers.adams_bashforth import AdamsBashforth
+from dyn_numerics.ode.steppers.adams_moulton import AdamsMoulton
+from dyn_numerics.ode.steppers.asynchronous_leapfrog import AsynchronousLeapfrog
 from dyn_numerics.ode.steppers.explicit_methods import (
     Bosh3,
     Dopri5,
@@ -57,6 +60,8 @@ from dyn_numerics.ode.steppers.explicit_methods import (
 )
 from dyn_numerics.ode.steppers.explicit_runge_kutta import ExplicitRungeKutta
 from dyn_numerics.ode.steppers.hyper import HyperStepper
+from dyn_numerics.ode.steppers.reversible_heun import ReversibleHeun
+from dyn_numerics.ode.steppers.reversible_runge_kutta import ReversibleRungeKutta
 from dyn_numerics.ode.steppers.runge_kutta2 import RungeKutta2
 from dyn_numerics.ode.steps import Steps
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
@@ -88,8 +93,11 @@ from dyn_numerics.status import Status
 
 __all__ = [
     "GMRES",
+    "AdamsBashforth",
+    "AdamsMoulton",
     "Anderson",
     "Armijo",
+    "AsynchronousLeapfrog",
     "BiCGStab",
     "Bisection",
     "Bosh3",
@@ -140,6 +148,8 @@ __all__ = [
     "PerSample",
     "Proposal",
     "Ralston",
+    "ReversibleHeun",
+    "ReversibleRungeKutta",
     "RootSolution",
     "RootStatistics",
     "RootStatus",

@@ -1,15 +1,36 @@
 """Every stepper of ours keeps the contracts."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.func import jvp, vjp
 
-from dyn_numerics import Dopri5, Heun, RungeKutta2, Step, Stepper, Tsit5
+from dyn_numerics import (
+    AdamsBashforth,
+    AdamsMoulton,
+    AsynchronousLeapfrog,
+    Dopri5,
+    Heun,
+    ReversibleHeun,
+    ReversibleRungeKutta,
+    RungeKutta2,
+    Step,
+    Stepper,
+    Tsit5,
+)
 from dyn_numerics.contracts import InterpolantContract, StepperContract
 from dyn_numerics.ode.interpolants.hermite import cubic_hermite
 from dyn_numerics.ode.scalar import over_state
 from dyn_numerics.ode.steppers.by_name import STEPPERS
 from dyn_numerics.ode.times import state_time
+
+
+REVERSIBLE = {
+    "damped alf": partial(AsynchronousLeapfrog, 0.9),
+    **{base: partial(ReversibleRungeKutta, base) for base in ("heun", "bosh3", "rk4", "dopri5", "dopri8")},
+    "trainable": lambda: ReversibleRungeKutta(Dopri5(trainable=True)),
+}
 
 
 class TestSteppers(StepperContract, InterpolantContract):
@@ -18,11 +39,36 @@ class TestSteppers(StepperContract, InterpolantContract):
     @pytest.fixture(autouse=True, params=STEPPERS.values(), ids=STEPPERS.keys())
     def stepper(self, request):
         self.make = request.param
+        self.smooth = request.param not in (ReversibleHeun, AsynchronousLeapfrog)  # slopes at other states
 
 
 class TestRungeKutta2(StepperContract, InterpolantContract):
     def make(self):
         return RungeKutta2(0.6)
+
+
+class TestReversible(StepperContract, InterpolantContract):
+    """Derivatives of their dense output are slopes at other states."""
+
+    smooth = False
+
+    @pytest.fixture(autouse=True, params=REVERSIBLE.values(), ids=REVERSIBLE.keys())
+    def stepper(self, request):
+        self.make = request.param
+        if self.make().order > 5:
+            self.length = 3.0  # over longer spans its errors fall faster at first
+
+
+class TestMultistep(StepperContract, InterpolantContract):
+    """Orders that have no name of their own."""
+
+    @pytest.fixture(
+        autouse=True,
+        params=[partial(kind, order) for kind in (AdamsBashforth, AdamsMoulton) for order in (1, 2, 3)],
+        ids=lambda make: f"{make.func.__name__}({make.args[0]})",
+    )
+    def stepper(self, request):
+        self.make = request.param
 
 
 class TestTrainable(StepperContract, InterpolantContract):

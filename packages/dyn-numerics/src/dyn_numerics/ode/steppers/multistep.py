@@ -1,0 +1,154 @@
+"""The engine of linear multistep methods: a history of slopes, and a Runge-Kutta method until there is one."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Sequence
+from itertools import pairwise
+from math import inf
+from numbers import Integral
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from dyn_numerics.dtypes import wide_dtype
+from dyn_numerics.ode.interpolants.hermite import cubic_hermite
+from dyn_numerics.ode.scalar import Flag, Scalar, both, magnitude, negate, over_state, where
+from dyn_numerics.ode.stepper import FlatField, Step, Stepper
+from dyn_numerics.ode.steppers.explicit_runge_kutta import ExplicitRungeKutta
+from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
+from dyn_numerics.ode.times import state_time, time_dtype
+from dyn_numerics.transforms import any_lane
+
+__all__ = ["History", "Multistep", "moved"]
+
+SHORTEST_PAST = 0.1  # of a step that extrapolates from a shorter one, rounding would be magnified by its cube
+
+
+class History(NamedTuple):
+    """What a multistep method carries.
+
+    Attributes:
+        slope: The field at the start of the step, `[*lead, N]`.
+        slopes: The field at the start of the steps before, the last one first, `[*lead, N]` each.
+        times: When that was, host numbers or `[*lead]` each; infinity where there was no step.
+    """
+
+    slope: Tensor
+    slopes: tuple[Tensor, ...]
+    times: tuple[Scalar, ...]
+
+
+class Multistep(Stepper):
+    """Steps from the slopes of several steps before, at the times that these had.
+
+    A problem's history is of use if it goes on in the direction of the step, and no step in it is shorter than a tenth of this
+    one. Until it is, a Runge-Kutta method of no lower order takes the steps, and completes them: at the start, after a jump,
+    and after step sizes grew too fast. In a batch every problem has a history of its own; while some start and others
+    do not, the field is evaluated for both.
+
+    Args:
+        order: Order of the method, 1 to 4.
+        starts: Tables of the methods that take the first steps, by order; None where the method needs no history.
+    """
+
+    def __init__(self, order: int, starts: Sequence[ButcherTableau | None]) -> None:
+        super().__init__()
+        if isinstance(order, bool) or not isinstance(order, Integral) or not 1 <= order <= len(starts):
+            raise ValueError(f"order: got {order!r}, expected 1 to {len(starts)}; for more try solver='dopri8'")
+        self.order = int(order)
+        table = starts[self.order - 1]
+        self.start = None if table is None else ExplicitRungeKutta(table)
+
+    def extra_repr(self) -> str:
+        return f"order={self.order}"
+
+    def init(self, f: FlatField, t: Tensor, x: Tensor, slope: Tensor | None) -> History:
+        slope = f(t, x) if slope is None else slope
+        # Times of one problem are host numbers, but inside of torch.compile.
+        on_host = t.dim() == 0 and not torch.compiler.is_compiling()
+        never: Scalar = inf if on_host else torch.full_like(t, inf, dtype=time_dtype(t.device))
+        past = self.order - 1
+        return History(slope, (slope,) * past, (never,) * past)
+
+    def step(self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor, carry: History) -> Step:
+        usable = _is_usable(t0, t1, carry.times)
+        # Who takes no part in one way to step stands still in it, where the field is known to be finite.
+        found = []
+        if self._somebody(usable):
+            dt = where(usable, t1 - t0, 1.0)
+            nodes = [where(usable, t - t0, -1.0 - i) / dt for i, t in enumerate(carry.times)]
+            found.append(self._advance(f, t0, where(usable, t1, t0), x, carry, nodes))
+        if self._somebody(negate(usable)):
+            found.append(self._begin(f, t0, where(usable, t0, t1), x, carry.slope))
+        x1, error, last = found[0] if len(found) == 1 else where(usable, *found)
+        past = len(carry.times)
+        after = History(last, (carry.slope, *carry.slopes)[:past], (t0, *carry.times)[:past])
+        return Step(x1, error, after, carry, carry.slope)
+
+    @staticmethod
+    def _somebody(flag: Flag) -> bool:
+        """Whether it holds for any problem: one host read, of tensors; a compiled program is for all cases."""
+        return any_lane(flag) if isinstance(flag, bool) or not torch.compiler.is_compiling() else True
+
+    def _begin(
+        self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor, slope: Tensor
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """A step without history: the new state, its error and the field there, `[*lead, N]` each."""
+        start: Stepper = self.start  # type: ignore[assignment]
+        step = start.complete(f, t1, start.step(f, t0, t1, x, slope))
+        return step.x, None if self.error_order is None else step.error, step.carry
+
+    @abstractmethod
+    def _advance(
+        self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor, history: History, nodes: Sequence[Scalar]
+    ) -> tuple[Tensor, Tensor | None, Tensor]:
+        """A step with history.
+
+        Args:
+            f: The field.
+            t0: Start of the step.
+            t1: Its end; the start, where a problem stands still.
+            x: State at the start, `[*lead, N]`.
+            history: The slopes.
+            nodes: Times of the slopes before, from 0 at the start of the step to 1 at its end.
+
+        Returns:
+            The new state, an estimate of its error if the method has one, and the field there, `[*lead, N]` each.
+        """
+
+    def complete(self, f: FlatField, t1: Scalar, step: Step) -> Step:
+        return step
+
+    def interpolant(self, f: FlatField, t0: Scalar, t1: Scalar, x0: Tensor, step: Step) -> Tensor:
+        start, end, first, last = (
+            value.to(self.dense_dtype(x0)) for value in (x0, step.x, step.stages, step.carry.slope)
+        )
+        return cubic_hermite(start, end, first, last, over_state(t1 - t0, start))
+
+
+def moved(x: Tensor, dt: Scalar, weights: Sequence[Scalar], slopes: Sequence[Tensor]) -> Tensor:
+    """`x + dt sum_j weights_j slopes_j`, `[*lead, N]`, in the dtype in which states are combined.
+
+    Args:
+        x: State, `[*lead, N]`.
+        dt: Step size.
+        weights: Weights of the first slopes.
+        slopes: Slopes, `[*lead, N]` each.
+    """
+    total = x.to(wide_dtype(x.dtype))
+    for weight, slope in zip(weights, slopes, strict=False):
+        total = total + over_state(dt * weight, total) * slope.to(total.dtype)
+    return total
+
+
+def _is_usable(t0: Scalar, t1: Scalar, times: Sequence[Scalar]) -> Flag:
+    """Whether slopes at times before a step may be extrapolated over it."""
+    dt = t1 - t0
+    usable: Flag = True
+    direction, length = where(dt < 0, -1.0, 1.0), magnitude(dt)
+    for newer, older in pairwise((t0, *times)):
+        past = direction * (newer - older)
+        usable = both(usable, both(length > 0, both(past >= SHORTEST_PAST * length, past < inf)))
+    return usable
