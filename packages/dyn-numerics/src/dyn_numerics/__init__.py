@@ -13,6 +13,7 @@ from dyn_numerics.errors import (
     DivergenceError,
     EventError,
     MaxStepsError,
+    NewtonError,
     NonFiniteError,
     SingularJacobianError,
     SolverError,
@@ -46,6 +47,8 @@ from dyn_numerics.ode.stepper import Step, Stepper
 from dyn_numerics.ode.steppers.adams_bashforth import AdamsBashforth
 from dyn_numerics.ode.steppers.adams_moulton import AdamsMoulton
 from dyn_numerics.ode.steppers.asynchronous_leapfrog import AsynchronousLeapfrog
+from dyn_numerics.ode.solve_context import SolveContext
+from dyn_numerics.ode.stepper import Step, Stepper, Work
 from dyn_numerics.ode.steppers.explicit_methods import (
     Bosh3,
     Dopri5,
@@ -142,6 +145,7 @@ __all__ = [
     "Mixture",
     "NeuralAnderson",
     "Newton",
+    "NewtonError",
     "NewtonKrylov",
     "NonFiniteError",
     "PIDController",
@@ -160,6 +164,7 @@ __all__ = [
     "Seminorm",
     "SingularJacobianError",
     "Solution",
+    "SolveContext",
     "SolverError",
     "StagnationError",
     "Statistics",
@@ -175,6 +180,7 @@ __all__ = [
     "Tsit5",
     "Verdict",
     "Vern7",
+    "Work",
     "__version__",
     "convergence_loss",
     "fixed_point",
