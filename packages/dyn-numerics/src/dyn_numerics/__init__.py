@@ -43,12 +43,11 @@ from dyn_numerics.ode.internals import Internals
 from dyn_numerics.ode.odeint import odeint
 from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.solution import Solution
-from dyn_numerics.ode.stepper import Step, Stepper
+from dyn_numerics.ode.solve_context import SolveContext
+from dyn_numerics.ode.stepper import Step, Stepper, Work
 from dyn_numerics.ode.steppers.adams_bashforth import AdamsBashforth
 from dyn_numerics.ode.steppers.adams_moulton import AdamsMoulton
 from dyn_numerics.ode.steppers.asynchronous_leapfrog import AsynchronousLeapfrog
-from dyn_numerics.ode.solve_context import SolveContext
-from dyn_numerics.ode.stepper import Step, Stepper, Work
 from dyn_numerics.ode.steppers.explicit_methods import (
     Bosh3,
     Dopri5,

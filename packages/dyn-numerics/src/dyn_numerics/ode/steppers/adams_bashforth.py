@@ -55,7 +55,7 @@ class AdamsBashforth(Multistep):
 
     def _advance(
         self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor, history: History, nodes: Sequence[Scalar]
-    ) -> tuple[Tensor, None, Tensor]:
+    ) -> tuple[Tensor, Tensor]:
         weights, _ = quadrature([0.0, *nodes])
         x1 = moved(x, t1 - t0, weights, (history.slope, *history.slopes)).to(x.dtype)
-        return x1, None, f(state_time(t1, x), x1)
+        return x1, f(state_time(t1, x), x1)

@@ -68,4 +68,4 @@ class AdamsMoulton(Multistep):
         corrected = moved(x, dt, weights, (ahead, *before))
         error = over_state(defect / (of_predictor - defect), corrected) * (corrected - predicted)
         x1 = corrected.to(x.dtype)
-        return x1, error, f(t, x1)
+        return x1, f(t, x1), error

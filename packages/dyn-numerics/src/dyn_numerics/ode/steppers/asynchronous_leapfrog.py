@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from numbers import Real
-
 from torch import Tensor
 
-from dyn_numerics.arguments import kind_of
+from dyn_numerics.arguments import positive
 from dyn_numerics.dtypes import wide_dtype
 from dyn_numerics.ode.interpolants.quadratic import quadratic
 from dyn_numerics.ode.scalar import Scalar, over_state
@@ -61,11 +59,10 @@ class AsynchronousLeapfrog(Stepper):
 
     def __init__(self, eta: float = 1.0) -> None:
         super().__init__()
-        if isinstance(eta, bool) or not isinstance(eta, Real):
-            raise TypeError(f"eta: got {kind_of(eta)}, expected a number in (1/2, 1]; try 1.0, no damping")
-        if not 0.5 < eta <= 1:
-            raise ValueError(f"eta: got {eta}, expected a number in (1/2, 1]; try 1.0, no damping")
-        self.eta = float(eta)
+        expected = "a number in (1/2, 1]; try 1.0, no damping"
+        self.eta = positive("eta", eta, expected)
+        if not 0.5 < self.eta <= 1:
+            raise ValueError(f"eta: got {eta}, expected {expected}")
         self.order = 2 if self.eta == 1 else 1
 
     def extra_repr(self) -> str:
@@ -86,8 +83,8 @@ class AsynchronousLeapfrog(Stepper):
         return step
 
     def interpolant(self, f: FlatField, t0: Scalar, t1: Scalar, x0: Tensor, step: Step) -> Tensor:
-        start = x0.to(self.dense_dtype(x0))
-        return quadratic(start, *step.stages, over_state(t1 - t0, start))
+        (first, last), start = step.stages, x0.to(self.dense_dtype(x0))
+        return quadratic(start, first, last, over_state(t1 - t0, start))
 
 
 def _moved(f: FlatField, t0: Scalar, t1: Scalar, x: Tensor, velocity: Tensor, eta: float) -> tuple[Tensor, Tensor]:

@@ -6,19 +6,21 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 from math import inf
-from numbers import Integral
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from dyn_numerics.arguments import positive_integer
 from dyn_numerics.dtypes import wide_dtype
+from dyn_numerics.loop import when
+from dyn_numerics.ode.flat_field import Counter
 from dyn_numerics.ode.interpolants.hermite import cubic_hermite
 from dyn_numerics.ode.scalar import Flag, Scalar, both, magnitude, negate, over_state, where
-from dyn_numerics.ode.stepper import FlatField, Step, Stepper
+from dyn_numerics.ode.stepper import FlatField, Step, Stepper, in_loop
 from dyn_numerics.ode.steppers.explicit_runge_kutta import ExplicitRungeKutta
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
-from dyn_numerics.ode.times import state_time, time_dtype
+from dyn_numerics.ode.times import time_dtype
 from dyn_numerics.transforms import any_lane
 
 __all__ = ["History", "Multistep", "moved"]
@@ -55,9 +57,10 @@ class Multistep(Stepper):
 
     def __init__(self, order: int, starts: Sequence[ButcherTableau | None]) -> None:
         super().__init__()
-        if isinstance(order, bool) or not isinstance(order, Integral) or not 1 <= order <= len(starts):
-            raise ValueError(f"order: got {order!r}, expected 1 to {len(starts)}; for more try solver='dopri8'")
-        self.order = int(order)
+        expected = f"1 to {len(starts)}; try solver='dopri8' for a higher one"
+        self.order = positive_integer("order", order, expected)
+        if self.order > len(starts):
+            raise ValueError(f"order: got {order}, expected {expected}")
         table = starts[self.order - 1]
         self.start = None if table is None else ExplicitRungeKutta(table)
 
@@ -73,37 +76,36 @@ class Multistep(Stepper):
         return History(slope, (slope,) * past, (never,) * past)
 
     def step(self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor, carry: History) -> Step:
-        usable = _is_usable(t0, t1, carry.times)
+        begins, nodes = _extrapolated(t0, t1, carry.times)
+        some = begins.any() if isinstance(begins, Tensor) and torch.compiler.is_compiling() else any_lane(begins)
+        found: tuple[Any, ...]
+        n_evals: Any = 0
         # Who takes no part in one way to step stands still in it, where the field is known to be finite.
-        found = []
-        if self._somebody(usable):
-            dt = where(usable, t1 - t0, 1.0)
-            nodes = [where(usable, t - t0, -1.0 - i) / dt for i, t in enumerate(carry.times)]
-            found.append(self._advance(f, t0, where(usable, t1, t0), x, carry, nodes))
-        if self._somebody(negate(usable)):
-            found.append(self._begin(f, t0, where(usable, t0, t1), x, carry.slope))
-        x1, error, last = found[0] if len(found) == 1 else where(usable, *found)
+        if some is True and not any_lane(negate(begins)):
+            found, _ = self._begin(f, t0, t1, x, carry.slope)
+        else:
+            going = self._advance(f, t0, where(begins, t0, t1), x, carry, nodes)
+            until = where(begins, t1, t0)
+            begun, calls = when(some, lambda: self._begin(f, t0, until, x, carry.slope), lambda: (going, 0))
+            found = where(begins, begun, going)
+            n_evals = calls if isinstance(some, Tensor) else 0
+        x1, last, error = (*found, None)[:3]
         past = len(carry.times)
         after = History(last, (carry.slope, *carry.slopes)[:past], (t0, *carry.times)[:past])
-        return Step(x1, error, after, carry, carry.slope)
+        return Step(x1, error, after, carry, carry.slope, n_evals=n_evals)
 
-    @staticmethod
-    def _somebody(flag: Flag) -> bool:
-        """Whether it holds for any problem: one host read, of tensors; a compiled program is for all cases."""
-        return any_lane(flag) if isinstance(flag, bool) or not torch.compiler.is_compiling() else True
-
-    def _begin(
-        self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor, slope: Tensor
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
-        """A step without history: the new state, its error and the field there, `[*lead, N]` each."""
+    def _begin(self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor, slope: Tensor) -> tuple[tuple[Tensor, ...], int]:
+        """What `_advance` finds, without history; and the calls of `f`."""
         start: Stepper = self.start  # type: ignore[assignment]
-        step = start.complete(f, t1, start.step(f, t0, t1, x, slope))
-        return step.x, None if self.error_order is None else step.error, step.carry
+        field = Counter(in_loop(f))
+        step = start.complete(field, t1, start.step(field, t0, t1, x, slope))
+        found = (step.x, step.carry)
+        return found if self.error_order is None else (*found, step.error), field.calls  # type: ignore[return-value]
 
     @abstractmethod
     def _advance(
         self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor, history: History, nodes: Sequence[Scalar]
-    ) -> tuple[Tensor, Tensor | None, Tensor]:
+    ) -> tuple[Tensor, ...]:
         """A step with history.
 
         Args:
@@ -115,7 +117,7 @@ class Multistep(Stepper):
             nodes: Times of the slopes before, from 0 at the start of the step to 1 at its end.
 
         Returns:
-            The new state, an estimate of its error if the method has one, and the field there, `[*lead, N]` each.
+            The new state, the field there, and an estimate of the error if the method has one, `[*lead, N]` each.
         """
 
     def complete(self, f: FlatField, t1: Scalar, step: Step) -> Step:
@@ -143,12 +145,18 @@ def moved(x: Tensor, dt: Scalar, weights: Sequence[Scalar], slopes: Sequence[Ten
     return total
 
 
-def _is_usable(t0: Scalar, t1: Scalar, times: Sequence[Scalar]) -> Flag:
-    """Whether slopes at times before a step may be extrapolated over it."""
+def _extrapolated(t0: Scalar, t1: Scalar, times: Sequence[Scalar]) -> tuple[Flag, list[Scalar]]:
+    """Where a step may not rest on slopes at times before it, and these times from 0 at its start to 1 at its end.
+
+    Where it may not, or has no length, they are what they would be if all steps were equal.
+    """
     dt = t1 - t0
-    usable: Flag = True
     direction, length = where(dt < 0, -1.0, 1.0), magnitude(dt)
+    usable: Flag = True
     for newer, older in pairwise((t0, *times)):
         past = direction * (newer - older)
-        usable = both(usable, both(length > 0, both(past >= SHORTEST_PAST * length, past < inf)))
-    return usable
+        usable = both(usable, both(past >= SHORTEST_PAST * length, past < inf))
+    moves = length > 0
+    known = both(usable, moves)
+    unit = where(known, dt, 1.0)
+    return both(negate(usable), moves), [where(known, t - t0, -1.0 - i) / unit for i, t in enumerate(times)]

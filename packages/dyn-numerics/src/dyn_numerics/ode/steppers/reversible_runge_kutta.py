@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from numbers import Real
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from dyn_numerics.arguments import kind_of
+from dyn_numerics.arguments import kind_of, positive
 from dyn_numerics.ode.scalar import Scalar
 from dyn_numerics.ode.stepper import FlatField, Step, Stepper
 from dyn_numerics.ode.steppers.by_name import stepper
@@ -62,12 +61,11 @@ class ReversibleRungeKutta(Stepper):
         if not isinstance(method, ExplicitRungeKutta):
             got = repr(base) if isinstance(base, str) else kind_of(base)
             raise TypeError(f"base: got {got}, expected an explicit Runge-Kutta method or its name; try 'tsit5'")
-        if isinstance(coupling, bool) or not isinstance(coupling, Real):
-            raise TypeError(f"coupling: got {kind_of(coupling)}, expected a number in (0, 1]; try 0.999")
-        if not 0 < coupling <= 1:
-            raise ValueError(f"coupling: got {coupling}, expected a number in (0, 1]; try 0.999")
+        expected = "a number in (0, 1]; try 0.999"
         self.base = method
-        self.coupling = float(coupling)
+        self.coupling = positive("coupling", coupling, expected)
+        if self.coupling > 1:
+            raise ValueError(f"coupling: got {coupling}, expected {expected}")
         self.order = method.order
         self.error_order = method.error_order
         self.dense_degree = method.dense_degree
