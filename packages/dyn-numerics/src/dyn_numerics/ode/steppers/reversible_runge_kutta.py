@@ -26,14 +26,16 @@ class ReversibleRungeKutta(Stepper):
         x1 = lambda x0 + (1 - lambda) z0 + Psi(t0, z0, dt),
         z1 = z0 - Psi(t1, x1, -dt),
 
-    which is solved for `z0` first and then for `x0`. The coupling `lambda` below 1 pulls the two together; the inverse
-    magnifies errors by `1 / lambda` a step. The error is that of the base method's step from `z0`, and so is the shape of the
-    dense output.
+    which is solved for `z0` first and then for `x0`. The error is that of the base method's step from `z0`, and so is the
+    shape of the dense output.
+
+    The coupling `lambda` below 1 pulls the two states together, while the inverse magnifies rounding by `1 / lambda` a step. Where
+    solutions decay at a rate `a`, a step is stable for `a dt` up to about `1 - lambda`; beyond, the two part about as fast as
+    solutions approach each other.
 
     Args:
         base: An explicit Runge-Kutta method, or the name of one. A trainable one is trained.
-        coupling: `lambda`, in (0, 1]. The nearer to 1, the more exact the inverse, and the shorter the steps at which it is
-            stable.
+        coupling: `lambda`, in (0, 1]. The nearer to 1, the more exact the inverse, and the shorter the stable steps.
 
     Attributes:
         base: The base method.
