@@ -148,6 +148,15 @@ def test_counts_of_fixed_steps(make, order, stepping, counted):
     assert f.calls == sol.stats.n_evals == 1 + starts * START[make][order] + (10 - starts) * STEP[make]
 
 
+@each_method
+def test_a_sample_that_has_ended_needs_no_first_steps(make, counted):
+    f, t = counted(wave), torch.tensor([[0.0, 0.0], [1.0, 0.1]], dtype=D)
+    odeint(f, torch.ones(2, 1, dtype=D), t, solver=make(), step_size=0.1, stepping="per_sample")
+    assert (
+        f.calls == 1 + 3 * START[make][4] + 7 * STEP[make] + 2 * STEP[make]
+    )  # two while it stands and the other starts
+
+
 def test_counts_of_an_adaptive_solve(counted):
     """A rejected step costs what an accepted one does, and history is as it was."""
     f = counted(lambda t, x: torch.cos(20 * t) * 5 * x)
@@ -247,6 +256,21 @@ def test_a_sample_that_starts_asks_nothing_of_another(make):
     )
     (gradient,) = torch.autograd.grad(sol.x[-1, 1], rate)
     assert gradient.item() == pytest.approx(0.1 * math.e, rel=1e-4)
+
+
+@each_method
+def test_a_sample_that_starts_does_not_extrapolate(make):
+    """Behind its jump the first has no field where Euler's step would lead, though the second goes on."""
+
+    def f(t, x, rate):
+        lost = (t > 1.61) & (x > 0.3) & (x < 0.63)
+        return torch.where(lost, torch.nan, -rate) * x
+
+    rate, x0 = torch.ones((), dtype=D, requires_grad=True), torch.tensor([[1.0], [-1.0]], dtype=D)
+    event = Event(lambda t, x, rate: x[:, 0] - 0.2, jump=lambda t, x, rate: x + 0.8, direction=-1)
+    sol = odeint(f, x0, [0.0, 2.0], args=(rate,), solver=make(), step_size=0.5, stepping="per_sample", events=event)
+    assert sol.events[0].count.tolist() == [1, 0]
+    assert torch.isfinite(torch.autograd.grad(sol.x.sum(), rate)[0])
 
 
 @each_method

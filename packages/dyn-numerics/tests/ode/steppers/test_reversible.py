@@ -20,6 +20,7 @@ from dyn_numerics import (
     odeint,
 )
 from dyn_numerics.loop import is_supported
+from dyn_numerics.ode.interpolants.polynomial import evaluate, evaluate_derivative
 
 D = torch.float64
 METHODS = {
@@ -122,6 +123,22 @@ def test_a_thousand_steps_and_their_inverses(make, span, f, dtype):
         most = max(most, (x - states.pop()).abs().max().item())
     assert most < (1e-10 if isinstance(method, ReversibleRungeKutta) else 1e-12)
     torch.testing.assert_close(carry, first, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("base", ["rk4", "bosh3", "dopri8"])
+def test_dense_output_of_states_that_have_parted(base):
+    """It meets both states, and its slope at the end is the field there, whatever else was stepped meanwhile."""
+    method = ReversibleRungeKutta(base, coupling=0.5)
+    x0, z0 = start(), start() + at([0.02, -0.03])
+    with torch.no_grad():
+        step = method.step(pendulum, 0.2, 0.7, x0, z0)
+        method.step(pendulum, 0.7, 1.9, 3 * x0, 2 * z0)
+        coefficients = method.interpolant(pendulum, 0.2, 0.7, x0, step)
+    torch.testing.assert_close(evaluate(coefficients, at(0.0)), x0, rtol=0, atol=1e-13)
+    torch.testing.assert_close(evaluate(coefficients, at(1.0)), step.x, rtol=0, atol=1e-13)
+    if base == "rk4":
+        slope = 0.5 * pendulum(at(0.7), step.x) + (method.coupling - 1) * (x0 - z0)
+        torch.testing.assert_close(evaluate_derivative(coefficients, at(1.0)), slope, rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("eta", [0.6, 0.9])
