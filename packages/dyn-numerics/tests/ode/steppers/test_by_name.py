@@ -2,7 +2,22 @@
 
 import pytest
 
-from dyn_numerics import Bosh3, Dopri5, Dopri8, Euler, Heun, Midpoint, Ralston, RungeKutta4, Tsit5, Vern7
+from dyn_numerics import (
+    AdamsBashforth,
+    AdamsMoulton,
+    AsynchronousLeapfrog,
+    Bosh3,
+    Dopri5,
+    Dopri8,
+    Euler,
+    Heun,
+    Midpoint,
+    Ralston,
+    ReversibleHeun,
+    RungeKutta4,
+    Tsit5,
+    Vern7,
+)
 from dyn_numerics.ode.steppers.by_name import STEPPERS, stepper
 
 NAMES = {
@@ -16,6 +31,10 @@ NAMES = {
     "tsit5": Tsit5,
     "vern7": Vern7,
     "dopri8": Dopri8,
+    "reversible_heun": ReversibleHeun,
+    "alf": AsynchronousLeapfrog,
+    "adams_bashforth": AdamsBashforth,
+    "adams_moulton": AdamsMoulton,
 }
 
 

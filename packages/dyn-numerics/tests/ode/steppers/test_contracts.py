@@ -29,7 +29,7 @@ from dyn_numerics.ode.times import state_time
 ONE_STEP = {name: kind for name, kind in STEPPERS.items() if not name.startswith("adams")}
 REVERSIBLE = {
     "damped alf": partial(AsynchronousLeapfrog, 0.9),
-    **{base: partial(ReversibleRungeKutta, base) for base in ("heun", "bosh3", "rk4", "dopri5", "dopri8")},
+    **{base: partial(ReversibleRungeKutta, base) for base in ("bosh3", "rk4", "dopri8")},
     "trainable": lambda: ReversibleRungeKutta(Dopri5(trainable=True)),
 }
 

@@ -56,6 +56,7 @@ class AsynchronousLeapfrog(Stepper):
 
     error_order = 1
     dense_degree = 2
+    one_step = False
 
     def __init__(self, eta: float = 1.0) -> None:
         super().__init__()

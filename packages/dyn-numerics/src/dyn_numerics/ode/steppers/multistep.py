@@ -61,6 +61,7 @@ class Multistep(Stepper):
         self.order = positive_integer("order", order, expected)
         if self.order > len(starts):
             raise ValueError(f"order: got {order}, expected {expected}")
+        self.one_step = self.order == 1
         table = starts[self.order - 1]
         self.start = None if table is None else ExplicitRungeKutta(table)
 

@@ -42,6 +42,7 @@ class ReversibleHeun(Stepper):
     order = 2
     error_order = 1
     dense_degree = 2
+    one_step = False
 
     def init(self, f: FlatField, t: Tensor, x: Tensor, slope: Tensor | None) -> tuple[Tensor, Tensor]:
         return x, f(t, x) if slope is None else slope

@@ -57,6 +57,8 @@ class ReversibleRungeKutta(Stepper):
         S. McCallum, J. Foster: Efficient, Accurate and Stable Gradients for Neural ODEs (2024), arXiv:2410.11648, section 3.
     """
 
+    one_step = False
+
     def __init__(self, base: str | ExplicitRungeKutta, coupling: float = 0.999) -> None:
         super().__init__()
         method = stepper(base) if isinstance(base, str) else base
