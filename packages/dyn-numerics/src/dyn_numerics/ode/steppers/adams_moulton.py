@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import ClassVar
 
 from torch import Tensor
 
@@ -11,7 +10,6 @@ from dyn_numerics.ode.interpolants.quadrature import quadrature
 from dyn_numerics.ode.scalar import Scalar, over_state
 from dyn_numerics.ode.stepper import FlatField
 from dyn_numerics.ode.steppers.multistep import History, Multistep, moved
-from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
 from dyn_numerics.ode.tableaus.explicit import BOSH3, DOPRI5, RK4_PAIR
 from dyn_numerics.ode.times import state_time
 
@@ -51,10 +49,10 @@ class AdamsMoulton(Multistep):
         - Hairer, Norsett, Wanner: Solving ODEs I, 2nd ed., sections III.1 and III.5.
     """
 
-    starts: ClassVar[Sequence[ButcherTableau | None]] = (None, BOSH3, RK4_PAIR, DOPRI5)
+    starts = (None, BOSH3, RK4_PAIR, DOPRI5)
 
     def __init__(self, order: int = 4) -> None:
-        super().__init__(order, self.starts)
+        super().__init__(order)
         self.error_order = self.order
 
     def _advance(

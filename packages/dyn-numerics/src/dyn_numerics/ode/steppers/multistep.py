@@ -6,7 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from itertools import pairwise
 from math import inf
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -52,17 +52,21 @@ class Multistep(Stepper):
 
     Args:
         order: Order of the method, 1 to 4.
+
+    Attributes:
         starts: Tables of the methods that take the first steps, by order; None where the method needs no history.
     """
 
-    def __init__(self, order: int, starts: Sequence[ButcherTableau | None]) -> None:
+    starts: ClassVar[Sequence[ButcherTableau | None]]
+
+    def __init__(self, order: int = 4) -> None:
         super().__init__()
-        expected = f"1 to {len(starts)}; try solver='dopri8' for a higher one"
+        expected = f"1 to {len(self.starts)}; try solver='dopri8' for a higher one"
         self.order = positive_integer("order", order, expected)
-        if self.order > len(starts):
+        if self.order > len(self.starts):
             raise ValueError(f"order: got {order}, expected {expected}")
         self.one_step = self.order == 1
-        table = starts[self.order - 1]
+        table = self.starts[self.order - 1]
         self.start = None if table is None else ExplicitRungeKutta(table)
 
     def extra_repr(self) -> str:
