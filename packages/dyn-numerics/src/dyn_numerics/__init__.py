@@ -40,10 +40,16 @@ from dyn_numerics.ode.events.event import Event
 from dyn_numerics.ode.events.event_record import EventRecord
 from dyn_numerics.ode.events.steady_state import SteadyState
 from dyn_numerics.ode.internals import Internals
+from dyn_numerics.ode.jacobians.banded_jacobian import BandedJacobian
+from dyn_numerics.ode.jacobians.block_diagonal_jacobian import BlockDiagonalJacobian
+from dyn_numerics.ode.jacobians.dense_jacobian import DenseJacobian
+from dyn_numerics.ode.jacobians.field_jacobian import FieldJacobian, Linearisation, Solved
+from dyn_numerics.ode.jacobians.krylov_jacobian import KrylovJacobian
 from dyn_numerics.ode.odeint import odeint
 from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.solution import Solution
 from dyn_numerics.ode.solve_context import SolveContext
+from dyn_numerics.ode.split_field import SplitField
 from dyn_numerics.ode.stepper import Step, Stepper, Work
 from dyn_numerics.ode.steppers.adams_bashforth import AdamsBashforth
 from dyn_numerics.ode.steppers.adams_moulton import AdamsMoulton
@@ -64,9 +70,13 @@ from dyn_numerics.ode.steppers.explicit_runge_kutta import ExplicitRungeKutta
 from dyn_numerics.ode.steppers.hyper import HyperStepper
 from dyn_numerics.ode.steppers.reversible_heun import ReversibleHeun
 from dyn_numerics.ode.steppers.reversible_runge_kutta import ReversibleRungeKutta
+from dyn_numerics.ode.steppers.rosenbrock import Rosenbrock
+from dyn_numerics.ode.steppers.rosenbrock_methods import Rodas5P, Rosenbrock23
 from dyn_numerics.ode.steppers.runge_kutta2 import RungeKutta2
+from dyn_numerics.ode.steppers.symplectic_methods import Verlet, Yoshida4
 from dyn_numerics.ode.steps import Steps
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
+from dyn_numerics.ode.tableaus.rosenbrock_tableau import RosenbrockTableau
 from dyn_numerics.per_sample import PerSample
 from dyn_numerics.root.anderson import Anderson
 from dyn_numerics.root.bisection import Bisection
@@ -100,8 +110,10 @@ __all__ = [
     "Anderson",
     "Armijo",
     "AsynchronousLeapfrog",
+    "BandedJacobian",
     "BiCGStab",
     "Bisection",
+    "BlockDiagonalJacobian",
     "Bosh3",
     "BracketError",
     "Broyden",
@@ -112,6 +124,7 @@ __all__ = [
     "Context",
     "Controller",
     "CoupledSamplesError",
+    "DenseJacobian",
     "DenseLU",
     "DenseSolution",
     "DiscontinuityError",
@@ -123,6 +136,7 @@ __all__ = [
     "EventError",
     "EventRecord",
     "ExplicitRungeKutta",
+    "FieldJacobian",
     "FixedPointIteration",
     "FixedStep",
     "FunctionOperator",
@@ -131,12 +145,14 @@ __all__ = [
     "Internals",
     "Iterates",
     "JacobianOperator",
+    "KrylovJacobian",
     "LearnedLineSearch",
     "LevenbergMarquardt",
     "LineSearch",
     "LinearOperator",
     "LinearSolution",
     "LinearSolver",
+    "Linearisation",
     "MatrixOperator",
     "MaxStepsError",
     "Midpoint",
@@ -153,10 +169,14 @@ __all__ = [
     "Ralston",
     "ReversibleHeun",
     "ReversibleRungeKutta",
+    "Rodas5P",
     "RootSolution",
     "RootStatistics",
     "RootStatus",
     "RootStepper",
+    "Rosenbrock",
+    "Rosenbrock23",
+    "RosenbrockTableau",
     "RungeKutta2",
     "RungeKutta4",
     "Save",
@@ -164,7 +184,9 @@ __all__ = [
     "SingularJacobianError",
     "Solution",
     "SolveContext",
+    "Solved",
     "SolverError",
+    "SplitField",
     "StagnationError",
     "Statistics",
     "Status",
@@ -178,8 +200,10 @@ __all__ = [
     "Termination",
     "Tsit5",
     "Verdict",
+    "Verlet",
     "Vern7",
     "Work",
+    "Yoshida4",
     "__version__",
     "convergence_loss",
     "fixed_point",

@@ -16,7 +16,9 @@ from dyn_numerics import (
     ReversibleHeun,
     RungeKutta4,
     Tsit5,
+    Verlet,
     Vern7,
+    Yoshida4,
 )
 from dyn_numerics.ode.steppers.by_name import STEPPERS, stepper
 
@@ -35,6 +37,8 @@ NAMES = {
     "alf": AsynchronousLeapfrog,
     "adams_bashforth": AdamsBashforth,
     "adams_moulton": AdamsMoulton,
+    "verlet": Verlet,
+    "yoshida4": Yoshida4,
 }
 
 

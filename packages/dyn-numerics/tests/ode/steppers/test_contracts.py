@@ -19,28 +19,53 @@ from dyn_numerics import (
     Stepper,
     Tsit5,
 )
-from dyn_numerics.contracts import InterpolantContract, StepperContract
+from dyn_numerics.contracts import ForcedRadialOscillator, InterpolantContract, StepperContract
 from dyn_numerics.contracts.forced_growth import ForcedGrowth
 from dyn_numerics.ode.interpolants.hermite import cubic_hermite
 from dyn_numerics.ode.scalar import over_state
 from dyn_numerics.ode.steppers.by_name import STEPPERS
 from dyn_numerics.ode.times import state_time
 
-ONE_STEP = {name: kind for name, kind in STEPPERS.items() if not name.startswith("adams")}
 REVERSIBLE = {
+    "reversible_heun": ReversibleHeun,
+    "alf": AsynchronousLeapfrog,
     "damped alf": partial(AsynchronousLeapfrog, 0.9),
     **{base: partial(ReversibleRungeKutta, base) for base in ("bosh3", "rk4", "dopri8")},
     "trainable": lambda: ReversibleRungeKutta(Dopri5(trainable=True)),
 }
 
 
-class TestSteppers(StepperContract, InterpolantContract):
-    """All that have a name, but for the methods of Adams."""
+def _is_explicit(stepper):
+    return stepper.split is None and not stepper.implicit and stepper.one_step
 
-    @pytest.fixture(autouse=True, params=ONE_STEP.values(), ids=ONE_STEP.keys())
+
+class TestExplicit(StepperContract, InterpolantContract):
+    """All explicit one-step methods that have a name, but for those that step split fields."""
+
+    @pytest.fixture(autouse=True, params=[name for name, make in STEPPERS.items() if _is_explicit(make())])
     def stepper(self, request):
-        self.make = request.param
-        self.smooth = request.param not in (ReversibleHeun, AsynchronousLeapfrog)  # slopes at other states
+        self.make = STEPPERS[request.param]
+
+
+class TestRosenbrock(StepperContract, InterpolantContract):
+    """Methods whose dense output does not know the field at the end of the step."""
+
+    smooth = False
+    length = 2.0
+
+    @pytest.fixture(autouse=True, params=["rosenbrock23", "rodas5p"])
+    def stepper(self, request):
+        self.make = STEPPERS[request.param]
+
+
+class TestSymplectic(StepperContract, InterpolantContract):
+    problem = ForcedRadialOscillator()
+    length = 0.2  # so short that the error of the states does not cover that between them
+
+    @pytest.fixture(autouse=True, params=["verlet", "yoshida4"])
+    def stepper(self, request):
+        self.make = STEPPERS[request.param]
+        self.reach = {"a": 0.36} if request.param == "yoshida4" else {}
 
 
 class TestRungeKutta2(StepperContract, InterpolantContract):

@@ -9,8 +9,8 @@ from torch import Tensor
 from dyn_numerics.ode.interpolants.quadrature import quadrature
 from dyn_numerics.ode.scalar import Scalar
 from dyn_numerics.ode.stepper import FlatField
+from dyn_numerics.ode.steppers.explicit_methods import Bosh3, Heun, RungeKutta4
 from dyn_numerics.ode.steppers.multistep import History, Multistep, moved
-from dyn_numerics.ode.tableaus.explicit import BOSH3, HEUN, RK4
 from dyn_numerics.ode.times import state_time
 
 __all__ = ["AdamsBashforth"]
@@ -46,7 +46,7 @@ class AdamsBashforth(Multistep):
         - Hairer, Norsett, Wanner: Solving ODEs I, 2nd ed., sections III.1 and III.5.
     """
 
-    starts = (None, HEUN, BOSH3, RK4)
+    starts = (None, Heun(), Bosh3(), RungeKutta4())
 
     def _advance(
         self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor, history: History, nodes: Sequence[Scalar]

@@ -9,8 +9,10 @@ from torch import Tensor
 from dyn_numerics.ode.interpolants.quadrature import quadrature
 from dyn_numerics.ode.scalar import Scalar, over_state
 from dyn_numerics.ode.stepper import FlatField
+from dyn_numerics.ode.steppers.explicit_methods import Bosh3, Dopri5
+from dyn_numerics.ode.steppers.explicit_runge_kutta import ExplicitRungeKutta
 from dyn_numerics.ode.steppers.multistep import History, Multistep, moved
-from dyn_numerics.ode.tableaus.explicit import BOSH3, DOPRI5, RK4_PAIR
+from dyn_numerics.ode.tableaus.explicit import RK4_PAIR
 from dyn_numerics.ode.times import state_time
 
 __all__ = ["AdamsMoulton"]
@@ -49,7 +51,7 @@ class AdamsMoulton(Multistep):
         - Hairer, Norsett, Wanner: Solving ODEs I, 2nd ed., sections III.1 and III.5.
     """
 
-    starts = (None, BOSH3, RK4_PAIR, DOPRI5)
+    starts = (None, Bosh3(), ExplicitRungeKutta(RK4_PAIR), Dopri5())
 
     def __init__(self, order: int = 4) -> None:
         super().__init__(order)

@@ -23,6 +23,8 @@ from dyn_numerics.ode.steppers.explicit_methods import (
     Vern7,
 )
 from dyn_numerics.ode.steppers.reversible_heun import ReversibleHeun
+from dyn_numerics.ode.steppers.rosenbrock_methods import Rodas5P, Rosenbrock23
+from dyn_numerics.ode.steppers.symplectic_methods import Verlet, Yoshida4
 
 __all__ = ["STEPPERS", "stepper"]
 
@@ -41,6 +43,10 @@ STEPPERS: dict[str, Callable[[], Stepper]] = {
     "alf": AsynchronousLeapfrog,
     "adams_bashforth": AdamsBashforth,
     "adams_moulton": AdamsMoulton,
+    "verlet": Verlet,
+    "yoshida4": Yoshida4,
+    "rosenbrock23": Rosenbrock23,
+    "rodas5p": Rodas5P,
 }
 """What `solver=` may be called, and what makes it."""
 

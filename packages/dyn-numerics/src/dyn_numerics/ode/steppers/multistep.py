@@ -14,12 +14,10 @@ from torch import Tensor
 from dyn_numerics.arguments import positive_integer
 from dyn_numerics.dtypes import wide_dtype
 from dyn_numerics.loop import when
-from dyn_numerics.ode.flat_field import Counter
 from dyn_numerics.ode.interpolants.hermite import cubic_hermite
 from dyn_numerics.ode.scalar import Flag, Scalar, both, magnitude, negate, over_state, where
 from dyn_numerics.ode.stepper import FlatField, Step, Stepper, in_loop
 from dyn_numerics.ode.steppers.explicit_runge_kutta import ExplicitRungeKutta
-from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
 from dyn_numerics.ode.times import time_dtype
 from dyn_numerics.transforms import any_lane
 
@@ -54,10 +52,10 @@ class Multistep(Stepper):
         order: Order of the method, 1 to 4.
 
     Attributes:
-        starts: Tables of the methods that take the first steps, by order; None where the method needs no history.
+        starts: The methods that take the first steps, by order; None where the method needs no history.
     """
 
-    starts: ClassVar[Sequence[ButcherTableau | None]]
+    starts: ClassVar[Sequence[ExplicitRungeKutta | None]]
 
     def __init__(self, order: int = 4) -> None:
         super().__init__()
@@ -66,8 +64,6 @@ class Multistep(Stepper):
         if self.order > len(self.starts):
             raise ValueError(f"order: got {order}, expected {expected}")
         self.one_step = self.order == 1
-        table = self.starts[self.order - 1]
-        self.start = None if table is None else ExplicitRungeKutta(table)
 
     def extra_repr(self) -> str:
         return f"order={self.order}"
@@ -91,7 +87,7 @@ class Multistep(Stepper):
         else:
             going = self._advance(f, t0, where(begins, t0, t1), x, carry, nodes)
             until = where(begins, t1, t0)
-            begun, calls = when(some, lambda: self._begin(f, t0, until, x, carry.slope), lambda: (going, 0))
+            begun, calls = when(some, lambda: self._begin(in_loop(f), t0, until, x, carry.slope), lambda: (going, 0))
             found = where(begins, begun, going)
             n_evals = calls if isinstance(some, Tensor) else 0
         x1, last, error = (*found, None)[:3]
@@ -101,11 +97,10 @@ class Multistep(Stepper):
 
     def _begin(self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor, slope: Tensor) -> tuple[tuple[Tensor, ...], int]:
         """What `_advance` finds, without history; and the calls of `f`."""
-        start: Stepper = self.start  # type: ignore[assignment]
-        field = Counter(in_loop(f))
-        step = start.complete(field, t1, start.step(field, t0, t1, x, slope))
-        found = (step.x, step.carry)
-        return found if self.error_order is None else (*found, step.error), field.calls  # type: ignore[return-value]
+        start: ExplicitRungeKutta = self.starts[self.order - 1]  # type: ignore[assignment]
+        step = start.complete(f, t1, start.step(f, t0, t1, x, slope))
+        found = (step.x, step.carry) if self.error_order is None else (step.x, step.carry, step.error)
+        return found, start.tableau.stages - start.reuses_last_stage  # type: ignore[return-value]
 
     @abstractmethod
     def _advance(
