@@ -73,6 +73,7 @@ from dyn_numerics.ode.steppers.reversible_runge_kutta import ReversibleRungeKutt
 from dyn_numerics.ode.steppers.rosenbrock import Rosenbrock
 from dyn_numerics.ode.steppers.rosenbrock_methods import Rodas5P, Rosenbrock23
 from dyn_numerics.ode.steppers.runge_kutta2 import RungeKutta2
+from dyn_numerics.ode.steppers.stiffness_switching import StiffnessSwitching
 from dyn_numerics.ode.steppers.symplectic_methods import Verlet, Yoshida4
 from dyn_numerics.ode.steps import Steps
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
@@ -196,6 +197,7 @@ __all__ = [
     "Stepper",
     "Steps",
     "StiffnessError",
+    "StiffnessSwitching",
     "StopAt",
     "Termination",
     "Tsit5",

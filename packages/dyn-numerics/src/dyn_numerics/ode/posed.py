@@ -207,7 +207,7 @@ def _schedule(
         check_step_size(
             zip(times[0], times[-1], strict=True) if inner.dim() > 1 else [(times[0], times[-1])], step_size, limit
         )
-    on_host = not (layout.lead or unreadable or controller.differentiable)
+    on_host = not (len(layout.lead) or unreadable or controller.differentiable)
     if inner.dim() == 1 and layout.lead:
         inner = inner.unsqueeze(-1).expand(-1, *layout.lead)
     marks = inner if under_transform() or is_differentiable(inner) else None

@@ -40,9 +40,9 @@ def _is_explicit(stepper):
 
 
 class TestExplicit(StepperContract, InterpolantContract):
-    """All explicit one-step methods that have a name, but for those that step split fields."""
+    """All one-step methods that start explicitly and have a name, but for those that step split fields."""
 
-    @pytest.fixture(autouse=True, params=[name for name, make in STEPPERS.items() if _is_explicit(make())])
+    @pytest.fixture(autouse=True, params=[*(name for name, make in STEPPERS.items() if _is_explicit(make())), "auto"])
     def stepper(self, request):
         self.make = STEPPERS[request.param]
 

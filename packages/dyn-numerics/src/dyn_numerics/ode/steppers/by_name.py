@@ -24,6 +24,7 @@ from dyn_numerics.ode.steppers.explicit_methods import (
 )
 from dyn_numerics.ode.steppers.reversible_heun import ReversibleHeun
 from dyn_numerics.ode.steppers.rosenbrock_methods import Rodas5P, Rosenbrock23
+from dyn_numerics.ode.steppers.stiffness_switching import StiffnessSwitching
 from dyn_numerics.ode.steppers.symplectic_methods import Verlet, Yoshida4
 
 __all__ = ["STEPPERS", "stepper"]
@@ -47,6 +48,7 @@ STEPPERS: dict[str, Callable[[], Stepper]] = {
     "yoshida4": Yoshida4,
     "rosenbrock23": Rosenbrock23,
     "rodas5p": Rodas5P,
+    "auto": StiffnessSwitching,
 }
 """What `solver=` may be called, and what makes it."""
 
