@@ -121,6 +121,18 @@ def test_the_estimate_is_the_error_of_the_step(order):
     assert ratios[1] < 0.7 * ratios[0]
 
 
+@pytest.mark.parametrize("order", [2, 3, 4])
+def test_first_steps_are_as_long_as_those_that_follow(order):
+    """On the linear test problem their estimate is Milne's; a cubic between longer ones would be too far off."""
+    x0, constant = torch.ones(1, dtype=D), {2: 1 / 12, 3: 1 / 24, 4: 19 / 720}[order]
+    step = next(walk(AdamsMoulton(order), lambda t, x: x, [0.0, 0.01], x0))
+    assert step.error.abs().item() == pytest.approx(constant * 0.01 ** (order + 1), rel=0.03)
+    t = torch.linspace(0, 1, 50, dtype=D)
+    for tolerance in (1e-4, 1e-6, 1e-8):
+        sol = odeint(lambda t, x: x, x0, t, solver=AdamsMoulton(order), rtol=tolerance, atol=tolerance)
+        assert (sol.x[:, 0] - t.exp()).abs().max() < {2: 2000, 3: 200, 4: 100}[order] * tolerance
+
+
 @each_method
 @pytest.mark.parametrize(
     ("order", "of_bashforth", "of_moulton"), [(1, -2.0, -1.0), (2, -1.0, -2.0), (3, -6 / 11, -1.729), (4, -0.3, -1.285)]

@@ -25,7 +25,7 @@ class AdamsMoulton(Multistep):
     (PECE: predict, evaluate, correct once, evaluate). What the two differ by, times the ratio of their defects, is the error of
     the corrected state; that is Milne's device, with the defects on the grid as it is. The coefficients follow the step sizes.
     The first steps, and those after a jump or after a step shorter than a tenth of theirs, are a Runge-Kutta pair's, whose error
-    estimate is of the same order. Dense output is a cubic through the slopes at both ends, which keeps the order.
+    estimate is brought to the same size. Dense output is a cubic through the slopes at both ends, which keeps the order.
 
     The methods are zero-stable on every grid. Of `x' = lambda x` with `lambda < 0` they are stable for `lambda dt` above -1, -2,
     -1.73 and -1.28, by order, less than the implicit methods that they approximate. Where `f` is cheap, a Runge-Kutta
@@ -52,6 +52,7 @@ class AdamsMoulton(Multistep):
     """
 
     starts = (None, Bosh3(), ExplicitRungeKutta(RK4_PAIR), Dopri5())
+    first_errors = (1.0, 4.0, 3.0, 33.0)  # of x' = lambda x the estimates then are Milne's
 
     def __init__(self, order: int = 4) -> None:
         super().__init__(order)

@@ -53,9 +53,11 @@ class Multistep(Stepper):
 
     Attributes:
         starts: The methods that take the first steps, by order; None where the method needs no history.
+        first_errors: What their error estimates are multiplied by, so that first steps are about as long as those that follow.
     """
 
     starts: ClassVar[Sequence[ExplicitRungeKutta | None]]
+    first_errors: ClassVar[Sequence[float]]
 
     def __init__(self, order: int = 4) -> None:
         super().__init__()
@@ -99,8 +101,10 @@ class Multistep(Stepper):
         """What `_advance` finds, without history; and the calls of `f`."""
         start: ExplicitRungeKutta = self.starts[self.order - 1]  # type: ignore[assignment]
         step = start.complete(f, t1, start.step(f, t0, t1, x, slope))
-        found = (step.x, step.carry) if self.error_order is None else (step.x, step.carry, step.error)
-        return found, start.tableau.stages - start.reuses_last_stage  # type: ignore[return-value]
+        found: tuple[Tensor, ...] = (step.x, step.carry)
+        if step.error is not None and self.error_order is not None:
+            found = (*found, step.error * self.first_errors[self.order - 1])
+        return found, start.tableau.stages - start.reuses_last_stage
 
     @abstractmethod
     def _advance(
