@@ -36,7 +36,8 @@ class Factors(NamedTuple):
         """Solves for one right-hand side per matrix, `[*lead, N]`."""
         if under_transform():
             return _solve_differentiably(self, b)
-        return torch.linalg.lu_solve(self.lu, self.pivots, b.unsqueeze(-1)).squeeze(-1)
+        x: Tensor = torch.linalg.lu_solve(self.lu, self.pivots, b.unsqueeze(-1))
+        return x.squeeze(-1)
 
 
 class WrittenOutFactors(NamedTuple):

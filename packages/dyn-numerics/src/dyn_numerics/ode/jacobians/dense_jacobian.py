@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dyn_numerics.linear.dense_lu import DenseLU, Factors
+from dyn_numerics.linear.dense_lu import DenseLU, Factors, WrittenOutFactors
 from dyn_numerics.ode.jacobians.assembled_jacobian import AssembledJacobian
 from dyn_numerics.ode.jacobians.field_jacobian import Solved
 from dyn_numerics.ode.scalar import Scalar
@@ -63,10 +63,10 @@ class DenseJacobian(AssembledJacobian):
     def product(self, jacobian: Tensor, v: Tensor) -> Tensor:
         return (jacobian @ v.unsqueeze(-1)).squeeze(-1)
 
-    def factorise(self, jacobian: Tensor, shift: Scalar) -> Factors:
+    def factorise(self, jacobian: Tensor, shift: Scalar) -> Factors | WrittenOutFactors:
         return DenseLU().factor(newton_matrix(jacobian, shift))
 
-    def solve(self, f: FlatField, factors: Factors, b: Tensor) -> Solved:
+    def solve(self, f: FlatField, factors: Factors | WrittenOutFactors, b: Tensor) -> Solved:
         return Solved(DenseLU().solve_factored(factors, b))
 
 
