@@ -17,9 +17,9 @@ __all__ = ["DenseJacobian"]
 class DenseJacobian(AssembledJacobian):
     """A full matrix for every problem, and Gaussian elimination.
 
-    All rows are found at once, by one call of the field and one pass back through it under `torch.func.vmap`; columns,
-    by forward mode, where the state is complex, whose field must be holomorphic. Memory is `[*lead, N, N]`: see `BandedJacobian`, `BlockDiagonalJacobian` and
-    `KrylovJacobian` for large states.
+    All rows are found at once, by one call of the field and one pass back through it under `torch.func.vmap`; columns, by
+    forward mode, where the state is complex, whose field must be holomorphic. Memory is `[*lead, N, N]`: see
+    `BandedJacobian`, `BlockDiagonalJacobian` and `KrylovJacobian` for large states.
 
     Args:
         jac: The user's Jacobian `jac(t, x, *args)`, for a state that is a single tensor: `[*shape, *shape]` for a state
