@@ -16,9 +16,7 @@ from dyn_numerics.transforms import under_transform
 
 __all__ = ["DenseLU", "Factors", "WrittenOutFactors"]
 
-LARGEST_UNROLLED = (
-    6  # with 8 rows it takes half of LAPACK's time, but a Rosenbrock method a minute and a half to compile
-)
+LARGEST_UNROLLED = 6  # with 8 rows it takes half of LAPACK's time, but forty seconds more to compile
 
 
 class Factors(NamedTuple):
