@@ -228,7 +228,8 @@ class StiffnessSwitching(Stepper):
             found = method.interpolant(f, t0, end, x0, own).to(dtype)
             return nn.functional.pad(found, (0, 0, 0, self.dense_degree - method.dense_degree))
 
-        return tried.own(polynomial)
+        found: Tensor = tried.own(polynomial)
+        return found
 
 
 def _any_of(*flags: Tensor) -> Sequence[bool]:
