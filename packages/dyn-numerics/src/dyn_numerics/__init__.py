@@ -54,6 +54,8 @@ from dyn_numerics.ode.stepper import Step, Stepper, Work
 from dyn_numerics.ode.steppers.adams_bashforth import AdamsBashforth
 from dyn_numerics.ode.steppers.adams_moulton import AdamsMoulton
 from dyn_numerics.ode.steppers.asynchronous_leapfrog import AsynchronousLeapfrog
+from dyn_numerics.ode.steppers.diagonally_implicit_methods import ImplicitEuler, KenCarp4, Kvaerno3, Kvaerno5, Trapezoid
+from dyn_numerics.ode.steppers.diagonally_implicit_runge_kutta import DiagonallyImplicitRungeKutta
 from dyn_numerics.ode.steppers.explicit_methods import (
     Bosh3,
     Dopri5,
@@ -128,6 +130,7 @@ __all__ = [
     "DenseJacobian",
     "DenseLU",
     "DenseSolution",
+    "DiagonallyImplicitRungeKutta",
     "DiscontinuityError",
     "DivergenceError",
     "Dopri5",
@@ -143,10 +146,14 @@ __all__ = [
     "FunctionOperator",
     "Heun",
     "HyperStepper",
+    "ImplicitEuler",
     "Internals",
     "Iterates",
     "JacobianOperator",
+    "KenCarp4",
     "KrylovJacobian",
+    "Kvaerno3",
+    "Kvaerno5",
     "LearnedLineSearch",
     "LevenbergMarquardt",
     "LineSearch",
@@ -200,6 +207,7 @@ __all__ = [
     "StiffnessSwitching",
     "StopAt",
     "Termination",
+    "Trapezoid",
     "Tsit5",
     "Verdict",
     "Verlet",

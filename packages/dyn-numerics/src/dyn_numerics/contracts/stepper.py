@@ -25,6 +25,7 @@ from dyn_numerics.ode.times import state_time
 __all__ = ["StepperContract"]
 
 GRID = [0.0, 0.2, 0.5, 1.1]
+EXACTLY = {"rtol": 1e-12, "atol": 1e-14}  # how far a method that solves equations goes on
 
 
 class StepperContract(MethodUnderTest):
@@ -34,7 +35,8 @@ class StepperContract(MethodUnderTest):
         differentiable: Whether gradients flow through its steps.
         compiles: Whether it is to be tested inside `torch.compile(fullgraph=True)`, which takes a minute and a torch that
             compiles solves.
-        reach: How far beyond its step, in lengths of that, a part of a split field may be evaluated; other parts may not.
+        reach: How far beyond its step, in lengths of that, a part of a split field may be evaluated, or any other field `"f"`;
+            what is not named may not.
 
     Example:
         >>> from dyn_numerics import Bosh3
@@ -47,7 +49,7 @@ class StepperContract(MethodUnderTest):
 
     differentiable: bool = True
     compiles: bool = False
-    reach: ClassVar[Mapping[Part, float]] = {}
+    reach: ClassVar[Mapping[str, float]] = {}
 
     def test_states_its_orders(self) -> None:
         """`order` and `dense_degree` are positive integers, and `error_order` is one or None."""
@@ -98,7 +100,7 @@ class StepperContract(MethodUnderTest):
             times: list[tuple[Tensor, float]] = []
 
             def f(t: Tensor, x: Tensor, *part: Part, times: list[tuple[Tensor, float]] = times) -> Tensor:
-                times.append((t, max((self.reach.get(name, 0.0) for name in part), default=0.0)))
+                times.append((t, max(self.reach.get(name, 0.0) for name in part or ("f",))))
                 return self.problem(t, x, *part)
 
             self.single_step(stepper, f, t0, t1, x)
@@ -335,11 +337,11 @@ class StepperContract(MethodUnderTest):
 
     def test_gradients_through_its_steps(self) -> None:
         """Gradients to the state, to the field and to its own parameters equal finite differences."""
-        self._check_gradients("step", self._states(controller=FixedStep()))
+        self._check_gradients("step", self._states(controller=FixedStep(), **EXACTLY))
 
     def test_gradients_through_its_interpolant(self) -> None:
         """So they do at times between its steps."""
-        self._check_gradients("interpolant", self._states(step_size=0.3))
+        self._check_gradients("interpolant", self._states(step_size=0.3, **EXACTLY))
 
     def test_gradients_of_its_error_estimate(self) -> None:
         """So do those of its error estimate, on which learned controllers and regularisers rest."""

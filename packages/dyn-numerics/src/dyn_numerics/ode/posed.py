@@ -139,7 +139,7 @@ def pose(
         on_host=not isinstance(clock.start, Tensor),
         differentiable=learns,
     )
-    context = SolveContext(layout, args, norm)
+    context = SolveContext(layout, args, norm, controller.adaptive)
     problem = Problem(
         f=flat_field(f, args, layout, stepper.split),
         stepper=stepper.on(context),

@@ -64,7 +64,7 @@ def minimum(x: Scalar, y: Scalar) -> Scalar:
     return y.clamp(max=x) if isinstance(y, Tensor) else min(x, y)
 
 
-def power(x: Scalar, exponent: float) -> Scalar:
+def power(x: Scalar, exponent: Scalar) -> Scalar:
     """`x^exponent` of a positive value; on tensors no element's rounding depends on where it lies among the others."""
     return torch.exp(exponent * torch.log(x)) if isinstance(x, Tensor) else x**exponent
 

@@ -22,11 +22,13 @@ class SolveContext:
         layout: How the user's state lies in the vectors `[*lead, N]` that the method steps.
         args: The field's extra arguments.
         norm: The norm in units of the tolerance, `norm.at(x, vector)` at a state, both `[*lead, N]`.
+        adaptive: Whether a step that fails is tried again, shorter.
     """
 
     layout: StateLayout
     args: tuple[Any, ...]
     norm: ErrorNorm
+    adaptive: bool = True
 
     def take(self, samples: Tensor) -> SolveContext:
         """That of some of the samples, whose indices are `[m]`."""

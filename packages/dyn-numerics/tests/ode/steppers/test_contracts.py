@@ -58,6 +58,13 @@ class TestRosenbrock(StepperContract, InterpolantContract):
         self.make = STEPPERS[request.param]
 
 
+class TestDiagonallyImplicit(StepperContract, InterpolantContract):
+    @pytest.fixture(autouse=True, params=["implicit_euler", "trapezoid", "kvaerno3", "kvaerno5", "kencarp4"])
+    def stepper(self, request):
+        self.make = STEPPERS[request.param]
+        self.reach = {"f": 0.2304} if request.param == "kvaerno5" else {}
+
+
 class TestSymplectic(StepperContract, InterpolantContract):
     problem = ForcedRadialOscillator()
     length = 0.2  # so short that the error of the states does not cover that between them

@@ -10,6 +10,13 @@ from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.steppers.adams_bashforth import AdamsBashforth
 from dyn_numerics.ode.steppers.adams_moulton import AdamsMoulton
 from dyn_numerics.ode.steppers.asynchronous_leapfrog import AsynchronousLeapfrog
+from dyn_numerics.ode.steppers.diagonally_implicit_methods import (
+    ImplicitEuler,
+    KenCarp4,
+    Kvaerno3,
+    Kvaerno5,
+    Trapezoid,
+)
 from dyn_numerics.ode.steppers.explicit_methods import (
     Bosh3,
     Dopri5,
@@ -44,6 +51,11 @@ STEPPERS: dict[str, Callable[[], Stepper]] = {
     "alf": AsynchronousLeapfrog,
     "adams_bashforth": AdamsBashforth,
     "adams_moulton": AdamsMoulton,
+    "implicit_euler": ImplicitEuler,
+    "trapezoid": Trapezoid,
+    "kvaerno3": Kvaerno3,
+    "kvaerno5": Kvaerno5,
+    "kencarp4": KenCarp4,
     "verlet": Verlet,
     "yoshida4": Yoshida4,
     "rosenbrock23": Rosenbrock23,

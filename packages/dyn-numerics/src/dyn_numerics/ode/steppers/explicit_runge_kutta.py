@@ -52,6 +52,9 @@ class ExplicitRungeKutta(Stepper):
             spread evenly), and the error weights stay `b` less the table's embedded weights. A trainable method
             evaluates every stage and interpolates by a cubic, in training and after it.
 
+    Raises:
+        ValueError: If the table is implicit.
+
     Attributes:
         tableau: The table it was built from.
         order: Order of that table.
@@ -71,6 +74,11 @@ class ExplicitRungeKutta(Stepper):
 
     def __init__(self, tableau: ButcherTableau, trainable: bool = False) -> None:
         super().__init__()
+        if any(tableau.numbers.diagonal):
+            raise ValueError(
+                f"tableau: got {tableau.name!r}, which has implicit stages, expected an explicit one; "
+                f"try DiagonallyImplicitRungeKutta"
+            )
         self.tableau = tableau
         self.trainable = trainable
         self.order = tableau.order

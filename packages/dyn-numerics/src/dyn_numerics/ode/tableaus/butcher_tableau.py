@@ -17,6 +17,7 @@ from dyn_numerics.ode.tableaus.order_conditions import (
     residuals,
     tree_name,
 )
+from dyn_numerics.ode.tableaus.stage_predictors import predictor_rows, trend_rows
 
 __all__ = ["ButcherTableau", "Coefficient", "HostTable"]
 
@@ -39,6 +40,10 @@ class HostTable(NamedTuple):
         dense_before_end: `1 - c` of these.
         reuses_last_stage: Whether the last stage is the field at the new state.
         ends_twice: Whether a stage besides the field at the new state is at the end of the step.
+        stiffly_accurate: Whether the last stage is the new state.
+        diagonal: The diagonal of `a`.
+        predictor: Of an implicit table, `predictor_rows`.
+        trend: Of an implicit table, `trend_rows`.
     """
 
     rows: list[list[float]]
@@ -49,11 +54,15 @@ class HostTable(NamedTuple):
     dense_before_end: list[float]
     reuses_last_stage: bool
     ends_twice: bool
+    stiffly_accurate: bool
+    diagonal: list[float]
+    predictor: list[list[float]]
+    trend: list[list[float]]
 
 
 @dataclass(frozen=True, init=False)
 class ButcherTableau:
-    """An explicit Runge-Kutta method: its coefficients, order and source, and nothing else.
+    """A Runge-Kutta method, explicit or diagonally implicit: its coefficients, order and source, and nothing else.
 
     The nodes `c` (row sums of `a`) and the error weights `b - b_hat` are derived. Building a table checks the order
     condition of every rooted tree up to `order`, of the embedded weights up to `embedded_order`, and of the dense
@@ -63,7 +72,8 @@ class ButcherTableau:
     Args:
         name: Name of the method, for messages.
         order: Order of the solution that `b` advances.
-        a: Strictly lower rows: row i holds the i coefficients of stage i, so the first row is empty.
+        a: Lower rows: row i holds the i coefficients of stage i, so that the first row is empty, and one more on the
+            diagonal if the stage is implicit.
         b: Weights of the solution, one for each stage.
         b_hat: Weights of the embedded solution, or None when the method has no error estimate.
         embedded_order: Order of the embedded solution; required with `b_hat`.
@@ -159,6 +169,21 @@ class ButcherTableau:
         return tuple(sum(row, Fraction(0)) for row in self.a)
 
     @property
+    def diagonal(self) -> tuple[Fraction, ...]:
+        """The coefficients on the diagonal of `a`: 0 for a stage that is explicit."""
+        return tuple(row[i] if len(row) > i else Fraction(0) for i, row in enumerate(self.a))
+
+    @property
+    def explicit(self) -> bool:
+        """Whether every stage follows from those before it."""
+        return not any(self.diagonal)
+
+    @property
+    def stiffly_accurate(self) -> bool:
+        """Whether the last stage is the new state."""
+        return (*self.a[-1], Fraction(0))[: self.stages] == self.b
+
+    @property
     def error_weights(self) -> tuple[tuple[Fraction, ...], ...]:
         """Weights `b - b_hat` of each error estimate, that of `b_check` last."""
         embedded = (weights for weights in (self.b_hat, self.b_check) if weights is not None)
@@ -183,7 +208,7 @@ class ButcherTableau:
     @property
     def reuses_last_stage(self) -> bool:
         """Whether the last stage is the field at the new state, and so the next step's first stage."""
-        return self.stages > 1 and self.b[-1] == 0 and self.a[-1] == self.b[:-1]
+        return self.stages > 1 and not self.diagonal[0] and self.stiffly_accurate
 
     def _numbers(self) -> HostTable:
         ends = [abs(c - 1) <= ROUNDED_TOLERANCE for c in self.c]
@@ -196,6 +221,10 @@ class ButcherTableau:
             dense_before_end=[float(1 - sum(row)) for row in self.a_dense],
             reuses_last_stage=self.reuses_last_stage,
             ends_twice=self.stages > 1 and (all(ends[-2:]) if self.reuses_last_stage else ends[-1]),
+            stiffly_accurate=self.stiffly_accurate,
+            diagonal=[float(entry) for entry in self.diagonal],
+            predictor=[] if self.explicit else predictor_rows(self.c),
+            trend=[] if self.explicit else trend_rows(self.c),
         )
 
     def order_residuals(self) -> dict[Tree, Fraction]:
@@ -248,8 +277,10 @@ class ButcherTableau:
         if len(self.a) != self.stages:
             raise self._wrong(f"a has {len(self.a)} rows and b {self.stages} weights, expected as many")
         for i, row in enumerate(self.a):
-            if len(row) != i:
-                raise self._wrong(f"row {i} of a has {len(row)} entries, expected {i} (strictly lower rows)")
+            if len(row) not in (i, i + 1):
+                raise self._wrong(
+                    f"row {i} of a has {len(row)} entries, expected {i}, or {i + 1} with one on the diagonal"
+                )
         for name, weights, partner, order in (
             ("b_hat", self.b_hat, "embedded_order", self.embedded_order),
             ("b_check", self.b_check, "check_order", self.check_order),
