@@ -172,10 +172,14 @@ class Backsolve(SensitivityAlgorithm):
                 "events: got some with sensitivity='adjoint', whose backward solve does not meet them; "
                 "use sensitivity='autograd'"
             )
-        if stepper(solver if self.solver is None else self.solver).structured:
+        backward = stepper(solver if self.solver is None else self.solver)
+        if backward.structured or backward.implicit:
+            reason = "which knows the structure of the state but not of its adjoint"
+            if backward.implicit:
+                reason = "which would need the Jacobian of the adjoint equation, by its parameters too"
             raise ValueError(
-                f"sensitivity: got {self} to solve backward by {type(stepper(self.solver or solver)).__name__}, which knows the "
-                f"structure of the state but not of its adjoint; give Backsolve(solver=...) another, or use 'autograd'"
+                f"sensitivity: got {self} to solve backward by {type(backward).__name__}, {reason}; "
+                f"give Backsolve(solver=...) another, or use 'autograd'"
             )
         controller = choose_controller(options["controller"], stepper(solver), options["step_size"])
         if controller.adaptive and self.solver is not None and stepper(self.solver).error_order is None:
