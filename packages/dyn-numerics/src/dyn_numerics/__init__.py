@@ -49,6 +49,7 @@ from dyn_numerics.ode.odeint import odeint
 from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.solution import Solution
 from dyn_numerics.ode.solve_context import SolveContext
+from dyn_numerics.ode.split_field import SplitField
 from dyn_numerics.ode.stepper import Step, Stepper, Work
 from dyn_numerics.ode.steppers.explicit_methods import (
     Bosh3,
@@ -67,6 +68,8 @@ from dyn_numerics.ode.steppers.hyper import HyperStepper
 from dyn_numerics.ode.steppers.rosenbrock import Rosenbrock
 from dyn_numerics.ode.steppers.rosenbrock_methods import Rodas5P, Rosenbrock23
 from dyn_numerics.ode.steppers.runge_kutta2 import RungeKutta2
+from dyn_numerics.ode.steppers.stiffness_switching import StiffnessSwitching
+from dyn_numerics.ode.steppers.symplectic_methods import Verlet, Yoshida4
 from dyn_numerics.ode.steps import Steps
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
 from dyn_numerics.ode.tableaus.rosenbrock_tableau import RosenbrockTableau
@@ -174,6 +177,7 @@ __all__ = [
     "SolveContext",
     "Solved",
     "SolverError",
+    "SplitField",
     "StagnationError",
     "Statistics",
     "Status",
@@ -183,12 +187,15 @@ __all__ = [
     "Stepper",
     "Steps",
     "StiffnessError",
+    "StiffnessSwitching",
     "StopAt",
     "Termination",
     "Tsit5",
     "Verdict",
+    "Verlet",
     "Vern7",
     "Work",
+    "Yoshida4",
     "__version__",
     "convergence_loss",
     "fixed_point",

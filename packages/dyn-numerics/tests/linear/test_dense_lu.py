@@ -34,7 +34,10 @@ def test_factors_make_the_matrix(elimination, size, lead, random):
     for seed in (1, 2):
         b = random(*lead, size, seed=seed)
         torch.testing.assert_close(
-            DenseLU().solve_factored(factors, b), torch.linalg.solve(a, b.unsqueeze(-1)).squeeze(-1), rtol=1e-10, atol=1e-10
+            DenseLU().solve_factored(factors, b),
+            torch.linalg.solve(a, b.unsqueeze(-1)).squeeze(-1),
+            rtol=1e-10,
+            atol=1e-10,
         )
 
 

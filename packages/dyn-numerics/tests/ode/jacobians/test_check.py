@@ -26,7 +26,9 @@ def test_one_wrong_entry(lead, neighbours, random, context):
         jac(1e-12).linearise(neighbours, t, x, with_rate)
         assert neighbours.calls == 2, "the product comes along with the value"
         whose = " of sample 2" if lead else ""
-        message = f"jac: got a function whose derivative of element 4{whose} by element 2 is 0.001, expected 0, which the"
+        message = (
+            f"jac: got a function whose derivative of element 4{whose} by element 2 is 0.001, expected 0, which the"
+        )
         with pytest.raises(ValueError, match=message):
             jac(1e-3).linearise(neighbours, t, x, with_rate)
 
@@ -40,7 +42,7 @@ def test_a_transposed_matrix(neighbours, random, context):
 
 @pytest.mark.parametrize("lead", [(), (3,)])
 @pytest.mark.parametrize(
-    "right, wrong",
+    ("right", "wrong"),
     [
         (BandedJacobian(1, 2, check=True), BandedJacobian(1, 1, check=True)),
         (BandedJacobian(1, 2, check=True), BandedJacobian(0, 2, check=True)),
@@ -71,7 +73,8 @@ def test_what_is_not_finite_is_no_disagreement(neighbours, random):
     x = random(3, 9)
     x[1, 4] = torch.nan
     near = DenseJacobian(check=True).linearise(neighbours, torch.ones(3, dtype=D), x)
-    assert near.jacobian[1].isnan().any() and near.jacobian[[0, 2]].isfinite().all()
+    assert near.jacobian[1].isnan().any()
+    assert near.jacobian[[0, 2]].isfinite().all()
 
 
 def test_nothing_is_compared_where_values_cannot_be_read(neighbours, random):

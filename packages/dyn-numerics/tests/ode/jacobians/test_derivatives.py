@@ -66,7 +66,9 @@ def test_compositions_of_transforms(jacobian, lead, random):
 
     lanes = torch.stack([rate, 2 * rate])
     together = torch.func.vmap(torch.func.grad(of), in_dims=(None, 0))(x, lanes)
-    torch.testing.assert_close(together, torch.stack([torch.func.grad(of)(x, lane) for lane in lanes]), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(
+        together, torch.stack([torch.func.grad(of)(x, lane) for lane in lanes]), rtol=1e-9, atol=1e-9
+    )
 
 
 @pytest.mark.parametrize("jacobian", KINDS, ids=repr)

@@ -141,7 +141,9 @@ def test_derivatives_that_there_are_none_of(neighbours, random, context):
         return jacobian.solve(neighbours, jacobian.factorise(near.jacobian, 0.1), near.slope).x.sum()
 
     for transform in (torch.func.grad, torch.func.hessian, torch.func.jacfwd):
-        with pytest.raises(ValueError, match="KrylovJacobian whose solves torch.func or a compiled program would have to"):
+        with pytest.raises(
+            ValueError, match=r"KrylovJacobian whose solves torch\.func or a compiled program would have to"
+        ):
             transform(solve)(x)
     with pytest.raises(ValueError, match="KrylovJacobian to differentiate twice, expected first derivatives"):
         torch.autograd.grad(solve(x.requires_grad_()), x, create_graph=True)
@@ -150,7 +152,7 @@ def test_derivatives_that_there_are_none_of(neighbours, random, context):
 def test_arguments(random):
     with pytest.raises(TypeError, match=r"linear_solver: got the class GMRES, expected a LinearSolver; try GMRES\(\)"):
         KrylovJacobian(GMRES)
-    with pytest.raises(ValueError, match="accuracy: got 0, expected a positive number of tolerances; try 0.01"):
+    with pytest.raises(ValueError, match=r"accuracy: got 0, expected a positive number of tolerances; try 0\.01"):
         KrylovJacobian(accuracy=0)
     with pytest.raises(TypeError, match=r"preconditioner: got a int, expected a function \(t, x, shift\) that returns"):
         KrylovJacobian(preconditioner=1)

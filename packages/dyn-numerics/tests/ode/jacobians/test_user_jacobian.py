@@ -119,9 +119,13 @@ def test_half_precision_is_handed_its_own(random, context):
 
 
 @pytest.mark.parametrize(
-    "jacobian, error, message",
+    ("jacobian", "error", "message"),
     [
-        (DenseJacobian(lambda t, x: x), ValueError, r"jac: returned shape \[4\], expected \[4, 4\], derivatives of outputs"),
+        (
+            DenseJacobian(lambda t, x: x),
+            ValueError,
+            r"jac: returned shape \[4\], expected \[4, 4\], derivatives of outputs",
+        ),
         (DenseJacobian(lambda t, x: 1.0), TypeError, r"jac: returned a float, expected a tensor \[4, 4\]"),
         (
             DenseJacobian(lambda t, x: torch.eye(4)),
@@ -133,10 +137,22 @@ def test_half_precision_is_handed_its_own(random, context):
             ValueError,
             r"jac: returned device meta, expected cpu as the state",
         ),
-        (BandedJacobian(1, 0, lambda t, x: x), ValueError, r"jac: returned shape \[4\], expected \[2, 4\], diagonals from"),
-        (BlockDiagonalJacobian(2, lambda t, x: x), ValueError, r"jac: returned shape \[4\], expected \[2, 2, 2\], deriv"),
+        (
+            BandedJacobian(1, 0, lambda t, x: x),
+            ValueError,
+            r"jac: returned shape \[4\], expected \[2, 4\], diagonals from",
+        ),
+        (
+            BlockDiagonalJacobian(2, lambda t, x: x),
+            ValueError,
+            r"jac: returned shape \[4\], expected \[2, 2, 2\], deriv",
+        ),
         (BlockDiagonalJacobian(3), ValueError, r"block_size: got 3, expected a divisor of the state's 4 elements"),
-        (DenseJacobian(lambda x: x), TypeError, r"jac: got a Jacobian with the signature \(x\), expected one that takes \(t"),
+        (
+            DenseJacobian(lambda x: x),
+            TypeError,
+            r"jac: got a Jacobian with the signature \(x\), expected one that takes \(t",
+        ),
         (
             DenseJacobian(lambda t, x: x.mul_(2)),
             ValueError,
@@ -151,18 +167,25 @@ def test_what_is_refused(jacobian, error, message, random, context):
 
 def test_a_pytree_has_no_matrix_of_the_users(context):
     state = (torch.ones(2), torch.ones(3))
-    with pytest.raises(TypeError, match="jac: got one with an x0 that is a pytree, expected a single tensor; leave jac out"):
+    with pytest.raises(
+        TypeError, match="jac: got one with an x0 that is a pytree, expected a single tensor; leave jac out"
+    ):
         DenseJacobian(lambda t, x: x).on(context(state))
-    assert DenseJacobian().on(context(state)).linearise(lambda t, x: x, T, torch.ones(5, dtype=D)).jacobian.shape == (5, 5)
+    assert DenseJacobian().on(context(state)).linearise(lambda t, x: x, T, torch.ones(5, dtype=D)).jacobian.shape == (
+        5,
+        5,
+    )
 
 
 def test_arguments():
     for wrong in (3, DenseJacobian, "dense"):
-        with pytest.raises(TypeError, match=r"jac: got .*, expected a function jac\(t, x, \*args\), a FieldJacobian or None"):
+        with pytest.raises(
+            TypeError, match=r"jac: got .*, expected a function jac\(t, x, \*args\), a FieldJacobian or None"
+        ):
             field_jacobian(wrong)
     with pytest.raises(ValueError, match="lower: got -1, expected a number of diagonals, 0 or more"):
         BandedJacobian(-1, 1)
-    with pytest.raises(ValueError, match="upper: got 1.0, expected a number of diagonals"):
+    with pytest.raises(ValueError, match=r"upper: got 1\.0, expected a number of diagonals"):
         BandedJacobian(1, 1.0)
     with pytest.raises(ValueError, match="block_size: got 0, expected a positive integer"):
         BlockDiagonalJacobian(0)

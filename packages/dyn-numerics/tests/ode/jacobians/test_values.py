@@ -46,18 +46,21 @@ def test_against_a_jacobian_by_hand(kind, lead, size, neighbours, random):
     torch.testing.assert_close(columns, hand, rtol=0, atol=1e-14)
     for shift in (0.07, torch.full(lead, 0.07, dtype=D)):
         factors = jacobian.factorise(near.jacobian, shift)
-        assert factors.singular.shape == lead and not factors.singular.any()
+        assert factors.singular.shape == lead
+        assert not factors.singular.any()
         solved = jacobian.solve(neighbours, factors, b)
         torch.testing.assert_close(solved.x, exact(units - 0.07 * hand, b), rtol=1e-11, atol=1e-11)
         assert solved.n_evals == 0
 
 
-@pytest.mark.parametrize("lower, upper", [(0, 0), (1, 1), (0, 3), (4, 1), (9, 12), (30, 30)])
+@pytest.mark.parametrize(("lower", "upper"), [(0, 0), (1, 1), (0, 3), (4, 1), (9, 12), (30, 30)])
 def test_band_systems_against_scipy(lower, upper, random):
     size = 23
     matrix = random(3, size, size).tril(upper).triu(-lower)
     jacobian = BandedJacobian(lower, upper)
-    near = jacobian.linearise(lambda t, x: (matrix @ x.unsqueeze(-1)).squeeze(-1), torch.zeros(3, dtype=D), random(3, size))
+    near = jacobian.linearise(
+        lambda t, x: (matrix @ x.unsqueeze(-1)).squeeze(-1), torch.zeros(3, dtype=D), random(3, size)
+    )
     factors = jacobian.factorise(near.jacobian, torch.tensor([0.1, -0.05, 0.02], dtype=D))
     b = random(3, size, seed=1)
     found = jacobian.solve(None, factors, b).x
@@ -68,7 +71,7 @@ def test_band_systems_against_scipy(lower, upper, random):
 
 
 @pytest.mark.parametrize("lead", LEADS)
-@pytest.mark.parametrize("parts, size", [(1, 3), (5, 1), (6, 4)])
+@pytest.mark.parametrize(("parts", "size"), [(1, 3), (5, 1), (6, 4)])
 def test_parts_that_do_not_see_each_other(lead, parts, size, random):
     mix = random(parts, size, size)
     calls = []
@@ -104,7 +107,8 @@ def test_dtypes(dtype, lead, neighbours, random, context):
         jacobian = jacobian.on(context(x, bool(lead), rtol=tolerance))
         near = jacobian.linearise(neighbours, t, x, with_rate=True)
         found = jacobian.solve(neighbours, jacobian.factorise(near.jacobian, 0.05), b).x
-        assert found.dtype == dtype and near.rate.dtype == dtype
+        assert found.dtype == dtype
+        assert near.rate.dtype == dtype
         torch.testing.assert_close(found, exact(matrix, b), rtol=tolerance, atol=tolerance)
 
 

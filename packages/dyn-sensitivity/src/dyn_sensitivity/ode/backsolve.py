@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
 import dyn_numerics
-from dyn_numerics import Save, Seminorm, Solution, Stepper
+from dyn_numerics import Save, Seminorm, Solution, SplitField, Stepper
 from dyn_numerics.arguments import check_initial_state
 from dyn_numerics.constant_numbers import with_constant_numbers
 from dyn_numerics.ode.arguments import (
@@ -108,11 +108,16 @@ class Backsolve(SensitivityAlgorithm):
 
         Raises:
             ValueError: If gradients are wanted and the solver or the controller is trainable, every sample has times of
-                its own, something else than the states at `t_span` is to be saved, there are events, the backward solver
-                cannot choose its steps or steps no adjoint, or `f` captures a differentiable tensor that it does not know.
+                its own, something else than the states at `t_span` is to be saved, there are events, `f` is split, the
+                backward solver cannot choose its steps or steps no adjoint, or `f` captures a differentiable tensor that it does not know.
         """
         if not torch.is_grad_enabled():
             return dyn_numerics.odeint(f, x0, t_span, args=args, **options)
+        if isinstance(f, SplitField):
+            raise ValueError(
+                "f: got a SplitField with sensitivity='adjoint', whose backward solve is of no field in two parts; use "
+                "sensitivity='autograd', or torch.no_grad()"
+            )
         if torch.compiler.is_compiling():
             refuse_compiled(**{name: options[name] for name in ("save", "events", "compact", "progress", "callbacks")})
             self._refuse_unsupported(t_span, options)
@@ -173,10 +178,14 @@ class Backsolve(SensitivityAlgorithm):
                 "use sensitivity='autograd'"
             )
         backward = stepper(solver if self.solver is None else self.solver)
-        if backward.structured or backward.implicit:
+        reason = None
+        if backward.split is not None:
+            reason = "which steps a SplitField, and the adjoint is none"
+        elif backward.implicit:
+            reason = "which would need the Jacobian of the adjoint equation, by its parameters too"
+        elif backward.structured:
             reason = "which knows the structure of the state but not of its adjoint"
-            if backward.implicit:
-                reason = "which would need the Jacobian of the adjoint equation, by its parameters too"
+        if reason is not None:
             raise ValueError(
                 f"sensitivity: got {self} to solve backward by {type(backward).__name__}, {reason}; "
                 f"give Backsolve(solver=...) another, or use 'autograd'"

@@ -55,12 +55,12 @@ class BlockDiagonalJacobian(AssembledJacobian):
     Example:
         >>> import torch
         >>> from dyn_numerics import BlockDiagonalJacobian
-        >>> f = lambda t, x: torch.stack([x[:, 1], -x[:, 0] * x[:, 0]], -1)
+        >>> f = lambda t, x: torch.stack([x[:, 1], x[:, 0] ** 2], -1)
         >>> flat = lambda t, x: f(t, x.reshape(3, 2)).flatten()
         >>> x = torch.tensor([1.0, 0.0, 2.0, 0.0, 3.0, 0.0])
         >>> BlockDiagonalJacobian(2).linearise(flat, torch.tensor(0.0), x).jacobian[2]
-        tensor([[ 0.,  1.],
-                [-6.,  0.]])
+        tensor([[0., 1.],
+                [6., 0.]])
     """
 
     def __init__(self, block_size: int, jac: Callable[..., Any] | None = None, check: bool = False) -> None:

@@ -42,9 +42,14 @@ def forward_products(
     moves = moves.reshape(n, *[1] * t.dim()).expand(n, *t.shape)
     directions = directions.reshape(n, *[1] * (x.dim() - 1), x.shape[-1]).expand(n, *x.shape)
 
-    def product(move: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    def product(t: Tensor, x: Tensor, move: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
         linearised: tuple[Tensor, Tensor] = torch.func.jvp(f, (t, x), (move, direction))  # type: ignore[assignment]
         return linearised
 
-    values, products = torch.func.vmap(product)(moves, directions)
+    if torch.compiler.is_compiling():
+        # The compiler takes no tangent with a dimension more than its point where sizes are symbols.
+        points = t.expand(n, *t.shape), x.expand(n, *x.shape)
+        values, products = torch.func.vmap(product)(*points, moves.contiguous(), directions.contiguous())
+    else:
+        values, products = torch.func.vmap(product, in_dims=(None, None, 0, 0))(t, x, moves, directions)
     return values[0], products[m] if with_rate else None, products[:m]

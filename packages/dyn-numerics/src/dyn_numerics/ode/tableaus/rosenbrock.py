@@ -30,7 +30,9 @@ def _rosenbrock23() -> RosenbrockTableau:
 
 
 def _rodas5p() -> RosenbrockTableau:
-    last = _decimals("-7.502846399306121 2.561846144803919 -11.627539656261098 -0.18268767659942256 0.030198172008377946")
+    last = _decimals(
+        "-7.502846399306121 2.561846144803919 -11.627539656261098 -0.18268767659942256 0.030198172008377946"
+    )
     b = [*last, *[Decimal(1)] * 3]
     # The solution at theta is x0 + theta (x1 - x0 + (1 - theta) (h1 + theta (h2 + theta h3))).
     h1 = _decimals(
@@ -78,9 +80,7 @@ def _rodas5p() -> RosenbrockTableau:
         b=b,
         b_hat=[*b[:7], Decimal(0)],
         embedded_order=4,
-        dense=[
-            [weight + x, y - x, z - y, -z] for weight, x, y, z in zip(b, h1, h2, h3, strict=True)
-        ],
+        dense=[[weight + x, y - x, z - y, -z] for weight, x, y, z in zip(b, h1, h2, h3, strict=True)],
         dense_order=4,
         source="G. Steinebach: Construction of Rosenbrock-Wanner method Rodas5P (2023)",
     )
