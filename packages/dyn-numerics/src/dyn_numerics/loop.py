@@ -84,12 +84,12 @@ def while_loop(going: Callable[..., Tensor], body: Callable[..., Any], carried: 
         leaves = [leaf for leaf in tree_flatten(carried)[0] if isinstance(leaf, Tensor)]
         return [leaf.clone(memory_format=torch.contiguous_format) for leaf in leaves]
 
-    def round(*old: Tensor) -> tuple[Tensor, ...]:
+    def once(*old: Tensor) -> tuple[Tensor, ...]:
         new = tuple(tensors(body(*whole(old))))
         find_levels_when_run()
         return new
 
-    found = torch.while_loop(lambda *old: going(*whole(old)), round, tuple(tensors(carried)))  # type: ignore[no-untyped-call]
+    found = torch.while_loop(lambda *old: going(*whole(old)), once, tuple(tensors(carried)))  # type: ignore[no-untyped-call]
     return whole(found)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -129,7 +130,7 @@ def test_order_on_the_problem_of_prothero_and_robinson(method, stiff_order):
         t = torch.linspace(0, 2, steps + 1, dtype=D)
         x = odeint(f, vector(math.sin(1)), t, solver=method(), controller=FixedStep()).x[:, 0]
         errors.append((x - torch.sin(t + 1)).abs().max().item())
-    slopes = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    slopes = [math.log2(a / b) for a, b in pairwise(errors)]
     assert slopes == pytest.approx([stiff_order] * 2, abs=0.1)
     assert errors[0] < {2: 5e-3, 3: 1e-10}[stiff_order]
 
@@ -256,11 +257,13 @@ def test_estimates_the_largest_eigenvalue():
     )
     estimates, x = solution.internals.stiffness, solution.x[: len(solution.internals.stiffness)]
     a, b = x.unbind(-1)
-    jacobian = torch.stack([torch.stack([0 * a, 1 + 0 * a], -1), torch.stack([-2000 * a * b - 1, 1000 * (1 - a * a)], -1)], -2)
+    jacobian = torch.stack(
+        [torch.stack([0 * a, 1 + 0 * a], -1), torch.stack([-2000 * a * b - 1, 1000 * (1 - a * a)], -1)], -2
+    )
     ratio = estimates / torch.linalg.eigvals(jacobian).abs().amax(-1)
     assert estimates.max() / estimates.min() > 50
     assert ratio.median() == pytest.approx(1, abs=1e-3)
-    assert 0.5 < ratio.min()
+    assert ratio.min() > 0.5
     assert ratio.max() < 1.5
 
 
@@ -337,7 +340,7 @@ def forced(t, x, rate):
 class TestGradients:
     """Of the computed numbers, with the steps held fixed: to the tolerance, those of finite differences."""
 
-    x0, rate, end = vector([1.0, 0.5], [0.3, 1.0]), vector(50.0)[0], vector(1.0)[0]
+    x0, rate, end = vector([1.0, 0.5], [0.3, 1.0]), vector(50.0)[0], vector(0.97)[0]  # no multiple of the step size
 
     def loss(self, x0, rate, end, stepping="per_sample", method="rodas5p", **steps):
         """Of an output within the steps, and of the last one."""
@@ -396,7 +399,6 @@ class TestCompiled:
         for name, count in expected.stats.counts.items():
             if stepping == "per_sample" or name not in ("n_jacobians", "n_evals", "n_active_evals"):
                 assert torch.equal(getattr(found.stats, name), count), name
-
 
 
 def test_methods_are_modules():
