@@ -10,7 +10,10 @@ from dyn_numerics import (
     Heun,
     Midpoint,
     Ralston,
+    Rodas5P,
+    Rosenbrock23,
     RungeKutta4,
+    StiffnessSwitching,
     Tsit5,
     Verlet,
     Vern7,
@@ -31,6 +34,9 @@ NAMES = {
     "dopri8": Dopri8,
     "verlet": Verlet,
     "yoshida4": Yoshida4,
+    "rosenbrock23": Rosenbrock23,
+    "rodas5p": Rodas5P,
+    "auto": StiffnessSwitching,
 }
 
 
