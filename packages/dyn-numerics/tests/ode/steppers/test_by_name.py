@@ -14,7 +14,10 @@ from dyn_numerics import (
     Midpoint,
     Ralston,
     ReversibleHeun,
+    Rodas5P,
+    Rosenbrock23,
     RungeKutta4,
+    StiffnessSwitching,
     Tsit5,
     Verlet,
     Vern7,
@@ -39,6 +42,9 @@ NAMES = {
     "adams_moulton": AdamsMoulton,
     "verlet": Verlet,
     "yoshida4": Yoshida4,
+    "rosenbrock23": Rosenbrock23,
+    "rodas5p": Rodas5P,
+    "auto": StiffnessSwitching,
 }
 
 
