@@ -13,6 +13,7 @@ from dyn_numerics.errors import (
     DivergenceError,
     EventError,
     MaxStepsError,
+    NewtonError,
     NonFiniteError,
     SingularJacobianError,
     SolverError,
@@ -42,7 +43,8 @@ from dyn_numerics.ode.internals import Internals
 from dyn_numerics.ode.odeint import odeint
 from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.solution import Solution
-from dyn_numerics.ode.stepper import Step, Stepper
+from dyn_numerics.ode.solve_context import SolveContext
+from dyn_numerics.ode.stepper import Step, Stepper, Work
 from dyn_numerics.ode.steppers.explicit_methods import (
     Bosh3,
     Dopri5,
@@ -134,6 +136,7 @@ __all__ = [
     "Mixture",
     "NeuralAnderson",
     "Newton",
+    "NewtonError",
     "NewtonKrylov",
     "NonFiniteError",
     "PIDController",
@@ -150,6 +153,7 @@ __all__ = [
     "Seminorm",
     "SingularJacobianError",
     "Solution",
+    "SolveContext",
     "SolverError",
     "StagnationError",
     "Statistics",
@@ -165,6 +169,7 @@ __all__ = [
     "Tsit5",
     "Verdict",
     "Vern7",
+    "Work",
     "__version__",
     "convergence_loss",
     "fixed_point",

@@ -19,6 +19,7 @@ __all__ = [
     "DivergenceError",
     "EventError",
     "MaxStepsError",
+    "NewtonError",
     "NonFiniteError",
     "SingularJacobianError",
     "SolverError",
@@ -87,6 +88,10 @@ class SingularJacobianError(SolverError):
     """A Jacobian was singular, so that there was no step."""
 
 
+class NewtonError(SolverError):
+    """The equations of an implicit step had no solution that was found, whatever the step size."""
+
+
 class StagnationError(SolverError):
     """A residual no longer fell, and was above its tolerance."""
 
@@ -99,6 +104,8 @@ _ERRORS: dict[Status, type[SolverError]] = {
     Status.DISCONTINUITY_SUSPECTED: DiscontinuityError,
     Status.TOO_MANY_JUMPS: EventError,
     Status.CONDITION_NOT_FINITE: EventError,
+    Status.NEWTON_DIVERGED: NewtonError,
+    Status.SINGULAR_MATRIX: NewtonError,
 }
 
 

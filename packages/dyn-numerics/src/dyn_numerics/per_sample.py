@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map, tree_map_only
 
-__all__ = ["PerSample", "bare_arguments", "sampled_leaves"]
+__all__ = ["PerSample", "bare_arguments", "sampled_leaves", "take_samples"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,6 +58,11 @@ class PerSample:
 def bare_arguments(args: Sequence[Any]) -> tuple[Any, ...]:
     """Arguments as a field receives them: the values of those that belong to samples, at any depth of a structure."""
     return tuple(tree_map_only(PerSample, lambda arg: arg.values, arg) for arg in args)
+
+
+def take_samples(args: Sequence[Any], samples: Tensor) -> tuple[Any, ...]:
+    """Arguments of some of the samples, whose indices are `[m]`: those that belong to samples are cut to these."""
+    return tuple(tree_map_only(PerSample, lambda arg: arg.take(samples), arg) for arg in args)
 
 
 def sampled_leaves(args: Sequence[Any]) -> tuple[bool, ...]:

@@ -21,6 +21,9 @@ class Statistics:
         n_accepted: Accepted steps.
         n_rejected: Rejected attempts; `n_steps = n_accepted + n_rejected`.
         n_active_evals: Calls of `f` in which the problem was still running.
+        n_jacobians: Jacobians of `f` that an implicit method made in its attempts; None of other methods.
+        n_factorisations: Factorisations of matrices made of these.
+        n_iterations: Newton iterations.
     """
 
     n_evals: Tensor
@@ -28,7 +31,10 @@ class Statistics:
     n_accepted: Tensor
     n_rejected: Tensor
     n_active_evals: Tensor
+    n_jacobians: Tensor | None = None
+    n_factorisations: Tensor | None = None
+    n_iterations: Tensor | None = None
 
     def __repr__(self) -> str:
-        counts = ", ".join(f"{name}={value.tolist()}" for name, value in vars(self).items())
+        counts = ", ".join(f"{name}={value.tolist()}" for name, value in vars(self).items() if value is not None)
         return f"Statistics({counts})"

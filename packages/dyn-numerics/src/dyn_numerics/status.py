@@ -102,6 +102,18 @@ class Status(Ending):
         "it is evaluated beyond it as well.",
     )
 
+    NEWTON_DIVERGED = (
+        9,
+        "The Newton iteration of an implicit step did not converge, however short the step.",
+        "f probably jumps or has no derivative there, or jac is not its derivative: check jac, smooth f, or end t_span "
+        "before it; with fixed steps, try shorter ones.",
+    )
+    SINGULAR_MATRIX = (
+        10,
+        "The matrix of an implicit step was singular or not finite, however short the step.",
+        "Check the derivatives of f there, or jac, for values that are not finite; with fixed steps, try shorter ones.",
+    )
+
     @property
     def is_success(self) -> bool:
         """Whether the solve ended as it was meant to: at the end of `t_span`, or at an event."""

@@ -10,10 +10,9 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 from torch._C._functorch import is_functorch_wrapped_tensor
-from torch.utils._pytree import tree_map_only
 
 from dyn_numerics.autocast import autocast_of_caller
-from dyn_numerics.per_sample import PerSample, bare_arguments
+from dyn_numerics.per_sample import bare_arguments, take_samples
 from dyn_numerics.pytree_state import StateLayout
 
 __all__ = ["UserFunction", "check_signature"]
@@ -100,9 +99,7 @@ class UserFunction:
 
     def take(self, samples: Tensor | None) -> Self:
         """The function of some of the samples, whose indices are `[m]`; with None that of all, for another solve."""
-        args: Sequence[Any] = self._args
-        if samples is not None:
-            args = [tree_map_only(PerSample, lambda arg: arg.take(samples), arg) for arg in args]
+        args: Sequence[Any] = self._args if samples is None else take_samples(self._args, samples)
         twin = type(self)(self._f, args, self._layout, self._name)
         twin._autocast = self._autocast
         return twin

@@ -20,7 +20,8 @@ from dyn_numerics.ode.events.found import EventMemory, Found, Occurrence
 from dyn_numerics.ode.events.watch import EventWatch
 from dyn_numerics.ode.flat_field import Counter, SampledField
 from dyn_numerics.ode.scalar import Flag, Scalar, both, either, magnitude, maximum, minimum, negate, where
-from dyn_numerics.ode.stepper import FlatField, Step, Stepper
+from dyn_numerics.ode.solve_context import SolveContext
+from dyn_numerics.ode.stepper import FlatField, Step, Stepper, Work
 from dyn_numerics.ode.times import Clock, state_time, time_dtype
 from dyn_numerics.status import Status
 from dyn_numerics.substitutes import substituted, substitutes
@@ -41,10 +42,10 @@ class Problem:
 
     Attributes:
         f: Vector field on flat states.
-        stepper: The method.
+        stepper: The method, on the context.
+        context: What it may know: how the state lies, extra arguments, the norm of errors in units of the tolerance.
         controller: The step-size control.
         clock: The times to land on.
-        error_norm: Norm of errors in units of the tolerance.
         max_steps: Greatest number of attempts; infinity for any.
         completes: Whether accepted steps can be interpolated.
         branches: Whether the driver branches on one verdict, read by the host; otherwise it selects.
@@ -54,9 +55,9 @@ class Problem:
 
     f: SampledField
     stepper: Stepper
+    context: SolveContext
     controller: Controller
     clock: Clock
-    error_norm: ErrorNorm
     max_steps: float
     completes: bool
     branches: bool
@@ -76,15 +77,27 @@ class Problem:
         return self.learns and not self.branches
 
     @property
+    def error_norm(self) -> ErrorNorm:
+        """Norm of errors in units of the tolerance."""
+        return self.context.norm
+
+    @property
     def error_order(self) -> int:
         """Order of the error estimate, or of the method where it has none."""
         return self.stepper.error_order or self.stepper.order
 
     def take(self, samples: Tensor) -> Problem:
         """The problem of some of the samples, whose indices are `[m]`."""
-        f, clock, norm = self.f.take(samples), self.clock.take(samples), self.error_norm.take(samples)
         events = None if self.events is None else self.events.take(samples)
-        return replace(self, f=f, clock=clock, error_norm=norm, events=events)
+        context = self.context.take(samples)
+        return replace(
+            self,
+            f=self.f.take(samples),
+            stepper=self.stepper.on(context),
+            context=context,
+            clock=self.clock.take(samples),
+            events=events,
+        )
 
 
 class State(NamedTuple):
@@ -103,6 +116,8 @@ class State(NamedTuple):
         n_steps: Attempts.
         n_accepted: Those that were accepted.
         n_active_evals: Calls of `f` while running.
+        failed: Why the last attempt found no solution, the code of a `Status`, 0 if it did; None unless the method is implicit.
+        work: What an implicit method took; None for others.
         running: Whether it has not ended. What has ended stays as it is.
         shift: Zero, with the gradient with which the start of the next step moves; None if it moves with the clock.
         events: What is remembered of events; None without any.
@@ -120,6 +135,8 @@ class State(NamedTuple):
     n_steps: Any
     n_accepted: Any
     n_active_evals: Any
+    failed: Any
+    work: Work | None
     running: Flag
     shift: Scalar | None = None
     events: EventMemory | None = None
@@ -159,7 +176,7 @@ class Attempt(NamedTuple):
     taken: Scalar
     dt: Scalar
     memory: Any
-    n_evals: int
+    n_evals: Any
     shift: Scalar | None = None
     events: EventMemory | None = None
     found: Found | None = None
@@ -206,6 +223,8 @@ def initial_state(problem: Problem, x0: Tensor) -> tuple[State, int]:
         n_steps=count(0),
         n_accepted=count(0),
         n_active_evals=count(f.calls),
+        failed=count(0) if stepper.implicit else None,
+        work=Work(count(0), count(0), count(0)) if stepper.implicit else None,
         running=flag(True),
         shift=problem.shift,
         events=None if problem.events is None else problem.events.init(number, count, clock.start),
@@ -287,7 +306,7 @@ def attempt(problem: Problem, state: State) -> Attempt:
         taken=taken,
         dt=dt,
         memory=verdict.memory,
-        n_evals=f.calls,
+        n_evals=f.calls + step.n_evals,
         shift=None if state.shift is None else where(moved, end - state.t1, state.shift),
         events=state.events,
     )
@@ -295,7 +314,7 @@ def attempt(problem: Problem, state: State) -> Attempt:
         tried = problem.events.meet(problem, f, state, tried)
     if problem.clock.jumps and moved is not False:
         carry = across(problem, f, (tried.t1, tried.end), tried.x, tried.carry, moved)
-        tried = tried._replace(carry=carry, n_evals=f.calls)
+        tried = tried._replace(carry=carry, n_evals=f.calls + step.n_evals)
     return tried
 
 
@@ -331,8 +350,8 @@ def _step(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Sca
         error = norm.read(stepper.measure_error(step, lambda e: norm.of_step(e, state.x, step.x)))
     elif not problem.branches:
         error = where(torch.isfinite(step.x.detach()).all(dim=-1), state.taken * 0, inf)
-    if step.failed is not False:
-        error = where(step.failed, inf, error)
+    if step.failed is not None:
+        error = where(step.failed != 0, inf, error)
     if problem.learns and problem.branches and isinstance(error, Tensor) and not bool(torch.isfinite(error)):
         error = torch.full_like(error, inf)  # what is not finite has no gradient
     return step, error, start, end
@@ -388,6 +407,8 @@ def commit(problem: Problem, state: State, tried: Attempt, careful: bool = True)
             n_steps=state.n_steps + running,
             n_accepted=state.n_accepted + moved,
             n_active_evals=state.n_active_evals + running * tried.n_evals,
+            failed=None if state.failed is None else where(running, step.failed, state.failed),
+            work=None if state.work is None else state.work.plus(running, step.work),
             running=state.running,
             shift=tried.shift,
             events=tried.events,
@@ -425,6 +446,8 @@ def status_code(problem: Problem, state: State) -> Any:
     """How a solve ended, as far as its last state says: an integer, or `[*lead]`."""
     spent: Any = where(state.n_steps >= problem.max_steps, Status.MAX_STEPS.code, Status.STEP_UNDERFLOW.code)
     stuck = where(state.stalled > 0, Status.NON_FINITE.code, Status.STEP_UNDERFLOW.code)
+    if state.failed is not None:
+        stuck = where(state.failed != 0, state.failed, stuck)
     code = where(either(state.t1 == state.t, _is_stuck(problem, state)), stuck, spent)
     code = where(state.t == problem.clock.end, Status.SUCCESS.code, code)
     if state.events is None:

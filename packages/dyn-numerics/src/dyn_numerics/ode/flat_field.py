@@ -116,6 +116,11 @@ class Counter:
         self._f = f
         self.calls = 0
 
+    @property
+    def uncounted(self) -> FlatField:
+        """The field itself."""
+        return self._f
+
     def __call__(self, t: Tensor, x: Tensor) -> Tensor:
         self.calls += 1
         return self._f(t, x)

@@ -406,6 +406,7 @@ def pack(posed: Posed, state: State, saved: Saved, status: Any, n_evals: Any) ->
     """
     layout, x, device = posed.values or posed.layout, saved.x, posed.layout.device
     counts = [n_evals, state.n_steps, state.n_accepted, state.n_steps - state.n_accepted, state.n_active_evals]
+    counts += state.work or ()
     stats = [torch.as_tensor(count, device=device) for count in counts]
     code = torch.as_tensor(status, device=device)
     t_reached, dt_last = (torch.as_tensor(v, dtype=saved.t.dtype, device=device) for v in (state.t, state.taken))

@@ -29,6 +29,7 @@ from dyn_numerics.ode.events.watch import EventWatch
 from dyn_numerics.ode.flat_field import UserField
 from dyn_numerics.ode.kept_values import KeptValues
 from dyn_numerics.ode.save import Form, Save
+from dyn_numerics.ode.solve_context import SolveContext
 from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.steppers.by_name import stepper as stepper_by_name
 from dyn_numerics.ode.times import Clock, is_differentiable
@@ -130,19 +131,21 @@ def pose(
         )
     check_compiler("odeint")
     t, inner, clock = _schedule(t_span, layout, controller, step_size, limit)
+    norm = ErrorNorm(
+        flat_tolerance("rtol", rtol, layout),
+        flat_tolerance("atol", atol, layout),
+        layout,
+        controller.norm,
+        on_host=not isinstance(clock.start, Tensor),
+        differentiable=learns,
+    )
+    context = SolveContext(layout, args, norm)
     problem = Problem(
         f=UserField(f, args, layout),
-        stepper=stepper.on(layout),
+        stepper=stepper.on(context),
+        context=context,
         controller=controller,
         clock=clock,
-        error_norm=ErrorNorm(
-            flat_tolerance("rtol", rtol, layout),
-            flat_tolerance("atol", atol, layout),
-            layout,
-            controller.norm,
-            on_host=not isinstance(clock.start, Tensor),
-            differentiable=learns,
-        ),
         max_steps=limit,
         completes=bool(watched) or _completes(controller, clock, save),
         branches=not (per_sample or unreadable),
@@ -179,11 +182,12 @@ def pose_again(posed: Posed, x: Tensor, t_span: Tensor | Sequence[float], save: 
     values = posed.values
     if save is not posed.save:
         values = _kept_values(save, layout)
+    norm = ErrorNorm(norm.rtol, norm.atol, layout, norm.norm, norm.on_host, learns)
     problem = replace(
         problem,
         f=problem.f.take(None),
+        context=replace(problem.context, norm=norm),
         clock=clock,
-        error_norm=ErrorNorm(norm.rtol, norm.atol, layout, norm.norm, norm.on_host, learns),
         max_steps=max_steps,
         # What the last step knows of its end is not lost where the steps to come could do without.
         completes=problem.completes or _completes(controller, clock, save),

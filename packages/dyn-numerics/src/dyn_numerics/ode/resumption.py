@@ -16,6 +16,7 @@ from dyn_numerics.ode.posed import Posed, pose_again
 from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.scalar import Flag, both, negate, where
 from dyn_numerics.ode.solution import Solution
+from dyn_numerics.ode.stepper import Work
 from dyn_numerics.ode.times import state_time
 from dyn_numerics.status import Status
 from dyn_numerics.transforms import any_lane, in_forward_mode
@@ -168,6 +169,8 @@ class Ended:
             n_steps=zero,
             n_accepted=zero,
             n_active_evals=zero + n_evals,
+            failed=None if last.failed is None else zero,
+            work=None if last.work is None else Work(zero, zero, zero),
             running=running,
             shift=problem.shift,
             events=events,

@@ -186,7 +186,7 @@ def replay(
     previous, places = None, None
     if record.n_whole == 0 and len(record) and record.taken.dim() > 1:
         places = substitutes(record.taken[0])
-        field = problem.f.take(places)
+        field, stepper = problem.f.take(places), stepper.on(problem.context.take(places))
     f = Counter(field)
     for i in range(len(record)):
         taken, reached = record.taken[i], record.reached[i]

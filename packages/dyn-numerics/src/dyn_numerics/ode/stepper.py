@@ -9,19 +9,44 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any, NamedTuple, Self
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from dyn_numerics.dtypes import wide_dtype
 from dyn_numerics.ode.scalar import Flag, Scalar
-from dyn_numerics.pytree_state import StateLayout
 
-__all__ = ["FlatField", "Step", "Stepper"]
+if TYPE_CHECKING:
+    from dyn_numerics.ode.solve_context import SolveContext
+
+__all__ = ["FlatField", "Step", "Stepper", "Work", "in_loop"]
 
 FlatField = Callable[[Tensor, Tensor], Tensor]
 """A vector field `f(t, x)` on flat states `[*lead, N]`; `t` is `[*lead]` in the real dtype of the state."""
+
+
+def in_loop(f: FlatField) -> FlatField:
+    """The field for a loop within a step: inside of a compiled program nobody can count its calls there (`Step.n_evals`)."""
+    return getattr(f, "uncounted", f) if torch.compiler.is_compiling() else f
+
+
+class Work(NamedTuple):
+    """What an implicit step took, of every problem: numbers or int64 tensors `[*lead]`.
+
+    Attributes:
+        n_jacobians: Jacobians.
+        n_factorisations: Factorisations of a matrix made of one.
+        n_iterations: Newton iterations.
+    """
+
+    n_jacobians: Any
+    n_factorisations: Any
+    n_iterations: Any
+
+    def plus(self, running: Flag, more: Work | None) -> Work:
+        """The sum with that of another step, where a problem is running."""
+        return self if more is None else Work(*(a + running * b for a, b in zip(self, more, strict=True)))
 
 
 class Step(NamedTuple):
@@ -33,7 +58,11 @@ class Step(NamedTuple):
         carry: What the next step wants to know when this one is accepted.
         retry: What a shorter step from the same start wants to know when this one is rejected.
         stages: What `interpolant` and `stiffness` want to know of the step; the method's own.
-        failed: Whether the step found no solution, as an implicit method may; it is rejected then.
+        failed: Why the step found no solution, as one of an implicit method may: the code of a `Status`, a number or
+            `[*lead]`, and 0 where it did. It is rejected then, and if shorter steps fail as well, that is how the solve ends.
+            None of a method that always finds one.
+        work: What an implicit step took; None of others.
+        n_evals: Calls of `f` in loops inside of a compiled program, which nobody else sees: a number or `[]`.
     """
 
     x: Tensor
@@ -41,7 +70,9 @@ class Step(NamedTuple):
     carry: Any
     retry: Any
     stages: Any
-    failed: Flag = False
+    failed: Any = None
+    work: Work | None = None
+    n_evals: Any = 0
 
 
 class Stepper(nn.Module, ABC):
@@ -56,6 +87,7 @@ class Stepper(nn.Module, ABC):
             None when the method has no estimate and steps on a fixed grid.
         dense_degree: Degree of the polynomial that `interpolant` returns; 3 unless a method sets another.
         dense_evals: Calls of `f` that `interpolant` makes.
+        implicit: Whether steps are found by solving equations: each then says whether it `failed` and what `work` it took.
         structured: Whether the method wants to know how the user's state lies in its vectors (see `on`). It then steps no
             other states along with that one, such as the continuous adjoint's.
     """
@@ -64,13 +96,16 @@ class Stepper(nn.Module, ABC):
     error_order: int | None = None
     dense_degree: int = 3
     dense_evals: int = 0
+    implicit: bool = False
     structured: bool = False
 
-    def on(self, layout: StateLayout) -> Self:
-        """Returns the method for states that lie so; itself, unless the structure of the state matters to it.
+    def on(self, context: SolveContext) -> Self:
+        """Returns the method for such a solve: itself, unless tolerances or the structure of the state matter to it.
+
+        A solve whose samples leave the batch asks what this returned for the method of those that stay.
 
         Args:
-            layout: How the user's state lies in vectors `[*lead, N]`.
+            context: The layout of the state, the extra arguments and the norm of errors.
         """
         return self
 

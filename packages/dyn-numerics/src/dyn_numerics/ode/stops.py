@@ -13,7 +13,7 @@ from torch import Tensor
 from dyn_numerics.dtypes import real_dtype
 from dyn_numerics.ode.scalar import Flag, Scalar, magnitude, minimum, where
 from dyn_numerics.ode.search import count_below
-from dyn_numerics.ode.stepper import FlatField
+from dyn_numerics.ode.stepper import FlatField, in_loop
 
 __all__ = ["Stops"]
 
@@ -87,11 +87,37 @@ class Stops:
         first = where(starts, start * direction + (info.eps * magnitude(start) + info.tiny), -inf)
         last = where(ends, end * direction - (info.eps * magnitude(end) + info.tiny), inf)
 
-        def within(t: Tensor, x: Tensor) -> Tensor:
-            low, high, sign = (
-                torch.as_tensor(value, dtype=t.dtype, device=t.device) for value in (first, last, direction)
-            )
-            nearest = torch.minimum(torch.maximum(t.detach() * sign, low), high) * sign
-            return f(t + (nearest - t).detach(), x)
+        return SidedField(f, first, last, direction)
 
-        return within
+
+class SidedField:
+    """A field at times that are kept within bounds.
+
+    Args:
+        f: The field on flat states.
+        first: The least time times the direction.
+        last: The greatest one.
+        direction: 1 or -1.
+    """
+
+    def __init__(self, f: FlatField, first: Scalar, last: Scalar, direction: Scalar) -> None:
+        self._f, self._first, self._last, self._direction = f, first, last, direction
+
+    @property
+    def uncounted(self) -> SidedField:
+        """The field without a counter."""
+        return SidedField(in_loop(self._f), self._first, self._last, self._direction)
+
+    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
+        """Evaluates the field.
+
+        Args:
+            t: Time, `[*lead]`.
+            x: State, `[*lead, N]`.
+        """
+        low, high, sign = (
+            torch.as_tensor(value, dtype=t.dtype, device=t.device)
+            for value in (self._first, self._last, self._direction)
+        )
+        nearest = torch.minimum(torch.maximum(t.detach() * sign, low), high) * sign
+        return self._f(t + (nearest - t).detach(), x)

@@ -28,9 +28,9 @@ class Taylor(Stepper):
             self.bend.weight.copy_(torch.linspace(-0.3, 0.3, 8, dtype=D).reshape(2, 4))
             self.bend.bias.zero_()
 
-    def on(self, layout):
+    def on(self, context):
         twin = copy.copy(self)
-        twin.layout = layout
+        twin.layout = context.layout
         return twin
 
     def init(self, f, t, x, slope):

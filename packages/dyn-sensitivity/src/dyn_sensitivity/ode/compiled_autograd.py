@@ -7,7 +7,7 @@ to the first: each is computed again and pulled back, with what the loss says of
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -18,6 +18,7 @@ from dyn_numerics import Solution, Statistics
 from dyn_numerics.ode.arguments import choose_controller
 from dyn_numerics.ode.odeint import solve_compiled
 from dyn_numerics.ode.posed import pose
+from dyn_numerics.ode.solve_context import SolveContext
 from dyn_numerics.ode.step_record import RecordStates
 from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_numerics.ode.times import Clock, state_time
@@ -38,11 +39,13 @@ class _Problem:
     Attributes:
         field: The field.
         options: Arguments of `pose`.
+        context: What the method may know, but for the args.
         interpolates: Whether outputs lie within steps; otherwise every one is the end of a step.
     """
 
     field: CompiledField
     options: dict[str, Any]
+    context: SolveContext
     interpolates: bool
 
 
@@ -67,7 +70,7 @@ def solve(
     """
     layout = StateLayout(x0, "x0", options["stepping"] == "per_sample")
     refuse_differentiable(t_span)
-    method = stepper(options["solver"]).on(layout)
+    method = stepper(options["solver"])
     if any(p.requires_grad for p in method.parameters()):
         raise ValueError(
             f"solver: got the trainable {method}, which a compiled solve does not train; solve outside of it"
@@ -78,8 +81,8 @@ def solve(
     names = ("rtol", "atol", "step_size", "stepping")
     posing = {name: options[name] for name in names}
     posing.update(solver=method, controller=controller, max_steps=limit)
-    problem = _Problem(field, posing, controller.adaptive or options["step_size"] is not None)
     posed = pose(f, x0, t_span, **posing)
+    problem = _Problem(field, posing, posed.problem.context, controller.adaptive or options["step_size"] is not None)
     start = posed.start
     field.refuse_undeclared(posed.times[0], start, inputs)
     return unpacked(_Steps.apply(problem, posed.times, start, *inputs), posed.t, layout)  # type: ignore[no-untyped-call]
@@ -88,13 +91,13 @@ def solve(
 def packed(solution: Solution, layout: StateLayout) -> tuple[Tensor, ...]:
     """A solution as tensors, which an autograd function can return: the states flat, `[T, *lead, N]`, and the rest."""
     stats = solution.stats
-    counts = (stats.n_evals, stats.n_steps, stats.n_accepted, stats.n_rejected, stats.n_active_evals)
-    return layout.flatten(solution.x), *counts, solution.status_code, solution.t_reached, solution.dt_last
+    counts = [count for count in vars(stats).values() if count is not None]
+    return layout.flatten(solution.x), solution.status_code, solution.t_reached, solution.dt_last, *counts
 
 
 def unpacked(tensors: Sequence[Tensor], t: Tensor, layout: StateLayout) -> Solution:
     """The solution that was `packed`, with the times as the user gets them back."""
-    x, *counts, code, t_reached, dt_last = tensors
+    x, code, t_reached, dt_last, *counts = tensors
     return Solution(t, layout.unflatten(x), Statistics(*counts), code, t_reached, dt_last)
 
 
@@ -110,7 +113,7 @@ class _Steps(torch.autograd.Function):
         solution = solve_compiled(posed, [record])
         outputs = packed(solution, layout)
         ctx.problem = problem
-        ctx.save_for_backward(times, start, outputs[3], outputs[6], *record.result(), *inputs)
+        ctx.save_for_backward(times, start, outputs[6], outputs[1], *record.result(), *inputs)
         ctx.mark_non_differentiable(*outputs[1:])
         return tuple(output.clone() for output in outputs)
 
@@ -133,6 +136,8 @@ class _Steps(torch.autograd.Function):
         final = (count - 1).reshape(-1)
         # A problem without such a step computes its last one again, one without any takes another's: both are finite.
         place = substitutes(final >= 0) if lead else number
+        places = place if lead else None
+        context = problem.context.take(place) if lead else problem.context
 
         def row(buffer: Tensor, i: Tensor) -> Tensor:
             at = torch.minimum(i, final[place]).clamp(min=0)
@@ -152,13 +157,14 @@ class _Steps(torch.autograd.Function):
                 grad = grad + torch.where(lands.unsqueeze(-1), here, 0)
 
             def step(x: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-                f = field.at(inputs, place if lead else None)
-                f = clock.sided(f, t0, t1, x)
-                found = method.step(f, t0, t1, x, f(state_time(t0, x), x))
+                f = clock.sided(field.at(inputs, places), t0, t1, x)
+                own = method.on(replace(context, args=field.args_with(inputs, places)))
+                t = state_time(t0, x)
+                found = own.step(f, t0, t1, x, own.init(f, t, x, f(t, x)))
                 if not interpolates:
                     return (found.x,)
-                found = method.complete(f, t1, found)
-                return found.x, method.interpolant(f, t0, t1, x, found)
+                found = own.complete(f, t1, found)
+                return found.x, own.interpolant(f, t0, t1, x, found)
 
             pull = vjp(step, x, *inputs)[1]
             of_step = torch.where(taken.unsqueeze(-1), grad, 0)

@@ -11,6 +11,7 @@ from dyn_numerics.arguments import kind_of
 from dyn_numerics.dtypes import wide_dtype
 from dyn_numerics.ode.interpolants.hermite import cubic_hermite
 from dyn_numerics.ode.scalar import Scalar, over_state
+from dyn_numerics.ode.solve_context import SolveContext
 from dyn_numerics.ode.stepper import FlatField, Step, Stepper
 from dyn_numerics.ode.steppers.explicit_runge_kutta import ExplicitRungeKutta
 from dyn_numerics.ode.times import state_time
@@ -74,10 +75,10 @@ class HyperStepper(Stepper):
         self.error_order = base.error_order
         self._layout: StateLayout | None = None
 
-    def on(self, layout: StateLayout) -> Self:
+    def on(self, context: SolveContext) -> Self:
         twin = type(self).__new__(type(self))  # copy.copy, as far as torch.compile can trace it
         twin.__dict__.update(self.__dict__)
-        twin._layout = layout
+        twin._layout = context.layout
         return twin
 
     def init(self, f: FlatField, t: Tensor, x: Tensor, slope: Tensor | None) -> Tensor | None:

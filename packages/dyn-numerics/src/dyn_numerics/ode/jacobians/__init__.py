@@ -1,0 +1,1 @@
+"""Jacobians of vector fields, and linear systems with them."""
