@@ -100,8 +100,17 @@ def wheels(session: nox.Session) -> None:
 @nox.parametrize("package", [nox.param(p, id=p) for p in PACKAGES])
 def tests(session: nox.Session, package: str) -> None:
     """Test one package, installed from its wheel with nothing but what it declares."""
-    install(session, package, *test_requirements(package))
-    run_tests(session, f"packages/{package}/tests", report=f"tests-{package}")
+    install(session, package, *test_requirements(package), "pytest-xdist>=3.6")
+    session.env.setdefault("OMP_NUM_THREADS", "1")  # the processes share the cores
+    side_by_side = ("--numprocesses=auto", "--maxprocesses=4", "--dist=worksteal")
+    run_tests(session, *side_by_side, f"packages/{package}/tests", report=f"tests-{package}")
+
+
+@nox.session(default=False, requires=["wheels"])
+def slow(session: nox.Session) -> None:
+    """Run the tests that take minutes, of all packages together."""
+    install(session, "dyn-bench", *test_requirements(*PACKAGES))
+    run_tests(session, "-m", "slow", *(f"packages/{p}/tests" for p in PACKAGES), report="slow")
 
 
 @nox.session(reuse_venv=True)

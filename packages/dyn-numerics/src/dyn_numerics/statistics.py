@@ -35,6 +35,11 @@ class Statistics:
     n_factorisations: Tensor | None = None
     n_iterations: Tensor | None = None
 
+    @property
+    def counts(self) -> dict[str, Tensor]:
+        """Those that there are, by name."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
     def __repr__(self) -> str:
-        counts = ", ".join(f"{name}={value.tolist()}" for name, value in vars(self).items() if value is not None)
+        counts = ", ".join(f"{name}={value.tolist()}" for name, value in self.counts.items())
         return f"Statistics({counts})"

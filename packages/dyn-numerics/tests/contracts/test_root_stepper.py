@@ -380,7 +380,6 @@ class CountsNothing(LooksAhead):
         return super().step(f, z, carry, context)._replace(n_evals=0)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not is_supported(), reason="this torch compiles no solves")
 def test_a_compiled_search_is_compared():
     contract(LooksAhead, compiles=True)().test_compiles()

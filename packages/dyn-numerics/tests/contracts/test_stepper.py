@@ -422,7 +422,6 @@ class DiffersCompiled(Trapezoid):
         return super().advance(x, dt, first, second) + (1e-6 if torch.compiler.is_compiling() else 0)
 
 
-@pytest.mark.slow
 @pytest.mark.skipif(not is_supported(), reason="this torch compiles no solves")
 def test_a_compiled_solve_is_compared():
     contract(Trapezoid, compiles=True)().test_compiles()

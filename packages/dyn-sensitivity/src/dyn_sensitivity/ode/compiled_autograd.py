@@ -91,8 +91,8 @@ def solve(
 def packed(solution: Solution, layout: StateLayout) -> tuple[Tensor, ...]:
     """A solution as tensors, which an autograd function can return: the states flat, `[T, *lead, N]`, and the rest."""
     stats = solution.stats
-    counts = [count for count in vars(stats).values() if count is not None]
-    return layout.flatten(solution.x), solution.status_code, solution.t_reached, solution.dt_last, *counts
+    ends = (solution.status_code, solution.t_reached, solution.dt_last)
+    return layout.flatten(solution.x), *ends, *solution.stats.counts.values()
 
 
 def unpacked(tensors: Sequence[Tensor], t: Tensor, layout: StateLayout) -> Solution:
