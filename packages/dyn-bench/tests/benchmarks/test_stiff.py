@@ -35,7 +35,9 @@ OSCILLATORS = OscillatorSetup(
 CURVES = CurveSetup(
     methods=("tsit5", "dopri5"), counted="dopri5", counted_error=1e-6, loosest=-4, tightest=-6, per_decade=2
 )
-OSCILLATOR = ReferenceProblem("oscillator", VanDerPol(mu=0.0), (2.0, 0.0), 3.0, (2 * cos(3), -2 * sin(3)), "closed form")
+OSCILLATOR = ReferenceProblem(
+    "oscillator", VanDerPol(mu=0.0), (2.0, 0.0), 3.0, (2 * cos(3), -2 * sin(3)), "closed form"
+)
 
 
 def run(work, *args):
@@ -85,7 +87,9 @@ def test_an_ensemble_is_solved_at_equal_error_and_timed_compiled(asked):
 
 
 def test_errors_of_an_ensemble_are_those_of_its_worst_sample(asked):
-    (record,) = (run(ensemble_times, ROBER_TO_1E11, ROBER, ENSEMBLE).records["3 ROBER"][name] for name in ["compiled dopri5"])
+    (record,) = (
+        run(ensemble_times, ROBER_TO_1E11, ROBER, ENSEMBLE).records["3 ROBER"][name] for name in ["compiled dopri5"]
+    )
     t, rates = torch.tensor([0.0, 0.05]).double(), ROBER.perturbed_rates(3, 0.2, seed=0)
     x0 = ROBER_TO_1E11.x0.repeat(3, 1)
 
@@ -160,7 +164,12 @@ def test_curves_of_stiff_problems_without_peers(one_problem, no_peers):
     assert [point["tolerance"] for point in points] == [1e-4, 3.16e-5, 1e-5, 3.16e-6, 1e-6]
     for point in points:
         solution = odeint(
-            OSCILLATOR.field, OSCILLATOR.x0, [0.0, 3.0], solver="dopri5", rtol=point["tolerance"], atol=point["tolerance"]
+            OSCILLATOR.field,
+            OSCILLATOR.x0,
+            [0.0, 3.0],
+            solver="dopri5",
+            rtol=point["tolerance"],
+            atol=point["tolerance"],
         )
         assert (point["evaluations"], point["steps"]) == (int(solution.stats.n_evals), int(solution.stats.n_steps))
         assert point["error"] == pytest.approx(OSCILLATOR.error(solution.x[-1]))

@@ -96,7 +96,10 @@ def test_reactions_that_are_none(equation, word):
 
 
 FIELDS = [
-    *((network, (n,), (states(n) * 2, torch.tensor(network.rates).double())) for network, n in ((ROBER, 3), (POLLU, 20))),
+    *(
+        (network, (n,), (states(n) * 2, torch.tensor(network.rates).double()))
+        for network, n in ((ROBER, 3), (POLLU, 20))
+    ),
     (HIRES, (8,), (states(8),)),
     (Oregonator(), (3,), (states(3) * 5,)),
     (VanDerPol(mu=3.0), (2,), (states(2),)),
@@ -175,5 +178,7 @@ def test_the_brusselator_takes_many_samples():
     problem = Brusselator(points=5)
     x = states(3, 5, 2)
     torch.testing.assert_close(problem(T0, x), vmap(lambda x: problem(T0, x))(x))
-    assert problem.x0[:, 0].tolist() == pytest.approx([1 + 3**0.5 / 2, 1 + 3**0.5 / 2, 1, 1 - 3**0.5 / 2, 1 - 3**0.5 / 2])
+    assert problem.x0[:, 0].tolist() == pytest.approx(
+        [1 + 3**0.5 / 2, 1 + 3**0.5 / 2, 1, 1 - 3**0.5 / 2, 1 - 3**0.5 / 2]
+    )
     assert problem.x0[:, 1].tolist() == [3] * 5

@@ -40,7 +40,9 @@ def test_arguments_and_the_floor_of_tolerances():
         counts.append(solve.counts(result))
         bound = 1e-6 * (1e-3 + floor)
         torch.testing.assert_close(solve.values(result)[-1], x0 * torch.exp(-3 * rate), atol=bound, rtol=0)
-    assert counts[0] == {"steps": int(dyn_solve(lambda t, x: -2 * x, x0[1:], t, tolerance=1e-6, floor=1e-4).run().stats.n_steps)}
+    assert counts[0] == {
+        "steps": int(dyn_solve(lambda t, x: -2 * x, x0[1:], t, tolerance=1e-6, floor=1e-4).run().stats.n_steps)
+    }
     assert counts[0]["steps"] > 4 * counts[1]["steps"]
 
 

@@ -33,9 +33,7 @@ def newton_krylov(progress: Progress, setup: GridSetup) -> Outcome:
         the peak of all tensors at each number of points.
     """
     prepare = partial(_prepare, points=setup.points, end=setup.end)
-    entries = {
-        name: partial(prepare, solver=solver, tolerance=setup.tolerance) for name, solver in _methods().items()
-    }
+    entries = {name: partial(prepare, solver=solver, tolerance=setup.tolerance) for name, solver in _methods().items()}
     exact = values_of(prepare(solver=Kvaerno5(), tolerance=setup.tolerance / 1000))
     comparison = Comparison(f"Brusselator, {setup.points} points", exact)
     outcome = comparison.run(progress, entries, [Goal(KRYLOV, DENSE, 1 / 3)], setup.repeats)

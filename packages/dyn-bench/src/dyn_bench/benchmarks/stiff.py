@@ -12,6 +12,9 @@ from dyn_bench.benchmarks.ensemble_times import ensemble_times
 from dyn_bench.benchmarks.newton_krylov import newton_krylov
 from dyn_bench.benchmarks.reach_chart import with_chart
 from dyn_bench.benchmarks.stiff_setup import (
+    CURVES,
+    GRID,
+    OSCILLATORS,
     POLLU_ENSEMBLE,
     ROBER_ENSEMBLE,
     CurveSetup,
@@ -45,9 +48,9 @@ class Stiff(Experiment):
 
     rober: EnsembleSetup = ROBER_ENSEMBLE
     pollu: EnsembleSetup = POLLU_ENSEMBLE
-    curves: CurveSetup = CurveSetup()
-    oscillators: OscillatorSetup = OscillatorSetup()
-    grid: GridSetup = GridSetup()
+    curves: CurveSetup = CURVES
+    oscillators: OscillatorSetup = OSCILLATORS
+    grid: GridSetup = GRID
 
     name: ClassVar[str] = "stiff"
     summary: ClassVar[str] = "What the methods for stiff problems cost, beside SciPy's and diffrax's."

@@ -7,7 +7,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-__all__ = ["POLLU_ENSEMBLE", "ROBER_ENSEMBLE", "CurveSetup", "EnsembleSetup", "GridSetup", "OscillatorSetup"]
+__all__ = [
+    "CURVES",
+    "GRID",
+    "OSCILLATORS",
+    "POLLU_ENSEMBLE",
+    "ROBER_ENSEMBLE",
+    "CurveSetup",
+    "EnsembleSetup",
+    "GridSetup",
+    "OscillatorSetup",
+]
 
 
 @dataclass(frozen=True)
@@ -132,3 +142,12 @@ ROBER_ENSEMBLE = EnsembleSetup("1024 ROBER", 1024, end=1e4, error=2e-8, of_scipy
 
 POLLU_ENSEMBLE = EnsembleSetup("256 POLLU", 256, end=60.0, error=1e-7, of_scipy=1 / 20, of_diffrax=1.0)
 """Verwer's air pollution: twenty species."""
+
+CURVES = CurveSetup()
+"""Work and precision of all methods for stiff problems."""
+
+OSCILLATORS = OscillatorSetup()
+"""Van der Pol's oscillators in the benchmark."""
+
+GRID = GridSetup()
+"""The Brusselator in the benchmark."""

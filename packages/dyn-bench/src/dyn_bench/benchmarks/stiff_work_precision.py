@@ -125,7 +125,9 @@ def _ratios(found: Mapping[str, Curve], missing: Mapping[str, str], setup: Curve
         title = f"{COUNTED.name}: {setup.counted}, {work} / those of {peer} at an error of {setup.counted_error:.0e}"
         ratio = None
         if peer in found:
-            counted, of = (replace(found[name], work=work).needed(setup.counted_error) for name in (setup.counted, peer))
+            counted, of = (
+                replace(found[name], work=work).needed(setup.counted_error) for name in (setup.counted, peer)
+            )
             ratio = counted / of
         measurements.append(Measurement(title, ratio, high=high, reason=missing.get(peer)))
     return measurements

@@ -7,13 +7,11 @@ from dyn_bench.problems.reference_problem import ReferenceProblem
 
 __all__ = ["POLLU", "POLLU_TO_60"]
 
+SPECIES = "NO2 NO O3P O3 HO2 OH HCHO CO ALD MEO2 C2O3 CO2 PAN CH3O HNO3 O1D SO2 SO4 NO3 N2O5"
+START = {"NO": 0.2, "O3": 0.04, "HCHO": 0.1, "CO": 0.3, "ALD": 0.01, "SO2": 0.007}
+
 POLLU = ReactionNetwork(
-    # fmt: off
-    (
-        "NO2", "NO", "O3P", "O3", "HO2", "OH", "HCHO", "CO", "ALD", "MEO2",
-        "C2O3", "CO2", "PAN", "CH3O", "HNO3", "O1D", "SO2", "SO4", "NO3", "N2O5",
-    ),
-    # fmt: on
+    tuple(SPECIES.split()),
     ("NO2 -> NO + O3P", 0.35),
     ("NO + O3 -> NO2", 26.6),
     ("HO2 + NO -> NO2 + OH", 1.23e4),
@@ -51,12 +49,7 @@ References:
 POLLU_TO_60 = ReferenceProblem(
     name="POLLU",
     field=POLLU,
-    # fmt: off
-    start=(
-        0.0, 0.2, 0.0, 0.04, 0.0, 0.0, 0.1, 0.3, 0.01, 0.0,
-        0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.007, 0.0, 0.0, 0.0,
-    ),
-    # fmt: on
+    start=tuple(START.get(name, 0.0) for name in POLLU.species),
     end=60.0,
     last=(
         0.5646255480022769e-01,

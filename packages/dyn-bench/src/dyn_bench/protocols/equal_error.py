@@ -31,7 +31,6 @@ def loosest_solve(prepare: Callable[[float], Solve], tolerances: Sequence[float]
         >>> loosest_solve(careful, [0.4, 0.2, 0.1, 0.05], bound=0.1).run()
         tensor([0.0667])
     """
-
     return prepare(loosest_tolerance(prepare, tolerances, bound))
 
 

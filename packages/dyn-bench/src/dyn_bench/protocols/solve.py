@@ -77,7 +77,6 @@ def dyn_solve(
         >>> round(solve.values(solve.run())[-1].item(), 4)
         0.3679
     """
-
     options: dict[str, Any] = {"args": args, "solver": solver, "stepping": stepping, "max_steps": max_steps}
 
     def solve(x0: Tensor, t: Tensor) -> Solution:
