@@ -14,12 +14,15 @@ from dyn_bench.benchmarks import ensemble_times as ensemble_times_module
 from dyn_bench.benchmarks import stiff_work_precision as stiff_work_precision_module
 from dyn_bench.benchmarks.automatic_choice import automatic_choice
 from dyn_bench.benchmarks.ensemble_times import ensemble_times
+from dyn_bench.benchmarks.newton_krylov import newton_krylov
+from dyn_bench.benchmarks.stiff import Stiff
 from dyn_bench.benchmarks.stiff_chart import draw_stiff
-from dyn_bench.benchmarks.stiff_setup import CurveSetup, EnsembleSetup, OscillatorSetup
+from dyn_bench.benchmarks.stiff_setup import CurveSetup, EnsembleSetup, GridSetup, OscillatorSetup
 from dyn_bench.benchmarks.stiff_work_precision import stiff_work_precision
 from dyn_bench.problems.reference_problem import ReferenceProblem
 from dyn_bench.problems.rober import ROBER, ROBER_TO_1E11
 from dyn_bench.problems.van_der_pol import VanDerPol
+from dyn_bench.protocols import compilation
 from dyn_bench.protocols import solve as solve_module
 from dyn_bench.protocols.solve import dyn_solve
 from dyn_bench.protocols.work_precision import Curve, Point
@@ -35,6 +38,7 @@ OSCILLATORS = OscillatorSetup(
 CURVES = CurveSetup(
     methods=("tsit5", "dopri5"), counted="dopri5", counted_error=1e-6, loosest=-4, tightest=-6, per_decade=2
 )
+GRID = GridSetup(points=8, end=0.2, tolerance=1e-4, weighed=(16, 64), weighed_end=0.05, repeats=1)
 OSCILLATOR = ReferenceProblem(
     "oscillator", VanDerPol(mu=0.0), (2.0, 0.0), 3.0, (2 * cos(3), -2 * sin(3)), "closed form"
 )
@@ -204,6 +208,38 @@ def test_solves_of_too_many_steps_end_a_curve(one_problem, no_peers):
     assert [point["steps"] for point in few.records["oscillator"]["dopri5"]] == steps[:3]
     none = run(stiff_work_precision, replace(CURVES, max_steps=2)).measurements
     assert none[0].verdict == "not measured (no solve within 2 steps)"
+
+
+def test_newton_s_method_with_and_without_matrices():
+    outcome = run(newton_krylov, GRID)
+    ratio, growth = outcome.measurements
+    assert (ratio.name, ratio.high) == (
+        "Brusselator, 8 points: Newton-Krylov, preconditioned / dense Newton",
+        pytest.approx(1 / 3),
+    )
+    assert growth.name == "Brusselator, Newton-Krylov, preconditioned: bytes grow with this power of the points"
+    assert 0.5 < growth.value <= growth.high == 1.1
+    records = outcome.records["Brusselator, 8 points"]
+    assert list(records) == ["dense Newton", "Newton-Krylov", "Newton-Krylov, preconditioned"]
+    assert all(1e-9 < record["largest_error"] < 1e-3 for record in records.values())
+    assert len({record["steps"] for record in records.values()}) == 1
+    assert records["Newton-Krylov"]["evaluations"] > records["Newton-Krylov, preconditioned"]["evaluations"]
+    peaks = outcome.records["newton_krylov_memory"]
+    dense = [peaks[f"{points} points"]["dense Newton"] for points in GRID.weighed]
+    assert dense[1] / dense[0] > 2.5  # with the square, where they are many
+
+
+def test_all_of_it_without_peers(no_peers, one_problem, monkeypatch):
+    monkeypatch.setattr(compilation, "is_supported", lambda: False)
+    other = replace(ENSEMBLE, title="3 POLLU", end=1e-10)
+    small = Stiff(rober=ENSEMBLE, pollu=other, curves=CURVES, oscillators=OSCILLATORS, grid=GRID)
+    outcome = run(lambda progress: small.run(progress))
+    assert len(outcome.measurements) == 3 + 3 + 2 + 3 + 2 + 2
+    assert {m.name for m in outcome.measurements if m.value is None} == {
+        m.name for m in outcome.measurements if "compiled" in m.name or "SciPy" in m.name
+    }
+    assert set(outcome.pictures) == {"ratios", "curves"}
+    assert {"3 ROBER", "3 POLLU", "oscillator", "automatic_choice", "Brusselator, 8 points"} < set(outcome.records)
 
 
 def test_the_picture_has_a_row_for_every_problem():

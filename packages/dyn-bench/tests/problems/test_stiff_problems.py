@@ -174,6 +174,20 @@ def test_the_brusselator_s_diffusion_is_of_second_order():
     assert errors[1] / errors[2] == pytest.approx(4, rel=0.03)
 
 
+def test_the_brusselator_s_preconditioner_inverts_its_diffusion():
+    problem, shift = Brusselator(points=6, diffusion=0.3), torch.tensor([0.01, 2.0], dtype=torch.float64)
+    x, v = states(2, 12), states(2, 12, seed=1)
+    still = Brusselator(points=6, diffusion=0.0)
+
+    def diffused(x):
+        x = x.unflatten(-1, (6, 2))
+        return (problem(T0, x) - still(T0, x)).flatten(-2)
+
+    moved = torch.func.jvp(diffused, (x,), (v,))[1]
+    found = problem.precondition(T0.expand(2), x, shift)(v - shift.unsqueeze(-1) * moved)
+    torch.testing.assert_close(found, v)
+
+
 def test_the_brusselator_takes_many_samples():
     problem = Brusselator(points=5)
     x = states(3, 5, 2)

@@ -66,7 +66,7 @@ class CurveSetup:
     """
 
     methods: tuple[str, ...] = ("rosenbrock23", "rodas5p", "kvaerno3", "kvaerno5", "auto")
-    counted: str = "kvaerno5"
+    counted: str = "rodas5p"
     counted_error: float = 1e-8
     loosest: float = -4.0
     tightest: float = -9.0

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from math import inf
@@ -80,9 +81,13 @@ def _peer(problem: ReferenceProblem, tolerance: float, method: str, given: bool 
     return scipy_stiff_solve(field.components, problem.x0.unsqueeze(0), problem.times(), method=method, **options)
 
 
-def _points(problem: ReferenceProblem, prepare: Callable[..., Solve], tolerances: Iterable[float]) -> list[Point]:
+def _points(problem: ReferenceProblem, prepare: Callable[..., Solve], tolerances: Sequence[float]) -> list[Point]:
     """The solves until one takes too many steps: the next would take more."""
     points: list[Point] = []
+    with suppress(SolverError):
+        prepare(
+            problem, tolerance=tolerances[0]
+        ).run()  # so that no point has to wait for what is imported at first use
     for tolerance in tolerances:
         try:
             points.append(_point(problem, prepare(problem, tolerance=tolerance), tolerance))
