@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from rich.progress import Progress
@@ -46,7 +47,7 @@ def ensemble_times(
     rates = network.perturbed_rates(setup.batch, setup.spread, setup.seed)
     x0 = problem.x0.repeat(setup.batch, 1)
     t = torch.tensor([0.0, setup.end], dtype=torch.float64)
-    peers = {"x0": x0, "t": t, "floor": problem.floor, "args": rates}
+    peers: dict[str, Any] = {"x0": x0, "t": t, "floor": problem.floor, "args": rates}
     own = partial(dyn_solve, network, x0, t, floor=problem.floor, args=(PerSample(rates),), stepping="per_sample")
     own = partial(own, solver=setup.solver)
     exact = values_of(own(tolerance=1e-11))[-1]
