@@ -40,10 +40,16 @@ from dyn_numerics.ode.events.event import Event
 from dyn_numerics.ode.events.event_record import EventRecord
 from dyn_numerics.ode.events.steady_state import SteadyState
 from dyn_numerics.ode.internals import Internals
+from dyn_numerics.ode.jacobians.banded_jacobian import BandedJacobian
+from dyn_numerics.ode.jacobians.block_diagonal_jacobian import BlockDiagonalJacobian
+from dyn_numerics.ode.jacobians.dense_jacobian import DenseJacobian
+from dyn_numerics.ode.jacobians.field_jacobian import FieldJacobian, Linearisation, Solved
+from dyn_numerics.ode.jacobians.krylov_jacobian import KrylovJacobian
 from dyn_numerics.ode.odeint import odeint
 from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.solution import Solution
 from dyn_numerics.ode.solve_context import SolveContext
+from dyn_numerics.ode.split_field import SplitField
 from dyn_numerics.ode.stepper import Step, Stepper, Work
 from dyn_numerics.ode.steppers.explicit_methods import (
     Bosh3,
@@ -59,9 +65,14 @@ from dyn_numerics.ode.steppers.explicit_methods import (
 )
 from dyn_numerics.ode.steppers.explicit_runge_kutta import ExplicitRungeKutta
 from dyn_numerics.ode.steppers.hyper import HyperStepper
+from dyn_numerics.ode.steppers.rosenbrock import Rosenbrock
+from dyn_numerics.ode.steppers.rosenbrock_methods import Rodas5P, Rosenbrock23
 from dyn_numerics.ode.steppers.runge_kutta2 import RungeKutta2
+from dyn_numerics.ode.steppers.stiffness_switching import StiffnessSwitching
+from dyn_numerics.ode.steppers.symplectic_methods import Verlet, Yoshida4
 from dyn_numerics.ode.steps import Steps
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
+from dyn_numerics.ode.tableaus.rosenbrock_tableau import RosenbrockTableau
 from dyn_numerics.per_sample import PerSample
 from dyn_numerics.root.anderson import Anderson
 from dyn_numerics.root.bisection import Bisection
@@ -92,8 +103,10 @@ __all__ = [
     "GMRES",
     "Anderson",
     "Armijo",
+    "BandedJacobian",
     "BiCGStab",
     "Bisection",
+    "BlockDiagonalJacobian",
     "Bosh3",
     "BracketError",
     "Broyden",
@@ -104,6 +117,7 @@ __all__ = [
     "Context",
     "Controller",
     "CoupledSamplesError",
+    "DenseJacobian",
     "DenseLU",
     "DenseSolution",
     "DiscontinuityError",
@@ -115,6 +129,7 @@ __all__ = [
     "EventError",
     "EventRecord",
     "ExplicitRungeKutta",
+    "FieldJacobian",
     "FixedPointIteration",
     "FixedStep",
     "FunctionOperator",
@@ -123,12 +138,14 @@ __all__ = [
     "Internals",
     "Iterates",
     "JacobianOperator",
+    "KrylovJacobian",
     "LearnedLineSearch",
     "LevenbergMarquardt",
     "LineSearch",
     "LinearOperator",
     "LinearSolution",
     "LinearSolver",
+    "Linearisation",
     "MatrixOperator",
     "MaxStepsError",
     "Midpoint",
@@ -143,10 +160,14 @@ __all__ = [
     "PerSample",
     "Proposal",
     "Ralston",
+    "Rodas5P",
     "RootSolution",
     "RootStatistics",
     "RootStatus",
     "RootStepper",
+    "Rosenbrock",
+    "Rosenbrock23",
+    "RosenbrockTableau",
     "RungeKutta2",
     "RungeKutta4",
     "Save",
@@ -154,7 +175,9 @@ __all__ = [
     "SingularJacobianError",
     "Solution",
     "SolveContext",
+    "Solved",
     "SolverError",
+    "SplitField",
     "StagnationError",
     "Statistics",
     "Status",
@@ -164,12 +187,15 @@ __all__ = [
     "Stepper",
     "Steps",
     "StiffnessError",
+    "StiffnessSwitching",
     "StopAt",
     "Termination",
     "Tsit5",
     "Verdict",
+    "Verlet",
     "Vern7",
     "Work",
+    "Yoshida4",
     "__version__",
     "convergence_loss",
     "fixed_point",

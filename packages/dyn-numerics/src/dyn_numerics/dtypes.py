@@ -3,8 +3,14 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
-__all__ = ["real_dtype", "wide_dtype"]
+__all__ = ["cast", "real_dtype", "wide_dtype"]
+
+
+def cast(x: Tensor, dtype: torch.dtype) -> Tensor:
+    """A tensor in another dtype; of a complex one that is to be real, the real part."""
+    return (x.real if x.is_complex() and not dtype.is_complex else x).to(dtype)
 
 
 def real_dtype(dtype: torch.dtype) -> torch.dtype:

@@ -79,7 +79,9 @@ def while_loop(going: Callable[..., Tensor], body: Callable[..., Any], carried: 
         )
 
     def tensors(carried: Any) -> list[Tensor]:
-        return [leaf.clone() for leaf in tree_flatten(carried)[0] if isinstance(leaf, Tensor)]
+        # What comes back must have the memory layout of what was handed in.
+        leaves = [leaf for leaf in tree_flatten(carried)[0] if isinstance(leaf, Tensor)]
+        return [leaf.clone(memory_format=torch.contiguous_format) for leaf in leaves]
 
     found = torch.while_loop(  # type: ignore[no-untyped-call]
         lambda *old: going(*whole(old)), lambda *old: tuple(tensors(body(*whole(old)))), tuple(tensors(carried))

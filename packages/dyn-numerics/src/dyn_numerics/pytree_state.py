@@ -42,6 +42,7 @@ class StateLayout:
     """
 
     def __init__(self, state: Any, name: str, batched: bool = False) -> None:
+        self._name = name
         self.is_single_tensor = isinstance(state, Tensor)
         leaves: list[Any] = [state]
         self.structure: TreeSpec | None = None
@@ -105,6 +106,20 @@ class StateLayout:
             for leaf, shape, size in zip(leaves, self.shapes, self.sizes, strict=True)
         ]
         return torch.cat([leaf.to(self.dtype) for leaf in flat], dim=-1)
+
+    def pair(self) -> tuple[StateLayout, StateLayout]:
+        """The layouts of the halves of a state that is a pair `(q, p)`.
+
+        Raises:
+            TypeError: If it is none.
+            ValueError: If a half has no leaf.
+        """
+        like = self.unflatten(torch.empty(*self.lead, self.size, dtype=self.dtype, device=self.device))
+        if not (isinstance(like, (tuple, list)) and len(like) == 2):
+            got = "a tensor" if self.is_single_tensor else _words(self.structure)
+            raise TypeError(f"{self._name}: got {got}, expected a pair (q, p), which the method steps in turns")
+        first, second = (StateLayout(half, f"{self._name}[{i}]", bool(self.lead)) for i, half in enumerate(like))
+        return first, second
 
     def unflatten(self, vector: Tensor, cast: bool = True) -> Any:
         """Reads a state out of vectors `[..., N]`; every leaf gets the leading dimensions.

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from dyn_numerics import Step, Stepper
-from dyn_numerics.contracts import InterpolantContract, StepperContract
+from dyn_numerics import Step, Stepper, Verlet, Yoshida4
+from dyn_numerics.contracts import ForcedRadialOscillator, InterpolantContract, StepperContract
 from dyn_numerics.loop import is_supported
 from dyn_numerics.ode.interpolants.hermite import cubic_hermite
 from dyn_numerics.ode.scalar import over_state
@@ -415,6 +415,46 @@ def test_no_promise_hides_another():
 )
 def test_what_is_not_claimed_is_not_tested(method, settings, broken_promises):
     assert broken_promises(contract(method, **settings)) == set()
+
+
+class AddsTheParts(Trapezoid):
+    """The method without a fault on a field that is a sum."""
+
+    split = "additive"
+
+    def step(self, f, t0, t1, x, carry):
+        return super().step(lambda t, x: f(t, x, "a") + f(t, x, "b"), t0, t1, x, carry)
+
+
+class ForgetsTheTimeOfOnePart(Verlet):
+    def step(self, f, t0, t1, x, carry):
+        return super().step(lambda t, x, part: f(state_time(t0, x) if part == "a" else t, x, part), t0, t1, x, carry)
+
+
+class ForgetsOnePart(AddsTheParts):
+    def step(self, f, t0, t1, x, carry):
+        return super().step(lambda t, x, part: (part == "a") * f(t, x, part), t0, t1, x, carry)
+
+
+FORGOTTEN = {*ORDER, *DENSE, *DERIVATIVE, "order_of_the_error_estimate", "meets_the_tolerance"}
+FORGOTTEN |= {"its_derivative_meets_the_field_at_both_ends"}
+PAIR = {"problem": ForcedRadialOscillator(), "length": 0.2}
+
+
+@pytest.mark.parametrize(
+    ("method", "settings", "broken"),
+    [
+        (AddsTheParts, {}, set()),
+        (ForgetsOnePart, {}, FORGOTTEN),
+        (Verlet, PAIR, set()),
+        (ForgetsTheTimeOfOnePart, PAIR, {*ORDER, *DENSE, *DERIVATIVE, "inverse_step"}),
+        (Yoshida4, {**PAIR, "reach": {"a": 0.36}}, set()),
+        (Yoshida4, {**PAIR, "reach": {"a": 0.34}}, {"stays_within_the_step"}),
+        (Yoshida4, {**PAIR, "reach": {"b": 0.36}}, {"stays_within_the_step"}),
+    ],
+)
+def test_methods_of_split_fields(method, settings, broken, broken_promises):
+    assert broken_promises(contract(method, **settings)) == broken
 
 
 class DiffersCompiled(Trapezoid):

@@ -68,7 +68,12 @@ def g(z, *args):
         ),
         ({"termination": 3}, TypeError, r"termination: got a int, expected a dyn_numerics.Termination"),
         ({"solver": Newton(jac=lambda z: z)}, ValueError, r"jac: returned shape \[2, 3\], expected \[2, 3, 3\]"),
-        ({"solver": Newton(jac=lambda z: 1.0)}, ValueError, r"jac: returned a float, expected \[2, 3, 3\]"),
+        ({"solver": Newton(jac=lambda z: 1.0)}, TypeError, r"jac: returned a float, expected a tensor \[2, 3, 3\]"),
+        (
+            {"solver": Newton(jac=lambda z: torch.ones(2, 3, 3, dtype=torch.float16))},
+            TypeError,
+            r"jac: returned dtype torch.float16, expected torch.float",
+        ),
         (
             {"solver": Newton(jac=lambda z: z), "z0": (Z0,), "g": lambda z: z},
             TypeError,

@@ -12,6 +12,7 @@ Nothing here imports pytest. With `unittest.TestCase` as a further base class th
 from dyn_numerics.contracts.controller import ControllerContract
 from dyn_numerics.contracts.forced_growth import ForcedGrowth
 from dyn_numerics.contracts.forced_oscillator import ForcedOscillator
+from dyn_numerics.contracts.forced_radial_oscillator import ForcedRadialOscillator
 from dyn_numerics.contracts.interpolant import InterpolantContract
 from dyn_numerics.contracts.line_search import LineSearchContract
 from dyn_numerics.contracts.reference_problem import ReferenceProblem
@@ -24,6 +25,7 @@ __all__ = [
     "ControllerContract",
     "ForcedGrowth",
     "ForcedOscillator",
+    "ForcedRadialOscillator",
     "InterpolantContract",
     "LineSearchContract",
     "ReferenceProblem",

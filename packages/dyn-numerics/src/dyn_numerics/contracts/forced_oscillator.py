@@ -9,6 +9,8 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
+from dyn_numerics.ode.split_field import Part
+
 __all__ = ["ForcedOscillator"]
 
 
@@ -20,7 +22,8 @@ class ForcedOscillator:
         u' = cos(t) (1 - r^2) u - v,
         v' = cos(t) (1 - r^2) v + u.
 
-    `r^2` is logistic in `2 sin t`, and the angle grows with time.
+    `r^2` is logistic in `2 sin t`, and the angle grows with time. Of a sum of two parts growth is the first, rotation the
+    second.
 
     Attributes:
         starts: Four start states, `[4, 2]`.
@@ -40,10 +43,12 @@ class ForcedOscillator:
 
     starts: ClassVar[Sequence[Sequence[float]]] = [[0.6, 0.3], [-0.4, 0.5], [0.9, -0.7], [-0.2, -0.8]]
 
-    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
-        """The field, `[*lead, 2]`, at times `[*lead]` and states `[*lead, 2]`."""
+    def __call__(self, t: Tensor, x: Tensor, *part: Part) -> Tensor:
+        """The field, `[*lead, 2]`, at times `[*lead]` and states `[*lead, 2]`, or one part of it."""
         u, v = x[..., 0], x[..., 1]
         growth = torch.cos(t) * (1 - u * u - v * v)
+        if part:
+            return torch.stack([growth * u, growth * v] if part == ("a",) else [-v, u], dim=-1)
         return torch.stack([growth * u - v, growth * v + u], dim=-1)
 
     def exact(self, t: Tensor, t0: float, x0: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from dyn_numerics.contracts.measured_order import margin, measured_order
 from dyn_numerics.contracts.method_under_test import MethodUnderTest, Taken, evenly, is_within
 from dyn_numerics.ode.interpolants.polynomial import evaluate, evaluate_derivative
 from dyn_numerics.ode.scalar import over_state
+from dyn_numerics.ode.split_field import Part
 from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.times import state_time
 
@@ -108,9 +109,9 @@ class InterpolantContract(MethodUnderTest):
         stepper = self.made()
         times: list[Tensor] = []
 
-        def f(t: Tensor, x: Tensor) -> Tensor:
+        def f(t: Tensor, x: Tensor, *part: Part) -> Tensor:
             times.append(t)
-            return self.problem(t, x)
+            return self.problem(t, x, *part)
 
         for t0, t1, x in self.cases():
             taken = self.single_step(stepper, f, t0, t1, x)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any, ClassVar, NamedTuple
 from unittest import SkipTest
@@ -13,7 +14,10 @@ from torch import Tensor
 from dyn_numerics.contracts.forced_growth import ForcedGrowth
 from dyn_numerics.contracts.forced_oscillator import ForcedOscillator
 from dyn_numerics.contracts.reference_problem import ReferenceProblem
+from dyn_numerics.ode.odeint import odeint
 from dyn_numerics.ode.scalar import Scalar, maximum, minimum
+from dyn_numerics.ode.solution import Solution
+from dyn_numerics.ode.split_field import Part, SplitField
 from dyn_numerics.ode.stepper import FlatField, Step, Stepper
 from dyn_numerics.ode.times import state_time
 
@@ -40,7 +44,8 @@ class MethodUnderTest:
     """A stepper, and the problem that it is measured on.
 
     Attributes:
-        problem: Problem with a known solution; set another for a method that solves problems of one kind only.
+        problem: Problem with a known solution; set another for a method that solves problems of one kind only, such as
+            `ForcedRadialOscillator` for one that steps a partitioned field.
         problem_of_high_order: Problem that orders above 4 are measured on: with few digits to go, errors in a nonlinear one
             do not fall at one rate yet.
         length: Length of the span that orders are measured on, in time units; chosen by the order when None.
@@ -126,6 +131,36 @@ class MethodUnderTest:
                 step = stepper.complete(f, t1, step)
             yield Taken(t0, t1, x, step)
             x, carry = step.x, step.carry
+
+    def solve(self, stepper: Stepper, f: FlatField, x0: Tensor, t_span: Any, **options: Any) -> Solution:
+        """A solve of a problem as a user would pose it, with a `SplitField` and halves of the state for a split method.
+
+        Args:
+            stepper: The method.
+            f: The field on flat states.
+            x0: Start state, `[*lead, N]`.
+            t_span: Output times.
+            **options: Other arguments of `odeint`.
+
+        Returns:
+            The solution, its states flat, `[T, *lead, N]`.
+        """
+
+        def part(t: Tensor, x: Tensor, *name: Part) -> Tensor:
+            return f(t[..., 0] if t.dim() else t, x, *name)
+
+        if stepper.split is None:
+            return odeint(part, x0, t_span, solver=stepper, **options)
+        if stepper.split == "additive":
+            field = SplitField(lambda t, x: part(t, x, "a"), lambda t, x: part(t, x, "b"))
+            return odeint(field, x0, t_span, solver=stepper, **options)
+        n = x0.shape[-1] // 2
+        field = SplitField(
+            lambda t, p: part(t, torch.cat([torch.zeros_like(p), p], dim=-1), "a")[..., :n],
+            lambda t, q: part(t, torch.cat([q, torch.zeros_like(q)], dim=-1), "b")[..., n:],
+        )
+        solution = odeint(field, torch.split(x0, n, dim=-1), t_span, solver=stepper, **options)
+        return replace(solution, x=torch.cat(solution.x, dim=-1))
 
     def single_step(self, stepper: Stepper, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor) -> Taken:
         """One step, completed."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -23,8 +23,12 @@ class ReferenceProblem(Protocol):
     @property
     def starts(self) -> Sequence[Sequence[float]]: ...
 
-    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
-        """The field, `[*lead, N]`, at times `[*lead]` and states `[*lead, N]`."""
+    def __call__(self, *at: Any, **options: Any) -> Tensor:
+        """The field, `[*lead, N]`, at a time `[*lead]` and a state `[*lead, N]`.
+
+        That of a split method takes a third argument, `"a"` or `"b"`, for what this part adds; of a partitioned one the state
+        is `q` and `p` of the same size, one behind the other.
+        """
 
     def exact(self, t: Tensor, t0: float, x0: Tensor) -> Tensor:
         """The solution `[T, N]` at times `[T]`, from `x0`, `[N]`, at `t0`."""

@@ -10,10 +10,11 @@ from torch.linalg import vector_norm
 
 from dyn_numerics.linear.linear_solver import LinearSolution, LinearSolver
 from dyn_numerics.linear.operator import LinearOperator
+from dyn_numerics.linear.written_out_elimination import eliminate, substitute
 from dyn_numerics.loop import count_from_zero
 from dyn_numerics.transforms import under_transform
 
-__all__ = ["DenseLU", "Factors"]
+__all__ = ["DenseLU", "Factors", "WrittenOutFactors"]
 
 LARGEST_UNROLLED = 5  # beyond it LAPACK is as fast, and the program long to compile
 
@@ -30,6 +31,30 @@ class Factors(NamedTuple):
     lu: Tensor
     pivots: Tensor
     singular: Tensor
+
+    def solve(self, b: Tensor) -> Tensor:
+        """Solves for one right-hand side per matrix, `[*lead, N]`."""
+        if under_transform():
+            return _solve_differentiably(self, b)
+        return torch.linalg.lu_solve(self.lu, self.pivots, b.unsqueeze(-1)).squeeze(-1)
+
+
+class WrittenOutFactors(NamedTuple):
+    """A small matrix as `P L U`, in a compiled program.
+
+    Attributes:
+        lu: `U` with the inverses of its diagonal and below them `L` without its ones, `[*lead, N, N]`.
+        order: Which row of the matrix each of theirs is, `[*lead, N]`, int64.
+        singular: Whether a pivot is zero or not finite, `[*lead]`.
+    """
+
+    lu: Tensor
+    order: Tensor
+    singular: Tensor
+
+    def solve(self, b: Tensor) -> Tensor:
+        """Solves for one right-hand side per matrix, `[*lead, N]`."""
+        return substitute(self.lu, self.order, b)
 
 
 class DenseLU(LinearSolver):
@@ -77,24 +102,17 @@ class DenseLU(LinearSolver):
             n_products=count_from_zero(b) + 1,
         )
 
-    def factor(self, matrix: Tensor) -> Factors:
+    def factor(self, matrix: Tensor) -> Factors | WrittenOutFactors:
         """Factorises matrices, `[*lead, N, N]`, in float32, float64, complex64 or complex128."""
         if _unrolls(matrix):
-            lu, pivots = _eliminate(matrix)
-        else:
-            lu, pivots, _ = torch.linalg.lu_factor_ex(matrix)
-        diagonal = torch.diagonal(lu, dim1=-2, dim2=-1)
-        return Factors(lu, pivots, ((diagonal == 0) | ~torch.isfinite(diagonal)).any(-1))
+            lu, order = eliminate(matrix)
+            return WrittenOutFactors(lu, order, _has_no_inverse(lu))
+        lu, pivots, _ = torch.linalg.lu_factor_ex(matrix)
+        return Factors(lu, pivots, _has_no_inverse(lu))
 
-    def solve_factored(self, factors: Factors, b: Tensor) -> Tensor:
+    def solve_factored(self, factors: Factors | WrittenOutFactors, b: Tensor) -> Tensor:
         """Solves for one right-hand side per matrix, `[*lead, N]`; NaN where the matrix is singular."""
-        if _unrolls(factors.lu):
-            x = _substitute(factors.lu, factors.pivots, b)
-        elif under_transform():
-            x = _substitute_differentiably(factors, b)
-        else:
-            x = torch.linalg.lu_solve(factors.lu, factors.pivots, b.unsqueeze(-1)).squeeze(-1)
-        return torch.where(factors.singular.unsqueeze(-1), torch.nan, x)
+        return torch.where(factors.singular.unsqueeze(-1), torch.nan, factors.solve(b))
 
 
 def _unrolls(matrix: Tensor) -> bool:
@@ -102,54 +120,13 @@ def _unrolls(matrix: Tensor) -> bool:
     return torch.compiler.is_compiling() and matrix.shape[-1] <= LARGEST_UNROLLED and not matrix.is_complex()
 
 
-def _eliminate(matrix: Tensor) -> tuple[Tensor, Tensor]:
-    """LAPACK's factorisation of matrices `[*lead, N, N]`, written out in numbers `[*lead]`."""
-    columns = [list(column.unbind(-1)) for column in matrix.unbind(-1)]
-    size = len(columns)
-    pivots = []
-    for k, column in enumerate(columns):
-        pivot, largest = torch.full_like(column[k], k, dtype=torch.int32), column[k].abs()
-        for i in range(k + 1, size):
-            larger = column[i].abs() > largest
-            pivot, largest = torch.where(larger, i, pivot), torch.where(larger, column[i].abs(), largest)
-        pivots.append(pivot + 1)
-        for other in columns:
-            _exchange(other, k, pivot)
-        for i in range(k + 1, size):
-            column[i] = column[i] / column[k]
-            for other in columns[k + 1 :]:
-                other[i] = other[i] - column[i] * other[k]
-    lu = torch.stack([torch.stack(column, -1) for column in columns], -1)
-    return lu, torch.stack(pivots, -1)
+def _has_no_inverse(lu: Tensor) -> Tensor:
+    """Whether a number on the diagonal is zero or not finite, `[*lead]`; then neither is its inverse a number but zero."""
+    diagonal = torch.diagonal(lu, dim1=-2, dim2=-1)
+    return ((diagonal == 0) | ~torch.isfinite(diagonal)).any(-1)
 
 
-def _substitute(lu: Tensor, pivots: Tensor, b: Tensor) -> Tensor:
-    """Solves `P L U x = b`, `[*lead, N]`, written out in numbers `[*lead]`."""
-    columns = [column.unbind(-1) for column in lu.unbind(-1)]
-    x = list(b.unbind(-1))
-    size = len(x)
-    for k in range(size):
-        _exchange(x, k, pivots[..., k] - 1)
-    for k in range(size):
-        for i in range(k + 1, size):
-            x[i] = x[i] - columns[k][i] * x[k]
-    for k in reversed(range(size)):
-        x[k] = x[k] / columns[k][k]
-        for i in range(k):
-            x[i] = x[i] - columns[k][i] * x[k]
-    return torch.stack(x, -1)
-
-
-def _exchange(column: list[Tensor], k: int, pivot: Tensor) -> None:
-    """Exchanges number `k` of a column with the one at `pivot`, which is not before it."""
-    first = column[k]
-    for i in range(k + 1, len(column)):
-        here = pivot == i
-        column[k] = torch.where(here, column[i], column[k])
-        column[i] = torch.where(here, first, column[i])
-
-
-def _substitute_differentiably(factors: Factors, b: Tensor) -> Tensor:
+def _solve_differentiably(factors: Factors, b: Tensor) -> Tensor:
     """Solves `P L U x = b`, `[*lead, N]`, by triangular systems: under `vmap` torch's `lu_solve` has wrong derivatives."""
     exchanges, lower, upper = torch.lu_unpack(factors.lu, factors.pivots)
     right = exchanges.mT @ b.unsqueeze(-1)

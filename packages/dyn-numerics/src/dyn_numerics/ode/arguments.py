@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence, Set
+from collections.abc import Callable, Iterable, Mapping, Sequence, Set
 from itertools import pairwise
 from math import inf, isfinite, ulp
 from typing import Any
@@ -17,6 +17,7 @@ from dyn_numerics.ode.controllers.fixed_step import FixedStep
 from dyn_numerics.ode.controllers.pid import PIDController
 from dyn_numerics.ode.events.event import Event
 from dyn_numerics.ode.save import Save
+from dyn_numerics.ode.split_field import SplitField
 from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.times import host_numbers, time_dtype
 from dyn_numerics.pytree_state import StateLayout
@@ -24,6 +25,7 @@ from dyn_numerics.transforms import under_vmap
 from dyn_numerics.user_function import check_signature
 
 __all__ = [
+    "check_field",
     "check_step_size",
     "check_stops",
     "check_tolerance",
@@ -37,6 +39,40 @@ __all__ = [
 
 DEFAULT_MAX_STEPS = 100_000
 MOST_FIXED_STEPS = 10**9
+
+
+def check_field(f: Callable[..., Any], n_args: int, stepper: Stepper) -> None:
+    """Refuses a field that does not go with a method, or cannot be called.
+
+    Args:
+        f: The field.
+        n_args: Number of its extra arguments.
+        stepper: The method.
+
+    Raises:
+        TypeError: If only one of them is split, or a signature does not take what it has to.
+    """
+    if isinstance(f, SplitField) != (stepper.split is not None):
+        hints = {
+            "partitioned": "SplitField(a, b) with dq/dt = a(t, p) and dp/dt = b(t, q), on a state (q, p)",
+            "additive": "SplitField(a, b) with dx/dt = a(t, x) + b(t, x), where a is the stiff part",
+        }
+        if stepper.split is not None:
+            raise TypeError(
+                f"f: got {kind_of(f)}, expected a SplitField for {type(stepper).__name__}; try {hints[stepper.split]}"
+            )
+        raise TypeError(
+            f"f: got a SplitField, expected one function or module f(t, x, *args) for {type(stepper).__name__}; give it the "
+            f"whole field, or take a method that steps the parts, such as solver='verlet'"
+        )
+    if torch.compiler.is_compiling():
+        return
+    if not isinstance(f, SplitField):
+        check_signature(f, n_args)
+        return
+    arguments = ("t, p", "t, q") if stepper.split == "partitioned" else ("t, x", "t, x")
+    for name, part, takes in zip("ab", (f.a, f.b), arguments, strict=True):
+        check_signature(part, n_args, f"f.{name}", "function", takes)
 
 
 def time_span(

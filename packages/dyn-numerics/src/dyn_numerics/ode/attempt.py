@@ -351,6 +351,8 @@ def _step(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Sca
     elif not problem.branches:
         error = where(torch.isfinite(step.x.detach()).all(dim=-1), state.taken * 0, inf)
     if step.failed is not None:
+        if problem.branches and isinstance(step.failed, Tensor):
+            step = step._replace(failed=step.failed.item())
         error = where(step.failed != 0, inf, error)
     if problem.learns and problem.branches and isinstance(error, Tensor) and not bool(torch.isfinite(error)):
         error = torch.full_like(error, inf)  # what is not finite has no gradient

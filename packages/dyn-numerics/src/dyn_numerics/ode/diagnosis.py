@@ -29,7 +29,7 @@ class Probe(NamedTuple):
         dt: Its magnitude.
         change: Norm of the change of the state, in units of the tolerance.
         error: Norm of the error, in the same units.
-        stiffness: Largest magnitude of an eigenvalue, per time unit; 0 where the method cannot tell.
+        stiffness: Largest magnitude of an eigenvalue, per time unit; 0 where the method cannot tell, or bears any.
     """
 
     dt: Scalar
@@ -77,7 +77,7 @@ def probe(problem: Problem, f: FlatField, state: State, dt: Scalar) -> Probe:
     with torch.no_grad():
         step = stepper.complete(f, end, stepper.step(f, start, end, state.x.detach(), state.carry))
         error = norm.read(stepper.measure_error(step, lambda e: norm.of_step(e, state.x, step.x)))
-        change, estimate = norm.at(state.x, step.x - state.x), stepper.stiffness(step)
+        change, estimate = norm.at(state.x, step.x - state.x), None if stepper.implicit else stepper.stiffness(step)
     stiffness: Scalar = 0 * dt
     if estimate is not None:
         stiffness = estimate.to(dt.dtype) if isinstance(dt, Tensor) else estimate.item()

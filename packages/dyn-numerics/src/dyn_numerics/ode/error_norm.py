@@ -68,6 +68,10 @@ class ErrorNorm:
             found = self.read(self._measure(vector.to(wide_dtype(vector.dtype)), x.to(wide_dtype(x.dtype)).abs()))
         return found.detach() if isinstance(found, Tensor) else found
 
+    def tolerance(self, x: Tensor) -> Tensor:
+        """The tolerance of every element of a state, `[*lead, N]` in its units and real dtype."""
+        return x.abs() * self.rtol + self.atol
+
     def read(self, norm: Tensor) -> Scalar:
         """A norm as the solve computes with it, infinity if it is not finite: the one host read of a joint step."""
         if self.on_host:

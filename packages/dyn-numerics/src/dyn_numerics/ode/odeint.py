@@ -21,7 +21,7 @@ from dyn_numerics.ode.callbacks import Callbacks, TellCallbacks
 from dyn_numerics.ode.controllers.controller import Controller
 from dyn_numerics.ode.events.event import Event
 from dyn_numerics.ode.events.event_record import SaveEvents
-from dyn_numerics.ode.flat_field import WatchedField
+from dyn_numerics.ode.flat_field import Counter, WatchedField
 from dyn_numerics.ode.internals import SaveInternals
 from dyn_numerics.ode.observer import Observer
 from dyn_numerics.ode.posed import Posed, pose
@@ -80,14 +80,16 @@ def odeint(
     Args:
         f: Vector field. Called with `t`, `[]` in the real dtype and on the device of the state, and the state; returns
             the slope in structure, shapes, dtypes and device of the state, in state units per time unit, as a new tensor.
-            It must not write into the state. It computes under the caller's autocast; the method itself does not.
+            It must not write into the state. It computes under the caller's autocast; the method itself does not. A method
+            that treats two parts of the field differently takes a `SplitField`.
         x0: Initial state: a tensor of any shape or a pytree of tensors, real or complex, float64 to float16. `f` receives
             its leaves contiguous, whatever their memory format was.
         t_span: Output times `[T]`, strictly increasing or decreasing, a sequence of numbers or a floating tensor. The
             solve runs from the first to the last; a span of no length returns `x0`. With `stepping="per_sample"` also
             `[T, batch]`: every sample has times of its own, in its own direction, and repeating the end pads short ones.
         solver: Name of a method (`"euler"`, `"midpoint"`, `"heun"`, `"ralston"`, `"rk4"` with fixed steps; `"bosh3"`,
-            `"dopri5"`, `"tsit5"`, `"vern7"`, `"dopri8"` with adaptive ones) or a `Stepper`.
+            `"dopri5"`, `"tsit5"`, `"vern7"`, `"dopri8"` with adaptive ones; `"verlet"`, `"yoshida4"` with fixed steps on a
+            `SplitField`) or a `Stepper`.
         rtol: Relative tolerance of the local error, without unit: a positive number, or a tensor that broadcasts
             against every leaf of the state. Fixed steps ignore it.
         atol: Absolute tolerance of the local error, in state units; as `rtol`.
@@ -381,17 +383,17 @@ def _move_where_standing(posed: Posed, state: State, saved: Saved) -> tuple[Stat
         return state, saved, 0
     # Where a span has a length another's numbers are taken: the field may have no value there.
     places = substitutes(standing) if standing.dim() else None
-    f = posed.problem.f if places is None else posed.problem.f.take(places)
+    f = Counter(posed.problem.f if places is None else posed.problem.f.take(places))
     slope = f(*substituted(places, (state_time(t[0].detach(), start), start)))
     slope = torch.where(standing.unsqueeze(-1) & torch.isfinite(slope.detach()), slope, 0)
     moved = start + (t - t[0]).to(real_dtype(start.dtype)).unsqueeze(-1) * slope
     state = state._replace(x=torch.where(standing.unsqueeze(-1), moved[-1], state.x))
     if not posed.save.outputs:
-        return state, saved, 1
+        return state, saved, f.calls
     if posed.values is not None:
         at = torch.where(standing, t, t[0])
         moved = torch.stack([posed.values(time, x) for time, x in zip(at, moved, strict=True)])
-    return state, saved._replace(x=torch.where(standing.unsqueeze(-1), moved, saved.x)), 1
+    return state, saved._replace(x=torch.where(standing.unsqueeze(-1), moved, saved.x)), f.calls
 
 
 def pack(posed: Posed, state: State, saved: Saved, status: Any, n_evals: Any) -> Solution:

@@ -13,6 +13,7 @@ from torch import Tensor
 from dyn_numerics.arguments import check_initial_state, check_sampled_arguments, constant, extra_arguments
 from dyn_numerics.loop import check_compiler
 from dyn_numerics.ode.arguments import (
+    check_field,
     check_step_size,
     check_stops,
     choose_controller,
@@ -26,7 +27,7 @@ from dyn_numerics.ode.controllers.controller import Controller
 from dyn_numerics.ode.error_norm import ErrorNorm
 from dyn_numerics.ode.events.event import Event
 from dyn_numerics.ode.events.watch import EventWatch
-from dyn_numerics.ode.flat_field import UserField
+from dyn_numerics.ode.flat_field import flat_field
 from dyn_numerics.ode.kept_values import KeptValues
 from dyn_numerics.ode.save import Form, Save
 from dyn_numerics.ode.solve_context import SolveContext
@@ -106,13 +107,12 @@ def pose(
     args = extra_arguments(args)
     compiling = torch.compiler.is_compiling()
     unreadable = compiling or under_vmap()  # values of tensors cannot be read
-    if not compiling:
-        check_signature(f, len(args))
+    stepper = _named(solver) if isinstance(solver, str) and not compiling else stepper_by_name(solver)
+    check_field(f, len(args), stepper)
     per_sample = _is_per_sample(stepping)
     layout = check_initial_state(x0, per_sample)
     check_sampled_arguments(args, layout)
     watched = watched_events(events, len(args))
-    stepper = _named(solver) if isinstance(solver, str) and not compiling else stepper_by_name(solver)
     controller = choose_controller(controller, stepper, step_size)
     check_stops(controller.stops, layout)
     step_size = None if step_size is None else constant(float(step_size))
@@ -141,7 +141,7 @@ def pose(
     )
     context = SolveContext(layout, args, norm)
     problem = Problem(
-        f=UserField(f, args, layout),
+        f=flat_field(f, args, layout, stepper.split),
         stepper=stepper.on(context),
         context=context,
         controller=controller,
@@ -207,7 +207,7 @@ def _schedule(
         check_step_size(
             zip(times[0], times[-1], strict=True) if inner.dim() > 1 else [(times[0], times[-1])], step_size, limit
         )
-    on_host = not (layout.lead or unreadable or controller.differentiable)
+    on_host = not (len(layout.lead) or unreadable or controller.differentiable)
     if inner.dim() == 1 and layout.lead:
         inner = inner.unsqueeze(-1).expand(-1, *layout.lead)
     marks = inner if under_transform() or is_differentiable(inner) else None

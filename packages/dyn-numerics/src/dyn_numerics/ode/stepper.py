@@ -16,14 +16,19 @@ from torch import Tensor, nn
 
 from dyn_numerics.dtypes import wide_dtype
 from dyn_numerics.ode.scalar import Flag, Scalar
+from dyn_numerics.ode.split_field import Split
 
 if TYPE_CHECKING:
     from dyn_numerics.ode.solve_context import SolveContext
 
 __all__ = ["FlatField", "Step", "Stepper", "Work", "in_loop"]
 
-FlatField = Callable[[Tensor, Tensor], Tensor]
-"""A vector field `f(t, x)` on flat states `[*lead, N]`; `t` is `[*lead]` in the real dtype of the state."""
+FlatField = Callable[..., Tensor]
+"""A vector field `f(t, x)` on flat states `[*lead, N]`; `t` is `[*lead]` in the real dtype of the state.
+
+A split one is also `f(t, x, part)`: what the function `"a"` or `"b"` of the `SplitField` adds to the slope of the state,
+`[*lead, N]`; on a state `(q, p)` it is zero where the function says nothing.
+"""
 
 
 def in_loop(f: FlatField) -> FlatField:
@@ -79,7 +84,8 @@ class Stepper(nn.Module, ABC):
     """A one-step method. Subclass it to plug in your own, neural or not.
 
     `carry` and `retry` are a tensor, None or a tuple of such. Tensors whose first dimensions are `lead` belong to the
-    problems; a loop that selects picks `carry` or `retry` for each of them, so both have the same structure.
+    problems; a loop that selects picks `carry` or `retry` for each of them, so both have the same structure where times are
+    tensors.
 
     Attributes:
         order: Order of convergence of the solution.
@@ -90,6 +96,8 @@ class Stepper(nn.Module, ABC):
         implicit: Whether steps are found by solving equations: each then says whether it `failed` and what `work` it took.
         structured: Whether the method wants to know how the user's state lies in its vectors (see `on`). It then steps no
             other states along with that one, such as the continuous adjoint's.
+        split: What the method makes of a `SplitField`, which it then steps and nothing else: `"partitioned"`, the slopes of
+            the halves of a state `(q, p)`, or `"additive"`, two terms; None for a method that steps any other field.
     """
 
     order: int
@@ -98,6 +106,7 @@ class Stepper(nn.Module, ABC):
     dense_evals: int = 0
     implicit: bool = False
     structured: bool = False
+    split: Split | None = None
 
     def on(self, context: SolveContext) -> Self:
         """Returns the method for such a solve: itself, unless tolerances or the structure of the state matter to it.

@@ -13,6 +13,7 @@ from torch import Tensor
 from dyn_numerics.dtypes import real_dtype
 from dyn_numerics.ode.scalar import Flag, Scalar, magnitude, minimum, where
 from dyn_numerics.ode.search import count_below
+from dyn_numerics.ode.split_field import Part
 from dyn_numerics.ode.stepper import FlatField, in_loop
 
 __all__ = ["Stops"]
@@ -108,16 +109,17 @@ class SidedField:
         """The field without a counter."""
         return SidedField(in_loop(self._f), self._first, self._last, self._direction)
 
-    def __call__(self, t: Tensor, x: Tensor) -> Tensor:
+    def __call__(self, t: Tensor, x: Tensor, *part: Part) -> Tensor:
         """Evaluates the field.
 
         Args:
             t: Time, `[*lead]`.
             x: State, `[*lead, N]`.
+            *part: Part of a split field, if one is wanted alone.
         """
         low, high, sign = (
             torch.as_tensor(value, dtype=t.dtype, device=t.device)
             for value in (self._first, self._last, self._direction)
         )
         nearest = torch.minimum(torch.maximum(t.detach() * sign, low), high) * sign
-        return self._f(t + (nearest - t).detach(), x)
+        return self._f(t + (nearest - t).detach(), x, *part)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from dyn_numerics.arguments import positive_integer
-from dyn_numerics.linear.dense_lu import DenseLU, Factors
+from dyn_numerics.linear.dense_lu import DenseLU, Factors, WrittenOutFactors
 from dyn_numerics.loop import when
 from dyn_numerics.root.jacobian import Jacobian
 from dyn_numerics.root.newton import newton_step
@@ -51,16 +51,11 @@ class Chord(RootStepper):
     def extra_repr(self) -> str:
         return f"every={self.every}"
 
-    def init(self, z: Tensor, context: Context) -> Factors:
-        size = z.shape[-1]
+    def init(self, z: Tensor, context: Context) -> Factors | WrittenOutFactors:
         # Of regular matrices: a sample that fails in its first step is left with these.
-        return Factors(
-            torch.eye(size, dtype=z.dtype, device=z.device).repeat(len(z), 1, 1),
-            torch.ones(len(z), size, dtype=torch.int32, device=z.device),
-            torch.zeros(len(z), dtype=torch.bool, device=z.device),
-        )
+        return DenseLU().factor(torch.eye(z.shape[-1], dtype=z.dtype, device=z.device).repeat(len(z), 1, 1))
 
-    def step(self, f: FlatFunction, z: Tensor, carry: Factors, context: Context) -> Proposal:
+    def step(self, f: FlatFunction, z: Tensor, carry: Factors | WrittenOutFactors, context: Context) -> Proposal:
         age = context.n_steps if self.every is None else context.n_steps % self.every
         factors, n_evals = when(
             age == 0,

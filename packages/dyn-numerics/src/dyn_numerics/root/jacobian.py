@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from torch import Tensor
 
 from dyn_numerics.linear.jacobian_operator import JacobianOperator
 from dyn_numerics.root.root_stepper import Context, FlatFunction
+from dyn_numerics.user_jacobian import UserJacobian
 
 __all__ = ["Jacobian"]
 
@@ -44,7 +44,7 @@ class Jacobian:
             context: What is known of it.
 
         Raises:
-            TypeError: If the user's is no tensor, or the state a pytree.
+            TypeError: If the user's is no tensor or has another dtype than the state, or the state is a pytree.
             ValueError: If the user's has another shape.
         """
         if self._jac is None:
@@ -52,12 +52,12 @@ class Jacobian:
         layout = context.layout
         if not layout.is_single_tensor:
             raise TypeError("jac: got one with a z0 that is a pytree, expected a single tensor; leave jac out")
-        found: Any = self._jac(layout.unflatten(z.to(layout.dtype)), *context.args)
-        shape = layout.shapes[0]
-        expected = [len(z), *shape, *shape]
-        if not isinstance(found, Tensor) or list(found.shape) != expected:
-            got = f"shape {list(found.shape)}" if isinstance(found, Tensor) else f"a {type(found).__name__}"
-            raise ValueError(f"jac: returned {got}, expected {expected}, derivatives of outputs by inputs")
-        size = z.shape[-1]
-        matrix: Tensor = found.reshape(len(z), size, size).to(z.dtype)
-        return matrix
+        shape, size = layout.shapes[0], z.shape[-1]
+        found = _OfIterates(self._jac, context.args, layout, "jac")(
+            None, z, [*shape, *shape], "derivatives of outputs by inputs"
+        )
+        return found.reshape(len(z), size, size)
+
+
+class _OfIterates(UserJacobian):
+    symbol = "z"

@@ -2,7 +2,20 @@
 
 import pytest
 
-from dyn_numerics import Bosh3, Dopri5, Dopri8, Euler, Heun, Midpoint, Ralston, RungeKutta4, Tsit5, Vern7
+from dyn_numerics import (
+    Bosh3,
+    Dopri5,
+    Dopri8,
+    Euler,
+    Heun,
+    Midpoint,
+    Ralston,
+    RungeKutta4,
+    Tsit5,
+    Verlet,
+    Vern7,
+    Yoshida4,
+)
 from dyn_numerics.ode.steppers.by_name import STEPPERS, stepper
 
 NAMES = {
@@ -16,6 +29,8 @@ NAMES = {
     "tsit5": Tsit5,
     "vern7": Vern7,
     "dopri8": Dopri8,
+    "verlet": Verlet,
+    "yoshida4": Yoshida4,
 }
 
 

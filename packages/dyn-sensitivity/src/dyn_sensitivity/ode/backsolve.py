@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
 import dyn_numerics
-from dyn_numerics import Save, Seminorm, Solution, Stepper
+from dyn_numerics import Save, Seminorm, Solution, SplitField, Stepper
 from dyn_numerics.arguments import check_initial_state
 from dyn_numerics.constant_numbers import with_constant_numbers
 from dyn_numerics.ode.arguments import (
@@ -108,11 +108,16 @@ class Backsolve(SensitivityAlgorithm):
 
         Raises:
             ValueError: If gradients are wanted and the solver or the controller is trainable, every sample has times of
-                its own, something else than the states at `t_span` is to be saved, there are events, the backward solver
-                cannot choose its steps or steps no adjoint, or `f` captures a differentiable tensor that it does not know.
+                its own, something else than the states at `t_span` is to be saved, there are events, `f` is split, the
+                backward solver cannot choose its steps or steps no adjoint, or `f` captures a differentiable tensor that it does not know.
         """
         if not torch.is_grad_enabled():
             return dyn_numerics.odeint(f, x0, t_span, args=args, **options)
+        if isinstance(f, SplitField):
+            raise ValueError(
+                "f: got a SplitField with sensitivity='adjoint', whose backward solve is of no field in two parts; use "
+                "sensitivity='autograd', or torch.no_grad()"
+            )
         if torch.compiler.is_compiling():
             refuse_compiled(**{name: options[name] for name in ("save", "events", "compact", "progress", "callbacks")})
             self._refuse_unsupported(t_span, options)
@@ -172,9 +177,15 @@ class Backsolve(SensitivityAlgorithm):
                 "events: got some with sensitivity='adjoint', whose backward solve does not meet them; "
                 "use sensitivity='autograd'"
             )
-        if stepper(solver if self.solver is None else self.solver).structured:
+        backward = stepper(solver if self.solver is None else self.solver)
+        if backward.split is not None:
             raise ValueError(
-                f"sensitivity: got {self} to solve backward by {type(stepper(self.solver or solver)).__name__}, which knows the "
+                f"sensitivity: got {self} to solve backward by {type(backward).__name__}, which steps a SplitField, and the "
+                f"adjoint is none; give Backsolve(solver=...) another method"
+            )
+        if backward.structured:
+            raise ValueError(
+                f"sensitivity: got {self} to solve backward by {type(backward).__name__}, which knows the "
                 f"structure of the state but not of its adjoint; give Backsolve(solver=...) another, or use 'autograd'"
             )
         controller = choose_controller(options["controller"], stepper(solver), options["step_size"])

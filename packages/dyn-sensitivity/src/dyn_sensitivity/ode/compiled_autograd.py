@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.func import vjp
 
 from dyn_numerics import Solution, Statistics
-from dyn_numerics.ode.arguments import choose_controller
+from dyn_numerics.ode.arguments import check_field, choose_controller
 from dyn_numerics.ode.odeint import solve_compiled
 from dyn_numerics.ode.posed import pose
 from dyn_numerics.ode.solve_context import SolveContext
@@ -75,8 +75,9 @@ def solve(
         raise ValueError(
             f"solver: got the trainable {method}, which a compiled solve does not train; solve outside of it"
         )
+    check_field(f, len(args), method)
     limit = MOST_RECORDED_STEPS if options["max_steps"] is None else options["max_steps"]
-    field, inputs = CompiledField.of(f, layout, args)
+    field, inputs = CompiledField.of(f, layout, args, method.split)
     controller = choose_controller(options["controller"], method, options["step_size"])
     names = ("rtol", "atol", "step_size", "stepping")
     posing = {name: options[name] for name in names}
@@ -90,7 +91,6 @@ def solve(
 
 def packed(solution: Solution, layout: StateLayout) -> tuple[Tensor, ...]:
     """A solution as tensors, which an autograd function can return: the states flat, `[T, *lead, N]`, and the rest."""
-    stats = solution.stats
     ends = (solution.status_code, solution.t_reached, solution.dt_last)
     return layout.flatten(solution.x), *ends, *solution.stats.counts.values()
 

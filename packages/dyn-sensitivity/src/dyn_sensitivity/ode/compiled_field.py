@@ -19,7 +19,9 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
-from dyn_numerics.ode.flat_field import UserField
+from dyn_numerics import SplitField
+from dyn_numerics.ode.flat_field import SampledField, flat_field
+from dyn_numerics.ode.split_field import Split
 from dyn_numerics.ode.times import state_time
 from dyn_numerics.per_sample import bare_arguments, sampled_leaves
 from dyn_numerics.pytree_state import StateLayout
@@ -45,6 +47,7 @@ class CompiledField:
         arg_structure: Structure of the args.
         wanted_at: Which of `arg_leaves` want gradients.
         sampled: Which of them belong to the samples.
+        split: How the method wants the field, if it is split.
     """
 
     f: Callable[..., Any]
@@ -56,10 +59,11 @@ class CompiledField:
     arg_structure: TreeSpec
     wanted_at: tuple[int, ...]
     sampled: tuple[bool, ...]
+    split: Split | None
 
     @classmethod
     def of(
-        cls, f: Callable[..., Any], layout: StateLayout, args: tuple[Any, ...]
+        cls, f: Callable[..., Any], layout: StateLayout, args: tuple[Any, ...], split: Split | None = None
     ) -> tuple[CompiledField, list[Tensor]]:
         """Takes a field apart.
 
@@ -87,7 +91,8 @@ class CompiledField:
         leaves, structure = tree_flatten(bare_arguments(args))
         wanted_at = tuple(i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad)
         names = tuple(name for name, _ in named)
-        field = cls(f, layout, module, names, tuple(places), tuple(leaves), structure, wanted_at, sampled_leaves(args))
+        sampled = sampled_leaves(args)
+        field = cls(f, layout, module, names, tuple(places), tuple(leaves), structure, wanted_at, sampled, split)
         return field, [*(leaves[i] for i in wanted_at), *parameters]
 
     def args_with(self, inputs: Sequence[Tensor], places: Tensor | None = None) -> tuple[Any, ...]:
@@ -107,20 +112,25 @@ class CompiledField:
         args: tuple[Any, ...] = tree_unflatten(leaves, self.arg_structure)
         return args
 
-    def at(self, inputs: Sequence[Tensor], places: Tensor | None = None) -> Callable[[Tensor, Tensor], Tensor]:
+    def at(self, inputs: Sequence[Tensor], places: Tensor | None = None) -> SampledField:
         """The field on flat states with some tensors in the places of those that its gradient goes to; as `args_with`."""
         args = self.args_with(inputs, places)
         module, names = self.module, self.names
         given = inputs[len(self.wanted_at) :]
         parameters = {name: given[at] for name, at in zip(names, self.places, strict=True)}
 
-        def call(t: Tensor, x: Any, *args: Any) -> Any:
-            if module is None or not names:
-                return self.f(t, x, *args)
-            with _reparametrize_module(module, parameters):
-                return self.f(t, x, *args)
+        def called(function: Callable[..., Any]) -> Callable[..., Any]:
+            def call(t: Tensor, x: Any, *args: Any) -> Any:
+                if module is None or not names:
+                    return function(t, x, *args)
+                with _reparametrize_module(module, parameters):
+                    return function(t, x, *args)
 
-        return UserField(call, args, self.layout)
+            return call
+
+        f = self.f
+        f = SplitField(called(f.a), called(f.b)) if isinstance(f, SplitField) else called(f)
+        return flat_field(f, args, self.layout, self.split)
 
     def refuse_undeclared(self, t: Tensor, start: Tensor, inputs: Sequence[Tensor]) -> None:
         """Refuses a field that depends on differentiable tensors which its gradient would not reach.

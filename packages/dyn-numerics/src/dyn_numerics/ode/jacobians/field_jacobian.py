@@ -13,7 +13,7 @@ from dyn_numerics.ode.stepper import FlatField
 if TYPE_CHECKING:
     from dyn_numerics.ode.solve_context import SolveContext
 
-__all__ = ["Factors", "FieldJacobian", "Linearisation"]
+__all__ = ["Factors", "FieldJacobian", "Linearisation", "Solved"]
 
 
 class Linearisation(NamedTuple):
@@ -39,6 +39,19 @@ class Factors(Protocol):
         """Where the matrix is singular or not finite, `[*lead]`."""
 
 
+class Solved(NamedTuple):
+    """The solution of a linear system.
+
+    Attributes:
+        x: `[*lead, N]`; not finite where there is none.
+        n_evals: Calls of `f` that this took in loops inside of a compiled program, which nobody else sees (`Step.n_evals`):
+            a number or `[]`.
+    """
+
+    x: Tensor
+    n_evals: int | Tensor = 0
+
+
 class FieldJacobian(nn.Module, ABC):
     """Makes the Jacobian `J` of a field by its state, and solves linear systems with `W = I - shift J`.
 
@@ -56,7 +69,7 @@ class FieldJacobian(nn.Module, ABC):
 
     @abstractmethod
     def linearise(self, f: FlatField, t: Tensor, x: Tensor, with_rate: bool = False) -> Linearisation:
-        """Value and derivatives of a field.
+        """Value and derivatives of a field, from one call of it.
 
         Args:
             f: Vector field on flat states.
@@ -75,11 +88,11 @@ class FieldJacobian(nn.Module, ABC):
         """
 
     @abstractmethod
-    def solve(self, f: FlatField, factors: Any, b: Tensor) -> Tensor:
-        """Solves `W x = b`, `[*lead, N]`; not finite where `W` is singular.
+    def solve(self, f: FlatField, factors: Any, b: Tensor) -> Solved:
+        """Solves `W x = b`; not finite where `W` is singular.
 
         Args:
             f: Vector field, for those that know the matrix by its products alone.
             factors: From `factorise`.
-            b: Right-hand side, `[*lead, N]`.
+            b: Right-hand side, `[*lead, N]` in state units, as an iterative solver compares it with the tolerance.
         """

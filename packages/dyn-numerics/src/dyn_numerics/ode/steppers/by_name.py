@@ -19,6 +19,9 @@ from dyn_numerics.ode.steppers.explicit_methods import (
     Tsit5,
     Vern7,
 )
+from dyn_numerics.ode.steppers.rosenbrock_methods import Rodas5P, Rosenbrock23
+from dyn_numerics.ode.steppers.stiffness_switching import StiffnessSwitching
+from dyn_numerics.ode.steppers.symplectic_methods import Verlet, Yoshida4
 
 __all__ = ["STEPPERS", "stepper"]
 
@@ -33,6 +36,11 @@ STEPPERS: dict[str, Callable[[], Stepper]] = {
     "tsit5": Tsit5,
     "vern7": Vern7,
     "dopri8": Dopri8,
+    "verlet": Verlet,
+    "yoshida4": Yoshida4,
+    "rosenbrock23": Rosenbrock23,
+    "rodas5p": Rodas5P,
+    "auto": StiffnessSwitching,
 }
 """What `solver=` may be called, and what makes it."""
 

@@ -2,11 +2,14 @@
 
 A method with matrix `a` and weights `b` has order p when, for every rooted tree with at most p nodes,
 `sum_i b_i Phi_i(tree) = 1 / gamma(tree)`. A continuous extension with weights `b_i(theta)` has order p when the sum
-equals `theta^order(tree) / gamma(tree)` instead, so that its residual is a polynomial in theta.
+equals `theta^order(tree) / gamma(tree)` instead, so that its residual is a polynomial in theta. A Rosenbrock method has
+the same conditions, but that another matrix, `only`, belongs to nodes with one child: stages plus multiples of the Jacobian.
 
 References:
-    E. Hairer, S. P. Norsett, G. Wanner: Solving Ordinary Differential Equations I, 2nd ed., section II.2
-    (Theorem 2.13) and section II.6 (Theorem 6.1, continuous extensions).
+    - E. Hairer, S. P. Norsett, G. Wanner: Solving Ordinary Differential Equations I, 2nd ed., section II.2
+      (Theorem 2.13) and section II.6 (Theorem 6.1, continuous extensions).
+    - E. Hairer, G. Wanner: Solving Ordinary Differential Equations II, 2nd ed., section IV.7 (Theorem 7.4, Rosenbrock
+      methods).
 """
 
 from __future__ import annotations
@@ -68,10 +71,14 @@ class _ElementaryWeights(Generic[Number]):
     Args:
         a: Stage coefficients, row i with its entries j (at most as many as there are stages).
         one: The number 1, of the kind that the coefficients are.
+        only: The coefficients at nodes with one child, if they are others.
     """
 
-    def __init__(self, a: Sequence[Sequence[Number]], one: Number) -> None:
-        self._rows: list[list[tuple[int, Number]]] = [[(j, w) for j, w in enumerate(row) if w != 0] for row in a]
+    def __init__(
+        self, a: Sequence[Sequence[Number]], one: Number, only: Sequence[Sequence[Number]] | None = None
+    ) -> None:
+        self._rows = _sparse(a)
+        self._only_rows = self._rows if only is None else _sparse(only)
         self._one: Number = one
         self._zero: Number = one - one
         self._known: dict[Tree, list[Number]] = {}
@@ -79,47 +86,61 @@ class _ElementaryWeights(Generic[Number]):
     def __call__(self, tree: Tree) -> list[Number]:
         if tree not in self._known:
             weights = [self._one] * len(self._rows)
+            rows = self._only_rows if len(tree) == 1 else self._rows
             for child in tree:
                 inner = self(child)
-                for i, row in enumerate(self._rows):
+                for i, row in enumerate(rows):
                     weights[i] *= sum((w * inner[j] for j, w in row), self._zero)
             self._known[tree] = weights
         return self._known[tree]
 
 
-def residuals(a: Sequence[Sequence[Number]], b: Sequence[Number], order: int) -> Residuals[Number]:
+def _sparse(rows: Sequence[Sequence[Number]]) -> list[list[tuple[int, Number]]]:
+    return [[(j, w) for j, w in enumerate(row) if w != 0] for row in rows]
+
+
+def residuals(
+    a: Sequence[Sequence[Number]], b: Sequence[Number], order: int, only: Sequence[Sequence[Number]] | None = None
+) -> Residuals[Number]:
     """Yields every rooted tree with at most `order` nodes and the residual of its condition.
 
     Args:
         a: Stage coefficients, row i with its entries j (at most as many as there are stages).
         b: Weights, one for each stage; those that are missing at the end are zero.
         order: Largest number of nodes.
+        only: Coefficients at nodes with one child, as `a`, if they are others.
 
     Yields:
         The tree and `sum_i b_i Phi_i(tree) - 1 / gamma(tree)`.
     """
     one = type(b[0])(1)
-    weights = _ElementaryWeights(a, one)
+    weights = _ElementaryWeights(a, one, only)
     for nodes in range(1, order + 1):
         for tree in rooted_trees(nodes):
             total = sum((w * phi for w, phi in zip(b, weights(tree), strict=False)), one - one)
             yield tree, total - one / density(tree)
 
 
-def dense_residuals(a: Sequence[Sequence[Number]], dense: Sequence[Sequence[Number]], order: int) -> Residuals[Number]:
+def dense_residuals(
+    a: Sequence[Sequence[Number]],
+    dense: Sequence[Sequence[Number]],
+    order: int,
+    only: Sequence[Sequence[Number]] | None = None,
+) -> Residuals[Number]:
     """Yields, for every tree with at most `order` nodes, the largest residual of its continuous condition.
 
     Args:
         a: Stage coefficients, row i with its entries j.
         dense: For each stage the coefficients of `b_i(theta)` at theta, theta^2, ...
         order: Largest number of nodes.
+        only: As in `residuals`.
 
     Yields:
         The tree and the coefficient, largest in magnitude, of
         `sum_i b_i(theta) Phi_i(tree) - theta^nodes / gamma(tree)` as a polynomial in theta.
     """
     one = type(dense[0][0])(1)
-    weights = _ElementaryWeights(a, one)
+    weights = _ElementaryWeights(a, one, only)
     for nodes in range(1, order + 1):
         for tree in rooted_trees(nodes):
             errors = []
