@@ -31,7 +31,12 @@ def automatic_choice(progress: Progress, setup: OscillatorSetup) -> Outcome:
     mu = setup.mu
     t = torch.tensor([0.0, setup.end], dtype=torch.float64)
     x0 = torch.tensor([2.0, 0.0], dtype=torch.float64).repeat(setup.batch, 1)
-    options: dict[str, Any] = {"rtol": setup.tolerance, "atol": setup.tolerance, "stepping": "per_sample", "compact": True}
+    options: dict[str, Any] = {
+        "rtol": setup.tolerance,
+        "atol": setup.tolerance,
+        "stepping": "per_sample",
+        "compact": True,
+    }
     steps: dict[str, Tensor] = {}
     # The implicit method goes first: where the explicit one takes more than all of its steps, it is not the better one.
     methods = (setup.implicit, setup.automatic, setup.explicit)

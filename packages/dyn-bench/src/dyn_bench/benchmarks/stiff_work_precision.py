@@ -77,7 +77,11 @@ def _solve(problem: ReferenceProblem, tolerance: float, **method: Any) -> Solve:
 
 def _peer(problem: ReferenceProblem, tolerance: float, method: str, given: bool = True) -> Solve:
     field: Any = problem.field
-    options: dict[str, Any] = {"tolerance": tolerance, "floor": problem.floor, "partials": field.partials if given else None}
+    options: dict[str, Any] = {
+        "tolerance": tolerance,
+        "floor": problem.floor,
+        "partials": field.partials if given else None,
+    }
     return scipy_stiff_solve(field.components, problem.x0.unsqueeze(0), problem.times(), method=method, **options)
 
 

@@ -79,7 +79,7 @@ class Brusselator:
         factors = (1 + shift[..., None, None] * rates) * 2 * (self.points + 1)
 
         def solve(v: Tensor) -> Tensor:
-            of_species = v.unflatten(-1, (self.points, 2)).mT  # [*lead, 2, points]
+            of_species = v.reshape(*v.shape[:-1], self.points, 2).mT  # [*lead, 2, points]
             return _sines(_sines(of_species) / factors).mT.flatten(-2)
 
         return solve
@@ -95,4 +95,5 @@ def _sines(v: Tensor) -> Tensor:
     """The discrete sine transform, `[..., n]`, which is its own inverse but for the factor `2 (n + 1)`."""
     zero = torch.zeros_like(v[..., :1])
     odd = torch.cat([zero, v, zero, -v.flip(-1)], -1)
-    return torch.fft.rfft(odd)[..., 1:-1].imag
+    sines: Tensor = torch.fft.rfft(odd)[..., 1:-1].imag
+    return sines
