@@ -3,6 +3,9 @@
 import pytest
 
 from dyn_numerics import (
+    AdamsBashforth,
+    AdamsMoulton,
+    AsynchronousLeapfrog,
     Bosh3,
     Dopri5,
     Dopri8,
@@ -10,6 +13,7 @@ from dyn_numerics import (
     Heun,
     Midpoint,
     Ralston,
+    ReversibleHeun,
     RungeKutta4,
     Tsit5,
     Verlet,
@@ -29,6 +33,10 @@ NAMES = {
     "tsit5": Tsit5,
     "vern7": Vern7,
     "dopri8": Dopri8,
+    "reversible_heun": ReversibleHeun,
+    "alf": AsynchronousLeapfrog,
+    "adams_bashforth": AdamsBashforth,
+    "adams_moulton": AdamsMoulton,
     "verlet": Verlet,
     "yoshida4": Yoshida4,
 }

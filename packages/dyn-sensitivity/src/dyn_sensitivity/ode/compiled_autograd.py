@@ -75,6 +75,11 @@ def solve(
         raise ValueError(
             f"solver: got the trainable {method}, which a compiled solve does not train; solve outside of it"
         )
+    if not method.one_step:
+        raise ValueError(
+            f"solver: got {method}, whose steps rest on those before, which a compiled gradient through the steps does not "
+            f"record; try sensitivity='adjoint', or solve outside of torch.compile"
+        )
     check_field(f, len(args), method)
     limit = MOST_RECORDED_STEPS if options["max_steps"] is None else options["max_steps"]
     field, inputs = CompiledField.of(f, layout, args, method.split)
