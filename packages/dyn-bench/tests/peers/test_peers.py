@@ -10,11 +10,12 @@ import torch
 from dyn_bench.peers import diffrax as diffrax_module
 from dyn_bench.peers.diffrax import diffrax_solve
 from dyn_bench.peers.missing import PeerMissingError
-from dyn_bench.peers.scipy import scipy_roots, scipy_solve
+from dyn_bench.peers.scipy import scipy_roots, scipy_solve, scipy_stiff_solve
 from dyn_bench.peers.torchdeq import torchdeq_fixed_point
 from dyn_bench.peers.torchdiffeq import torchdiffeq_gradient, torchdiffeq_solve
 from dyn_bench.peers.torchode import torchode_solve
 from dyn_bench.problems.perceptron import Perceptron
+from dyn_bench.problems.rober import ROBER
 from dyn_bench.problems.van_der_pol import VanDerPol
 from dyn_bench.protocols.solve import dyn_gradient, values_of
 
@@ -69,6 +70,78 @@ def test_an_installed_scipy_solves_the_oscillator(method):
     result = solve.run()
     torch.testing.assert_close(solve.values(result), torch.stack([T.cos(), -T.sin()], -1), atol=1e-8, rtol=0)
     assert 50 < solve.evaluations(result) < 1000
+
+
+def test_scipy_solves_stiff_samples_one_at_a_time(monkeypatch):
+    asked = []
+
+    def solve_ivp(fun, t_span, y0, jac, **options):
+        asked.append((t_span, y0.tolist(), options))
+        for _ in range(int(y0[0])):
+            slope = fun(0.5, y0)
+        jacobian = None if jac is None else jac(0.5, y0).tolist()
+        return SimpleNamespace(y=np.stack([y0, slope], 1), t=[0, 1, 3], nfev=1, nlu=5, jacobian=jacobian)
+
+    monkeypatch.setitem(sys.modules, "scipy", SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "scipy.integrate", SimpleNamespace(solve_ivp=solve_ivp))
+    x0 = torch.tensor([[1.0, 2.0], [2.0, 0.0]], dtype=torch.float64)
+    mu = torch.tensor([[3.0], [4.0]], dtype=torch.float64)
+    field = VanDerPol(mu=0.0)
+    given = scipy_stiff_solve(
+        field.components, x0, T, tolerance=1e-6, floor=1e-2, args=mu, partials=field.partials, method="BDF"
+    )
+    results = given.run()
+    assert given.values(results).tolist() == [x0.tolist(), [[2, -1], [0, -2]]]
+    assert [result.jacobian for result in results] == [[[0, 1], [-13, 0]], [[0, 1], [-1, -12]]]
+    assert given.evaluations(results) == 1 + 2 + 2
+    assert given.counts(results) == {"steps": 2, "factorisations": 10, "evaluations without Jacobians": 2}
+    assert asked == [((0, 3), x.tolist(), {"method": "BDF", "rtol": 1e-6, "atol": 1e-8}) for x in x0]
+    bare = scipy_stiff_solve(field.components, x0, T, tolerance=1e-6)
+    results = bare.run()
+    assert bare.values(results)[1].tolist() == [[2, -1], [0, -2]]
+    assert [result.jacobian for result in results] == [None, None]
+    assert asked[-1][-1] == {"method": "Radau", "rtol": 1e-6, "atol": 1e-6}
+
+
+def test_scipy_may_be_missing_for_stiff_problems_too(monkeypatch):
+    monkeypatch.setitem(sys.modules, "scipy.integrate", None)
+    with pytest.raises(PeerMissingError, match=r"^scipy is not installed"):
+        scipy_stiff_solve(OSCILLATOR.components, X0, T, tolerance=1e-6)
+
+
+@pytest.fixture
+def stiff_ensemble():
+    """Two of Robertson's with rates of their own, and where they end."""
+    pytest.importorskip("scipy")
+    x0 = torch.tensor([[1.0, 0.0, 0.0]], dtype=torch.float64).repeat(2, 1)
+    t, rates = torch.tensor([0.0, 40.0], dtype=torch.float64), ROBER.perturbed_rates(2, share=0.2, seed=0)
+    exact = scipy_stiff_solve(ROBER.components, x0, t, tolerance=1e-10, floor=1e-6, args=rates, partials=ROBER.partials)
+    return x0, t, rates, values_of(exact)
+
+
+def test_an_installed_scipy_calls_a_stiff_field_as_often_as_it_says(stiff_ensemble):
+    x0, t, rates, exact = stiff_ensemble
+    options = {"tolerance": 1e-6, "floor": 1e-6, "args": rates}
+    given = scipy_stiff_solve(ROBER.components, x0, t, partials=ROBER.partials, **options)
+    results = given.run()
+    torch.testing.assert_close(given.values(results), exact, rtol=1e-5, atol=1e-12)
+    assert given.evaluations(results) == sum(result.nfev + result.njev for result in results)
+    differences = scipy_stiff_solve(ROBER.components, x0, t, **options)
+    results = differences.run()
+    torch.testing.assert_close(differences.values(results), exact, rtol=1e-5, atol=1e-12)
+    # Three differences for every Jacobian, more where one is repeated.
+    assert differences.evaluations(results) >= sum(result.nfev + 3 * result.njev for result in results)
+
+
+def test_an_installed_diffrax_solves_stiff_samples_in_double_precision(stiff_ensemble):
+    pytest.importorskip("diffrax")
+    x0, t, rates, exact = stiff_ensemble
+    options = {"tolerance": 1e-8, "floor": 1e-6, "args": rates, "stepping": "per_sample"}
+    solve = diffrax_solve(ROBER.components, x0, t, method="Kvaerno5", **options)
+    x = values_of(solve)
+    assert x.dtype == torch.float64
+    torch.testing.assert_close(x, exact, rtol=1e-7, atol=1e-14)
+    assert solve.evaluations is None  # it counts steps
 
 
 def test_scipy_finds_roots_one_at_a_time(monkeypatch):

@@ -77,6 +77,12 @@ def test_records(compared):
     assert comparison.records["slow"]["largest_error"] is None
 
 
+def test_what_else_a_solve_counts_is_recorded():
+    comparison = Comparison("problem", torch.zeros(1))
+    comparison.enter("counted", lambda: Solve(lambda: 7, counts=lambda result: {"steps": result}))
+    assert comparison.records["counted"]["steps"] == 7
+
+
 def test_an_error_that_is_none_of_availability_is_raised():
     def broken():
         raise ZeroDivisionError
@@ -103,12 +109,15 @@ def test_run_enters_measures_and_adds_first_calls():
     }
     with Progress(disable=True) as progress:
         goals = [Goal("a", "b", 2.0)]
-        outcome = comparison.run(progress, entries, goals, rounds=4, first_calls=["b"], evaluations=goals)
+        outcome = comparison.run(
+            progress, entries, goals, rounds=4, first_calls=["b"], evaluations=goals, first_call_s=7.0
+        )
     assert [m.name for m in outcome.measurements] == [
         "problem: a / b",
         "problem: first call, b, s",
         "problem: a / b, evaluations",
     ]
+    assert outcome.measurements[1].high == 7
     assert outcome.records == {"problem": comparison.records}
     assert times.count("a") == times.count("b") == 1 + 4 * 2  # the first call, and each round with its warm-up
 

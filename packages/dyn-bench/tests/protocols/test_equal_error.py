@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dyn_bench.protocols.equal_error import loosest_solve
+from dyn_bench.protocols.equal_error import loosest_solve, loosest_tolerance
 from dyn_bench.protocols.solve import Solve
 from dyn_numerics import SolverError, fixed_point
 
@@ -24,6 +24,7 @@ def test_it_is_the_loosest(prepared, factor):
     expected = next(tolerance for tolerance in TOLERANCES if factor * tolerance <= 0.1)
     assert loosest_solve(prepare, TOLERANCES, bound=0.1).run()[1].item() == pytest.approx(factor * expected)
     assert len(prepared) <= 5  # halving the interval
+    assert loosest_tolerance(prepare, TOLERANCES, bound=0.1) == expected
 
 
 @pytest.mark.parametrize("error", [1.0, float("nan"), float("inf")])

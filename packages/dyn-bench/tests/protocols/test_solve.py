@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dyn_bench.protocols.solve import Solve, dyn_gradient, dyn_solve, values_and_evaluations, values_of
+from dyn_numerics import MaxStepsError
 
 
 @pytest.mark.parametrize("stepping", ["joint", "per_sample"])
@@ -24,6 +25,31 @@ def test_states_and_evaluations(stepping):
     x = solve.values(result)
     assert not x.requires_grad
     torch.testing.assert_close(x, x0.detach() * torch.exp(-t.square())[:, None, None], atol=1e-9, rtol=0)
+
+
+def test_arguments_and_the_floor_of_tolerances():
+    """An absolute tolerance that is far above the state leaves nothing to be done."""
+    x0, t = torch.full((2, 1), 1e-3, dtype=torch.float64), torch.tensor([0.0, 3.0], dtype=torch.float64)
+    rate = torch.tensor([[1.0], [2.0]], dtype=torch.float64)
+    counts = []
+    for floor in (1e-4, 1e3):
+        solve = dyn_solve(
+            lambda t, x, rate: -rate * x, x0, t, tolerance=1e-6, floor=floor, args=(rate,), stepping="per_sample"
+        )
+        result = solve.run()
+        counts.append(solve.counts(result))
+        bound = 1e-6 * (1e-3 + floor)
+        torch.testing.assert_close(solve.values(result)[-1], x0 * torch.exp(-3 * rate), atol=bound, rtol=0)
+    assert counts[0] == {
+        "steps": int(dyn_solve(lambda t, x: -2 * x, x0[1:], t, tolerance=1e-6, floor=1e-4).run().stats.n_steps)
+    }
+    assert counts[0]["steps"] > 4 * counts[1]["steps"]
+
+
+def test_a_solve_has_the_steps_that_it_is_given():
+    x0, t = torch.ones(1, dtype=torch.float64), torch.tensor([0.0, 9.0], dtype=torch.float64)
+    with pytest.raises(MaxStepsError):
+        dyn_solve(lambda t, x: -x, x0, t, tolerance=1e-9, max_steps=5).run()
 
 
 @pytest.mark.parametrize(("solver", "evaluations"), [("euler", 4), ("rk4", 16)])

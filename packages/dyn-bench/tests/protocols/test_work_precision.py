@@ -15,7 +15,7 @@ def curve(order, constant, evaluations=(100, 200, 400, 800), scatter=()):
 def test_the_line_through_errors_of_an_order():
     fifth = curve(order=5, constant=1e7)
     for evaluations in (50, 300, 2000):
-        assert fifth.evaluations(1e7 * float(evaluations) ** -5) == pytest.approx(evaluations)
+        assert fifth.needed(1e7 * float(evaluations) ** -5) == pytest.approx(evaluations)
 
 
 def test_scatter_of_the_errors_cancels():
@@ -38,6 +38,14 @@ def test_the_ratio_is_the_largest_in_the_errors_that_both_have():
     assert higher.largest_ratio(other, most_error=200.0**-4) == pytest.approx(1)
     # In whatever order the solves came.
     assert Curve(higher.points[::-1]).largest_ratio(other) == pytest.approx(2**0.5)
+
+
+@pytest.mark.parametrize("work", ["steps", "factorisations", "seconds"])
+def test_other_work_has_a_line_of_its_own(work):
+    points = [Point(None, float(n) ** -3, 7 + n % 2, **{work: 2 * n}) for n in (10, 20, 40)]
+    found = Curve(points, work)
+    assert found.works == [20, 40, 80]
+    assert found.needed(30.0**-3) == pytest.approx(60)
 
 
 def test_the_largest_error_over_its_tolerance_leaves_out_fixed_steps():

@@ -51,6 +51,9 @@ from dyn_numerics.ode.solution import Solution
 from dyn_numerics.ode.solve_context import SolveContext
 from dyn_numerics.ode.split_field import SplitField
 from dyn_numerics.ode.stepper import Step, Stepper, Work
+from dyn_numerics.ode.steppers.adams_bashforth import AdamsBashforth
+from dyn_numerics.ode.steppers.adams_moulton import AdamsMoulton
+from dyn_numerics.ode.steppers.asynchronous_leapfrog import AsynchronousLeapfrog
 from dyn_numerics.ode.steppers.diagonally_implicit_methods import ImplicitEuler, KenCarp4, Kvaerno3, Kvaerno5, Trapezoid
 from dyn_numerics.ode.steppers.diagonally_implicit_runge_kutta import DiagonallyImplicitRungeKutta
 from dyn_numerics.ode.steppers.explicit_methods import (
@@ -67,6 +70,8 @@ from dyn_numerics.ode.steppers.explicit_methods import (
 )
 from dyn_numerics.ode.steppers.explicit_runge_kutta import ExplicitRungeKutta
 from dyn_numerics.ode.steppers.hyper import HyperStepper
+from dyn_numerics.ode.steppers.reversible_heun import ReversibleHeun
+from dyn_numerics.ode.steppers.reversible_runge_kutta import ReversibleRungeKutta
 from dyn_numerics.ode.steppers.rosenbrock import Rosenbrock
 from dyn_numerics.ode.steppers.rosenbrock_methods import Rodas5P, Rosenbrock23
 from dyn_numerics.ode.steppers.runge_kutta2 import RungeKutta2
@@ -103,8 +108,11 @@ from dyn_numerics.status import Status
 
 __all__ = [
     "GMRES",
+    "AdamsBashforth",
+    "AdamsMoulton",
     "Anderson",
     "Armijo",
+    "AsynchronousLeapfrog",
     "BandedJacobian",
     "BiCGStab",
     "Bisection",
@@ -167,6 +175,8 @@ __all__ = [
     "PerSample",
     "Proposal",
     "Ralston",
+    "ReversibleHeun",
+    "ReversibleRungeKutta",
     "Rodas5P",
     "RootSolution",
     "RootStatistics",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_flatten, tree_map, tree_unflatten
 
+from dyn_numerics.traced_transforms import find_levels_when_run
 from dyn_numerics.transforms import any_lane
 
 __all__ = ["OLDEST_TORCH", "check_compiler", "count_from_zero", "is_supported", "repeat", "when", "while_loop"]
@@ -83,9 +84,12 @@ def while_loop(going: Callable[..., Tensor], body: Callable[..., Any], carried: 
         leaves = [leaf for leaf in tree_flatten(carried)[0] if isinstance(leaf, Tensor)]
         return [leaf.clone(memory_format=torch.contiguous_format) for leaf in leaves]
 
-    found = torch.while_loop(  # type: ignore[no-untyped-call]
-        lambda *old: going(*whole(old)), lambda *old: tuple(tensors(body(*whole(old)))), tuple(tensors(carried))
-    )
+    def once(*old: Tensor) -> tuple[Tensor, ...]:
+        new = tuple(tensors(body(*whole(old))))
+        find_levels_when_run()
+        return new
+
+    found = torch.while_loop(lambda *old: going(*whole(old)), once, tuple(tensors(carried)))  # type: ignore[no-untyped-call]
     return whole(found)
 
 

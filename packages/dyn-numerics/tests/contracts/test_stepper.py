@@ -108,6 +108,20 @@ class WritesIntoItsCarry(Trapezoid):
         return super().interpolant(f, t0, t1, x0, step._replace(carry=step.carry[0]))
 
 
+class RestsOnTheStepBefore(Trapezoid):
+    def init(self, f, t, x, slope):
+        return super().init(f, t, x, slope), torch.zeros_like(x)
+
+    def step(self, f, t0, t1, x, carry):
+        known, before = carry
+        step = super().step(f, t0, t1, x, known)
+        new = step.x + 1e-4 * over_state(t1 - t0, x) * before
+        return step._replace(x=new, carry=(self.next_carry(f, t1, new), step.error), retry=carry)
+
+    def interpolant(self, f, t0, t1, x0, step):
+        return super().interpolant(f, t0, t1, x0, step._replace(carry=step.carry[0]))
+
+
 class ReusesMemoryThatItHandedOut(Trapezoid):
     memory = None
 
@@ -340,6 +354,7 @@ FAULTS = {
     WritesIntoItsCarry: {"is_pure"},
     ReusesMemoryThatItHandedOut: {"is_pure"},
     RemembersBesideItsCarry: {"is_pure", "gradients_of_its_error_estimate"},
+    RestsOnTheStepBefore: {"follows_from_its_start"},
     CouplesSamples: {"rows_do_not_meet", "a_batch_is_its_rows", "every_sample_solves_its_own_problem"},
     CouplesSamplesByRounding: {"rows_do_not_meet"},
     StepsBatchesOtherwise: {"a_batch_is_its_rows", "every_sample_solves_its_own_problem"},

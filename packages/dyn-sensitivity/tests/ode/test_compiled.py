@@ -236,3 +236,15 @@ def test_what_is_refused(x0):
                 fullgraph=True,
                 backend="eager",
             )(x0, t.clone().requires_grad_())
+
+
+@pytest.mark.parametrize("solver", ["reversible_heun", "adams_bashforth"])
+def test_a_method_whose_steps_rest_on_those_before_is_refused(solver, x0):
+    """Taken again one by one, they would be other steps."""
+    torch._dynamo.reset()
+
+    def solve(x0):
+        return odeint(lambda t, x: -x, x0, [0.0, 1.0], solver=solver, step_size=0.1).x
+
+    with pytest.raises(Exception, match=r"(?s)solver: got .*, whose steps rest on those before"):
+        torch.compile(solve, fullgraph=True, backend="eager")(x0)

@@ -3,6 +3,7 @@
 from dyn_bench.benchmarks.compiled import Compiled
 from dyn_bench.benchmarks.overhead import Overhead
 from dyn_bench.benchmarks.root_finding import RootFinding
+from dyn_bench.benchmarks.stiff import Stiff
 from dyn_bench.benchmarks.trained_fixed_point import TrainedFixedPoint
 from dyn_bench.benchmarks.trained_solvers import TrainedSolvers
 from dyn_bench.benchmarks.work_precision import WorkPrecision
@@ -19,6 +20,7 @@ BENCHMARKS: dict[str, Experiment] = {
         TrainedSolvers(),
         RootFinding(),
         TrainedFixedPoint(),
+        Stiff(),
     )
 }
 """The benchmarks, with their default settings, by name."""

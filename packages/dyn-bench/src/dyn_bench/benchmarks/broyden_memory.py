@@ -14,8 +14,7 @@ from dyn_bench.benchmarks.equilibrium_setup import EquilibriumSetup
 from dyn_bench.experiment import Measurement, Outcome, track
 from dyn_bench.peers.torchdeq import torchdeq_fixed_point
 from dyn_bench.problems.root.equilibrium_network import EquilibriumNetwork
-from dyn_bench.protocols.operations import CountOperations
-from dyn_bench.protocols.solve import Solve
+from dyn_bench.protocols.operations import peak_bytes
 from dyn_bench.protocols.unavailable import UnavailableError
 from dyn_numerics import Broyden, Proposal, fixed_point
 
@@ -62,7 +61,7 @@ def broyden_memory(progress: Progress, setup: EquilibriumSetup) -> Outcome:
         def search(solver: Broyden = solver) -> None:
             fixed_point(network, z0, solver=solver, args=args, rtol=1e-6, atol=0.0, max_steps=STEPS, throw=False)
 
-        peak, bound = _peak(Solve(search)), 2 * memory * z0.nbytes
+        peak, bound = peak_bytes(search), 2 * memory * z0.nbytes
         name = f"Broyden, memory {memory}: bytes / those of 2 · memory · batch · width numbers"
         measurements.append(Measurement(name, solver.largest / bound, high=1.0))
         records[f"memory {memory}"] = {"bytes": solver.largest, "bound": bound, "peak_bytes": peak}
@@ -70,12 +69,5 @@ def broyden_memory(progress: Progress, setup: EquilibriumSetup) -> Outcome:
         peer = torchdeq_fixed_point(
             network, z0, tolerance=setup.residual, solver="broyden", args=args, max_iter=setup.broyden_iterations
         )
-        records[f"torchdeq, max_iter {setup.broyden_iterations}"] = {"peak_bytes": _peak(peer)}
+        records[f"torchdeq, max_iter {setup.broyden_iterations}"] = {"peak_bytes": peak_bytes(peer.run)}
     return Outcome(measurements, {}, {"broyden_memory": records})
-
-
-def _peak(solve: Solve) -> int:
-    """The most bytes that tensors made by a solve take at a time."""
-    with torch.no_grad(), CountOperations() as counts:
-        solve.run()
-    return counts.peak

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from dyn_bench.protocols.work_precision import Curve
 
-__all__ = ["draw_work_precision"]
+__all__ = ["draw_curve", "draw_work_precision"]
 
 # Okabe and Ito's colours, which colour-blind readers tell apart; a peer has that of the method that is its like.
 STYLES = {
@@ -22,6 +23,14 @@ STYLES = {
     "torchdiffeq dopri8": ("#009E73", "P", "--"),
     "SciPy RK45": ("#000000", ".", ":"),
     "SciPy DOP853": ("#D55E00", "^", "--"),
+    "rosenbrock23": ("#CC79A7", "v", "-"),
+    "rodas5p": ("#D55E00", "^", "-"),
+    "kvaerno3": ("#56B4E9", "s", "-"),
+    "kvaerno5": ("#0072B2", "o", "-"),
+    "auto": ("#E69F00", "D", "-"),
+    "SciPy Radau": ("#000000", ".", "--"),
+    "SciPy Radau, differences": ("#000000", ".", ":"),
+    "SciPy BDF": ("#009E73", "P", "--"),
 }
 BESIDE_PEERS = ("dopri5", "tsit5", "vern7", "dopri8")
 
@@ -51,20 +60,41 @@ def draw_work_precision(curves: Mapping[str, Mapping[str, Curve]], own: tuple[st
         )
         for axes, title, drawn in panels:
             for name, curve in drawn.items():
-                colour, marker, line = STYLES[name]
-                axes.plot(
-                    [point.error for point in curve.points],
-                    [point.evaluations for point in curve.points],
-                    color=colour,
-                    marker=marker,
-                    linestyle=line,
-                    markersize=4,
-                    fillstyle="full" if name in own else "none",
-                    linewidth=1.2,
-                    label=name,
-                )
+                draw_curve(axes, name, curve, filled=name in own)
             axes.set(title=title, xlabel="error at the end", ylabel="evaluations", xscale="log", yscale="log")
             axes.grid(which="major", alpha=0.3)
             axes.legend(fontsize="small")
             axes.invert_xaxis()  # more precise to the right
     return figure
+
+
+def draw_curve(axes: Axes, name: str, curve: Curve, filled: bool) -> None:
+    """Draws the work of one solve over its errors, in the style of its name.
+
+    Args:
+        axes: Where to.
+        name: Name of the solve.
+        curve: Its points.
+        filled: Whether markers are.
+
+    Example:
+        >>> from matplotlib.figure import Figure
+        >>> from dyn_bench.benchmarks.work_precision_chart import draw_curve
+        >>> from dyn_bench.protocols.work_precision import Curve, Point
+        >>> axes = Figure().subplots()
+        >>> draw_curve(axes, "dopri5", Curve([Point(1e-3, 1e-3, 100), Point(1e-8, 1e-8, 1000)]), filled=True)
+        >>> [line.get_label() for line in axes.lines]
+        ['dopri5']
+    """
+    colour, marker, line = STYLES[name]
+    axes.plot(
+        [point.error for point in curve.points],
+        curve.works,
+        color=colour,
+        marker=marker,
+        linestyle=line,
+        markersize=4,
+        fillstyle="full" if filled else "none",
+        linewidth=1.2,
+        label=name,
+    )

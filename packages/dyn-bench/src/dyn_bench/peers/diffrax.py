@@ -1,4 +1,4 @@
-"""diffrax's Dopri5, compiled by jax."""
+"""diffrax's Dopri5 and Kvaerno5, compiled by jax."""
 
 from __future__ import annotations
 
@@ -25,16 +25,27 @@ def diffrax_solve(
     t: Tensor,
     *,
     tolerance: float,
+    floor: float = 1.0,
+    args: Tensor | None = None,
+    method: Literal["Dopri5", "Kvaerno5"] = "Dopri5",
     stepping: Literal["joint", "per_sample"] = "joint",
 ) -> Solve:
-    """Prepares `diffeqsolve` under `jax.jit`, and under `jax.vmap` where every sample has steps of its own; float32.
+    """Prepares `diffeqsolve` under `jax.jit`, and under `jax.vmap` where every sample has steps of its own.
 
     Args:
-        components: The components of the field, of those of the state; arithmetic alone, so that jax understands it.
-        x0: Initial states `[batch, n]`.
+        components: The components of the field, of those of the state and the arguments; arithmetic alone, so that jax
+            understands it.
+        x0: Initial states `[batch, n]`, float32 or float64, which everything is computed in.
         t: Output times `[T]`.
-        tolerance: Relative and absolute tolerance.
+        tolerance: Relative tolerance.
+        floor: Absolute tolerance over the relative one, in state units.
+        args: Further numbers of every sample, `[batch, m]`.
+        method: Name of the method. Steps of `Kvaerno5`, which is for stiff problems, are controlled as diffrax's
+            documentation advises for these, with a share of the error before.
         stepping: One step size for the batch, or one for each sample.
+
+    Returns:
+        The solve; evaluations are known of `Dopri5` alone.
 
     Raises:
         PeerMissingError: If diffrax or jax is not installed.
@@ -43,38 +54,45 @@ def diffrax_solve(
         P. Kidger: On Neural Differential Equations (2021), https://github.com/patrick-kidger/diffrax
     """
     diffrax, jax = _import()
+    coefficients = {"pcoeff": 0.3, "icoeff": 0.4} if method == "Kvaerno5" else {}
+    numbers = torch.empty(len(x0), 0) if args is None else args
 
     def field(t: Any, y: Any, args: Any) -> Any:
-        return jax.numpy.stack(components(*(y[..., i] for i in range(y.shape[-1]))), axis=-1)
+        scalars = [array[..., i] for array in (y, args) for i in range(array.shape[-1])]
+        return jax.numpy.stack(jax.numpy.broadcast_arrays(*components(*scalars)), axis=-1)
 
-    times = jax.numpy.asarray(t.numpy(), dtype=jax.numpy.float32)
-    start = jax.numpy.asarray(x0.numpy(), dtype=jax.numpy.float32)
-
-    def solve(y0: Any) -> Any:
+    def solve(y0: Any, args: Any, times: Any) -> Any:
         solution = diffrax.diffeqsolve(
             diffrax.ODETerm(field),
-            diffrax.Dopri5(),
+            getattr(diffrax, method)(),
             times[0],
             times[-1],
             None,
             y0,
+            args,
             saveat=diffrax.SaveAt(ts=times),
-            stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance),
+            stepsize_controller=diffrax.PIDController(rtol=tolerance, atol=tolerance * floor, **coefficients),
             max_steps=None,
         )
         return solution.ys, solution.stats["num_steps"]
 
-    call = jax.jit(solve if stepping == "joint" else jax.vmap(solve))
+    call = jax.jit(solve if stepping == "joint" else jax.vmap(solve, in_axes=(0, 0, None)))
+    double = x0.dtype == torch.float64
+    with jax.enable_x64(double):
+        start, given, times = (jax.numpy.asarray(array.to(x0.dtype).numpy()) for array in (x0, numbers, t))
+
+    def run() -> Any:
+        with jax.enable_x64(double):
+            return jax.block_until_ready(call(start, given, times))
 
     def values(result: Any) -> Tensor:
         x = torch.from_numpy(np.array(result[0]))
         return x if stepping == "joint" else x.transpose(0, 1)
 
-    return Solve(
-        run=lambda: jax.block_until_ready(call(start)),
-        values=values,
-        evaluations=lambda result: 6 * int(result[1].max()) + 2,  # it counts steps
-    )
+    def evaluations(result: Any) -> int:
+        return 6 * int(np.asarray(result[1]).max()) + 2  # it counts steps
+
+    return Solve(run, values, evaluations if method == "Dopri5" else None)
 
 
 def _import() -> tuple[Any, Any]:

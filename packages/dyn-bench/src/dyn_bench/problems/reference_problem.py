@@ -22,6 +22,8 @@ class ReferenceProblem:
         end: Time at the end.
         last: State at the end, n numbers.
         source: Where these were published.
+        floor: Size, in state units, below which components are judged by it instead of their own: the absolute tolerance
+            of a solve over its relative one.
 
     Example:
         >>> import torch
@@ -37,6 +39,7 @@ class ReferenceProblem:
     end: float
     last: tuple[float, ...]
     source: str
+    floor: float = 1.0
 
     @property
     def x0(self) -> Tensor:
@@ -48,6 +51,6 @@ class ReferenceProblem:
         return torch.linspace(0, self.end, steps + 1, dtype=torch.float64)
 
     def error(self, x: Tensor) -> float:
-        """The largest error of a state `[n]` at the end, scaled as tolerances are: by 1 and its size together."""
+        """The largest error of a state `[n]` at the end, scaled as tolerances are: by the floor and its size together."""
         last = torch.tensor(self.last, dtype=torch.float64)
-        return ((x - last).abs() / (1 + last.abs())).max().item()
+        return ((x - last).abs() / (self.floor + last.abs())).max().item()

@@ -37,7 +37,7 @@ class Comparison:
 
     Attributes:
         records: What is known of each solve, ready for JSON: seconds of its first call and, once they were measured, the
-            median and the fastest of its times, its evaluations, and its largest error, absolute.
+            median and the fastest of its times, its evaluations, its largest error, absolute, and what else it counts.
 
     Example:
         >>> import torch
@@ -67,6 +67,7 @@ class Comparison:
         rounds: int,
         first_calls: Sequence[str] = (),
         evaluations: Sequence[Goal] = (),
+        first_call_s: float = 30.0,
     ) -> Outcome:
         """Enters solves, measures them in turn, and shows how far it is.
 
@@ -77,6 +78,7 @@ class Comparison:
             rounds: How often each is timed.
             first_calls: The solves whose first call is held against its goal too.
             evaluations: Which pairs are compared by their evaluations.
+            first_call_s: How many seconds such a call is to take at most.
 
         Returns:
             The ratios of times, then the seconds of first calls, then the ratios of evaluations; and the records.
@@ -84,7 +86,7 @@ class Comparison:
         for name, prepare in track(progress, entries.items(), len(entries), f"{self.problem}, first calls"):
             self.enter(name, prepare)
         measurements = self.measure(goals, track(progress, range(rounds), rounds, self.problem))
-        measurements += [self.first_call(name) for name in first_calls]
+        measurements += [self.first_call(name, first_call_s) for name in first_calls]
         measurements += [self.evaluations(goal) for goal in evaluations]
         return Outcome(measurements, {}, {self.problem: self.records})
 
@@ -103,6 +105,7 @@ class Comparison:
                 "first_call_s": seconds,
                 "evaluations": solve.evaluations and solve.evaluations(result),
                 "largest_error": solve.values and self._largest_error(solve.values(result)),
+                **(solve.counts(result) if solve.counts else {}),
             }
         except (UnavailableError, SolverError) as error:
             self._missing[name] = str(error)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 from weakref import finalize
 
@@ -12,7 +12,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["CountOperations"]
+__all__ = ["CountOperations", "peak_bytes"]
 
 # Views are told by their schema. These compute nothing either, and have none that says so.
 ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
@@ -97,6 +97,20 @@ class CountOperations(TorchDispatchMode):
     def _forget(self, key: int, size: int) -> None:
         self._storages.discard(key)
         self.live -= size
+
+
+def peak_bytes(work: Callable[[], object]) -> int:
+    """The most bytes that tensors made by some work, without gradient, take at a time.
+
+    Example:
+        >>> import torch
+        >>> from dyn_bench.protocols.operations import peak_bytes
+        >>> peak_bytes(lambda: [torch.ones(10).double() for _ in range(3)])
+        280
+    """
+    with torch.no_grad(), CountOperations() as counts:
+        work()
+    return counts.peak
 
 
 class _CountReadingMethods(TorchFunctionMode):

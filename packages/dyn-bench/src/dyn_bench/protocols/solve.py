@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Literal
 
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from dyn_bench.protocols.compilation import compile_whole
-from dyn_numerics import odeint
+from dyn_numerics import Solution, Stepper, odeint
 from dyn_sensitivity import odeint as differentiable_odeint
 
 __all__ = ["Solve", "dyn_gradient", "dyn_solve", "values_and_evaluations", "values_of"]
@@ -25,11 +25,13 @@ class Solve:
         values: Makes of what `run` returned the states `[T, *x0.shape]`, or other values that are right or wrong; None
             where it returns none.
         evaluations: Makes of it how often the field was called; None where nobody counts.
+        counts: Makes of it what else was counted, by name: the steps of the slowest sample, factorisations of all.
     """
 
     run: Callable[[], Any]
     values: Callable[[Any], Tensor] | None = None
     evaluations: Callable[[Any], int] | None = None
+    counts: Callable[[Any], dict[str, int]] | None = None
 
     def judged(self, error: Callable[[Tensor], Tensor]) -> Solve:
         """The same solve, with what a function makes of its values in their place: errors, whose right values are 0."""
@@ -43,19 +45,25 @@ def dyn_solve(
     t: Tensor,
     *,
     tolerance: float,
-    solver: str = "dopri5",
+    floor: float = 1.0,
+    args: Sequence[Any] = (),
+    solver: str | Stepper = "dopri5",
     stepping: Literal["joint", "per_sample"] = "joint",
+    max_steps: int | None = None,
     compiled: bool = False,
 ) -> Solve:
     """Prepares a solve by this library, without gradient.
 
     Args:
-        field: Vector field `f(t, x)`.
+        field: Vector field `f(t, x, *args)`.
         x0: Initial states `[batch, n]`, or one of any shape.
         t: Output times `[T]`, float64; a method of fixed steps takes one between any two.
-        tolerance: Relative and absolute tolerance; a method of fixed steps knows none.
-        solver: Name of the method.
+        tolerance: Relative tolerance; a method of fixed steps knows none.
+        floor: Absolute tolerance over the relative one, in state units.
+        args: Further arguments of the field.
+        solver: The method, or its name.
         stepping: One step size for the batch, or one for each sample.
+        max_steps: Greatest number of steps; None for the library's own.
         compiled: Whether the solve is compiled, or eager.
 
     Raises:
@@ -69,9 +77,10 @@ def dyn_solve(
         >>> round(solve.values(solve.run())[-1].item(), 4)
         0.3679
     """
+    options: dict[str, Any] = {"args": args, "solver": solver, "stepping": stepping, "max_steps": max_steps}
 
-    def solve(x0: Tensor, t: Tensor) -> Any:
-        return odeint(field, x0, t, solver=solver, stepping=stepping, rtol=tolerance, atol=tolerance)
+    def solve(x0: Tensor, t: Tensor) -> Solution:
+        return odeint(field, x0, t, rtol=tolerance, atol=tolerance * floor, **options)
 
     call = compile_whole(solve) if compiled else solve
 
@@ -83,7 +92,15 @@ def dyn_solve(
         run=run,
         values=lambda solution: solution.raise_if_failed().x,
         evaluations=lambda solution: int(solution.stats.n_evals),
+        counts=_counts,
     )
+
+
+def _counts(solution: Solution) -> dict[str, int]:
+    counts = {"steps": int(solution.stats.n_steps.max())}
+    if solution.stats.n_factorisations is not None:
+        counts["factorisations"] = int(solution.stats.n_factorisations.sum())
+    return counts
 
 
 def dyn_gradient(

@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from math import exp, log
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-__all__ = ["Curve", "Point", "curves_as_markdown"]
+__all__ = ["Curve", "Point", "Work", "curves_as_markdown"]
+
+Work = Literal["evaluations", "steps", "factorisations", "seconds"]
+"""What may be counted as the work of a solve."""
 
 
 class Point(NamedTuple):
@@ -19,11 +22,17 @@ class Point(NamedTuple):
         tolerance: Relative and absolute tolerance; None with fixed steps.
         error: Error at the end, scaled as the tolerance is.
         evaluations: Calls of the field.
+        steps: Steps that were tried; None where nobody counted.
+        factorisations: Factorisations of matrices; None where nobody counted.
+        seconds: Time it took; None where nobody measured.
     """
 
     tolerance: float | None
     error: float
     evaluations: int
+    steps: int | None = None
+    factorisations: int | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True)
@@ -35,25 +44,32 @@ class Curve:
     being what scatters.
 
     Args:
-        points: Two solves at least, of unequal evaluations.
+        points: Two solves at least, of unequal work.
+        work: What is counted as work: the name of an attribute of points, which all of them have.
 
     Example:
         >>> from dyn_bench.protocols.work_precision import Curve, Point
         >>> fifth = Curve([Point(None, 1e-3, 100), Point(None, 1e-8, 1000)])
         >>> dearer = Curve([Point(None, 1e-3, 120), Point(None, 1e-8, 1200)])
-        >>> round(dearer.evaluations(1e-8)), round(dearer.largest_ratio(fifth), 3)
+        >>> round(dearer.needed(1e-8)), round(dearer.largest_ratio(fifth), 3)
         (1200, 1.2)
     """
 
     points: Sequence[Point]
+    work: Work = "evaluations"
+
+    @property
+    def works(self) -> list[float]:
+        """The work of every point."""
+        return [getattr(point, self.work) for point in self.points]
 
     @property
     def error_per_tolerance(self) -> float:
         """The largest error over its tolerance, of all solves that have one."""
         return max(point.error / point.tolerance for point in self.points if point.tolerance is not None)
 
-    def evaluations(self, error: float) -> float:
-        """How many evaluations the line takes for an error."""
+    def needed(self, error: float) -> float:
+        """How many evaluations, or how much other work, the line takes for an error."""
         slope, constant = self._line()
         return exp((log(error) - constant) / slope)
 
@@ -64,25 +80,21 @@ class Curve:
             other: What it is held against.
             most_error: The largest error that is still compared: beyond it, nothing was solved.
         """
-        low = max(self._error(self._counts[-1]), other._error(other._counts[-1]))
-        high = min(self._error(self._counts[0]), other._error(other._counts[0]), most_error)
-        return max(self.evaluations(error) / other.evaluations(error) for error in (low, high))  # lines: at an end
+        low = max(curve._error(max(curve.works)) for curve in (self, other))
+        high = min(most_error, *(curve._error(min(curve.works)) for curve in (self, other)))
+        return max(self.needed(error) / other.needed(error) for error in (low, high))  # lines: at an end
 
     def record(self) -> list[dict[str, Any]]:
         """The points, ready for JSON."""
         return [point._asdict() for point in self.points]
 
-    @property
-    def _counts(self) -> list[int]:
-        return sorted(point.evaluations for point in self.points)
-
-    def _error(self, evaluations: float) -> float:
+    def _error(self, work: float) -> float:
         slope, constant = self._line()
-        return exp(slope * log(evaluations) + constant)
+        return exp(slope * log(work) + constant)
 
     def _line(self) -> tuple[float, float]:
-        evaluations, errors = zip(*((log(p.evaluations), log(p.error)) for p in self.points), strict=True)
-        slope, constant = np.polyfit(evaluations, errors, 1).tolist()
+        works, errors = np.log(self.works), np.log([point.error for point in self.points])
+        slope, constant = np.polyfit(works, errors, 1).tolist()
         return slope, constant
 
 

@@ -263,6 +263,16 @@ class StepperContract(MethodUnderTest):
             sentence = "step.retry: expected a shorter step from it to be the one that starts anew"
             expect_close(found.x, expected.x, 1e-14, sentence)
 
+    def test_follows_from_its_start(self) -> None:
+        """A step is the one that starts anew from the same state, unless `one_step` says otherwise."""
+        stepper = self.made()
+        if not stepper.one_step:
+            raise SkipTest("one_step = False")
+        for t0, t1, x, step in self.walk(stepper, self.problem, GRID, self.starts()[0]):
+            anew = self.single_step(stepper, self.problem, t0, t1, x).step
+            sentence = "step: expected it to follow from the state at its start; what knows more of before sets one_step = False"
+            expect_close(step.x, anew.x, 1e-7, sentence)
+
     def test_completing_changes_nothing(self) -> None:
         """Steps that are completed lead to the same states as those that are not."""
         stepper = self.made()

@@ -88,8 +88,10 @@ def odeint(
             solve runs from the first to the last; a span of no length returns `x0`. With `stepping="per_sample"` also
             `[T, batch]`: every sample has times of its own, in its own direction, and repeating the end pads short ones.
         solver: Name of a method (`"euler"`, `"midpoint"`, `"heun"`, `"ralston"`, `"rk4"` with fixed steps; `"bosh3"`,
-            `"dopri5"`, `"tsit5"`, `"vern7"`, `"dopri8"` with adaptive ones; `"verlet"`, `"yoshida4"` with fixed steps on a
-            `SplitField`) or a `Stepper`.
+            `"dopri5"`, `"tsit5"`, `"vern7"`, `"dopri8"` with adaptive ones; `"rosenbrock23"`, `"rodas5p"` for stiff problems,
+            adaptive; the reversible `"reversible_heun"` and `"alf"`, adaptive; the multistep `"adams_bashforth"` with fixed
+            steps and `"adams_moulton"`, adaptive; `"verlet"`, `"yoshida4"` with fixed steps on a `SplitField`) or a
+            `Stepper`.
         rtol: Relative tolerance of the local error, without unit: a positive number, or a tensor that broadcasts
             against every leaf of the state. Fixed steps ignore it.
         atol: Absolute tolerance of the local error, in state units; as `rtol`.

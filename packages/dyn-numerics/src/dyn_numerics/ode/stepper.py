@@ -81,7 +81,7 @@ class Step(NamedTuple):
 
 
 class Stepper(nn.Module, ABC):
-    """A one-step method. Subclass it to plug in your own, neural or not.
+    """A method that takes steps. Subclass it to plug in your own, neural or not.
 
     `carry` and `retry` are a tensor, None or a tuple of such. Tensors whose first dimensions are `lead` belong to the
     problems; a loop that selects picks `carry` or `retry` for each of them, so both have the same structure where times are
@@ -93,6 +93,8 @@ class Stepper(nn.Module, ABC):
             None when the method has no estimate and steps on a fixed grid.
         dense_degree: Degree of the polynomial that `interpolant` returns; 3 unless a method sets another.
         dense_evals: Calls of `f` that `interpolant` makes.
+        one_step: Whether a step follows from the state at its start, so that it can be taken again from there; False where
+            the `carry` knows more of the steps before than the field there.
         implicit: Whether steps are found by solving equations: each then says whether it `failed` and what `work` it took.
         structured: Whether the method wants to know how the user's state lies in its vectors (see `on`). It then steps no
             other states along with that one, such as the continuous adjoint's.
@@ -104,6 +106,7 @@ class Stepper(nn.Module, ABC):
     error_order: int | None = None
     dense_degree: int = 3
     dense_evals: int = 0
+    one_step: bool = True
     implicit: bool = False
     structured: bool = False
     split: Split | None = None

@@ -3,6 +3,9 @@
 import pytest
 
 from dyn_numerics import (
+    AdamsBashforth,
+    AdamsMoulton,
+    AsynchronousLeapfrog,
     Bosh3,
     Dopri5,
     Dopri8,
@@ -10,7 +13,11 @@ from dyn_numerics import (
     Heun,
     Midpoint,
     Ralston,
+    ReversibleHeun,
+    Rodas5P,
+    Rosenbrock23,
     RungeKutta4,
+    StiffnessSwitching,
     Tsit5,
     Verlet,
     Vern7,
@@ -29,8 +36,15 @@ NAMES = {
     "tsit5": Tsit5,
     "vern7": Vern7,
     "dopri8": Dopri8,
+    "reversible_heun": ReversibleHeun,
+    "alf": AsynchronousLeapfrog,
+    "adams_bashforth": AdamsBashforth,
+    "adams_moulton": AdamsMoulton,
     "verlet": Verlet,
     "yoshida4": Yoshida4,
+    "rosenbrock23": Rosenbrock23,
+    "rodas5p": Rodas5P,
+    "auto": StiffnessSwitching,
 }
 
 

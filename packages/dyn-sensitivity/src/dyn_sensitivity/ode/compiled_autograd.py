@@ -71,9 +71,15 @@ def solve(
     layout = StateLayout(x0, "x0", options["stepping"] == "per_sample")
     refuse_differentiable(t_span)
     method = stepper(options["solver"])
-    if any(p.requires_grad for p in method.parameters()):
+    # One that is made here has no parameters, nor can the compiler look for them.
+    if method is options["solver"] and any(p.requires_grad for p in method.parameters()):
         raise ValueError(
             f"solver: got the trainable {method}, which a compiled solve does not train; solve outside of it"
+        )
+    if not method.one_step:
+        raise ValueError(
+            f"solver: got {method}, whose steps rest on those before, which a compiled gradient through the steps does not "
+            f"record; try sensitivity='adjoint', or solve outside of torch.compile"
         )
     check_field(f, len(args), method)
     limit = MOST_RECORDED_STEPS if options["max_steps"] is None else options["max_steps"]

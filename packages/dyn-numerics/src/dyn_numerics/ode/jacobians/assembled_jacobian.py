@@ -45,6 +45,7 @@ class AssembledJacobian(FieldJacobian):
         self.check = check
         self.structured = jac is not None
         self._user: UserJacobian | None = None
+        self._shape: tuple[int, ...] = ()
 
     def extra_repr(self) -> str:
         name = getattr(self.jac, "__name__", type(self.jac).__name__)
@@ -145,7 +146,7 @@ class AssembledJacobian(FieldJacobian):
         one.view(-1)[place] = 1
 
         def entries(product: Callable[[Tensor], Tensor]) -> Tensor:
-            (found,) = torch.func.vjp(product, x)[1](one)
+            found: Tensor = torch.func.vjp(product, x)[1](one)[0]
             found = found.reshape(-1, x.shape[-1])[sample]
             return found.conj() if found.is_complex() else found
 

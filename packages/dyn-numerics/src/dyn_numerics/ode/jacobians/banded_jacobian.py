@@ -153,7 +153,7 @@ class BandedJacobian(AssembledJacobian):
     def _solve(self, levels: tuple[Level, ...], right: Tensor) -> Tensor:
         size, b = right.shape[-1], self._block
         padded = torch.nn.functional.pad(right, (0, -size % b))
-        return solve_reduced(levels, padded.unflatten(-1, (-1, b))).flatten(-2)[..., :size]
+        return solve_reduced(levels, padded.reshape(*right.shape[:-1], -1, b)).flatten(-2)[..., :size]
 
 
 def _count(name: str, number: int) -> int:

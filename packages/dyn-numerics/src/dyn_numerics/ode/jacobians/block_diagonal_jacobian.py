@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dyn_numerics.arguments import positive_integer
-from dyn_numerics.linear.dense_lu import DenseLU, Factors
+from dyn_numerics.linear.dense_lu import DenseLU, Factors, WrittenOutFactors
 from dyn_numerics.ode.jacobians.assembled_jacobian import AssembledJacobian
 from dyn_numerics.ode.jacobians.dense_jacobian import newton_matrix
 from dyn_numerics.ode.jacobians.field_jacobian import Solved
@@ -28,7 +28,7 @@ class BlockFactors(NamedTuple):
         singular: Whether any of them is singular, `[*lead]`.
     """
 
-    blocks: Factors
+    blocks: Factors | WrittenOutFactors
     singular: Tensor
 
 
@@ -81,7 +81,8 @@ class BlockDiagonalJacobian(AssembledJacobian):
         return units.repeat(1, x.shape[-1] // self.block_size)
 
     def assemble(self, products: Tensor) -> Tensor:
-        return products.movedim(0, -1).unflatten(-2, (-1, self.block_size))
+        b = self.block_size
+        return products.movedim(0, -1).reshape(*products.shape[1:-1], -1, b, b)
 
     def form(self, shape: tuple[int, ...]) -> tuple[tuple[int, ...], str]:
         b = self.block_size

@@ -15,7 +15,7 @@ def field_jacobian(jac: FieldJacobian | Callable[..., Any] | None) -> FieldJacob
     """The Jacobian that an argument stands for.
 
     Args:
-        jac: None for a full matrix by forward-mode differentiation, a function `jac(t, x, *args)` that returns it (see
+        jac: None for a full matrix by `torch.func`, a function `jac(t, x, *args)` that returns it (see
             `DenseJacobian`), or a `FieldJacobian`.
 
     Raises:

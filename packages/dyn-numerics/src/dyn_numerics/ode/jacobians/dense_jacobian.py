@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dyn_numerics.linear.dense_lu import DenseLU, Factors
+from dyn_numerics.linear.dense_lu import DenseLU, Factors, WrittenOutFactors
 from dyn_numerics.ode.jacobians.assembled_jacobian import AssembledJacobian
 from dyn_numerics.ode.jacobians.field_jacobian import Linearisation, Solved
 from dyn_numerics.ode.scalar import Scalar
@@ -17,9 +17,9 @@ __all__ = ["DenseJacobian"]
 class DenseJacobian(AssembledJacobian):
     """A full matrix for every problem, and Gaussian elimination.
 
-    All rows are found at once, by one call of the field and one pass back through it under `torch.func.vmap`; columns,
-    by forward mode, where the state is complex, whose field must be holomorphic. Memory is `[*lead, N, N]`: see `BandedJacobian`, `BlockDiagonalJacobian` and
-    `KrylovJacobian` for large states.
+    All rows are found at once, by one call of the field and one pass back through it under `torch.func.vmap`; columns, by
+    forward mode, where the state is complex, whose field must be holomorphic. Memory is `[*lead, N, N]`: see
+    `BandedJacobian`, `BlockDiagonalJacobian` and `KrylovJacobian` for large states.
 
     Args:
         jac: The user's Jacobian `jac(t, x, *args)`, for a state that is a single tensor: `[*shape, *shape]` for a state
@@ -73,10 +73,10 @@ class DenseJacobian(AssembledJacobian):
     def product(self, jacobian: Tensor, v: Tensor) -> Tensor:
         return (jacobian @ v.unsqueeze(-1)).squeeze(-1)
 
-    def factorise(self, jacobian: Tensor, shift: Scalar) -> Factors:
+    def factorise(self, jacobian: Tensor, shift: Scalar) -> Factors | WrittenOutFactors:
         return DenseLU().factor(newton_matrix(jacobian, shift))
 
-    def solve(self, f: FlatField, factors: Factors, b: Tensor) -> Solved:
+    def solve(self, f: FlatField, factors: Factors | WrittenOutFactors, b: Tensor) -> Solved:
         return Solved(DenseLU().solve_factored(factors, b))
 
 

@@ -147,7 +147,7 @@ class KrylovJacobian(FieldJacobian):
             return v if precondition is None else precondition(v)
 
         def product(v: Tensor) -> Tensor:
-            moved = torch.func.jvp(lambda x: field(t, x), (x,), (v,))[1]
+            moved: Tensor = torch.func.jvp(lambda x: field(t, x), (x,), (v,))[1]
             return v - shift * moved
 
         operator = FunctionOperator(lambda v: product(spread(v)) / unit, like=b)
@@ -178,6 +178,6 @@ class KrylovJacobian(FieldJacobian):
                 found = self.linear_solver.solve(operator.adjoint(), right)
                 return torch.where(found.converged.unsqueeze(-1), found.x / unit, torch.nan)
 
-            residual.register_hook(pull_back)
+            residual.register_hook(pull_back)  # type: ignore[no-untyped-call]
             solution = solution + (residual - residual.detach())
         return Solved(solution, n_evals)

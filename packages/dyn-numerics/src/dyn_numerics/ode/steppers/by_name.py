@@ -7,6 +7,9 @@ from difflib import get_close_matches
 
 from dyn_numerics.arguments import kind_of
 from dyn_numerics.ode.stepper import Stepper
+from dyn_numerics.ode.steppers.adams_bashforth import AdamsBashforth
+from dyn_numerics.ode.steppers.adams_moulton import AdamsMoulton
+from dyn_numerics.ode.steppers.asynchronous_leapfrog import AsynchronousLeapfrog
 from dyn_numerics.ode.steppers.diagonally_implicit_methods import (
     ImplicitEuler,
     KenCarp4,
@@ -26,6 +29,7 @@ from dyn_numerics.ode.steppers.explicit_methods import (
     Tsit5,
     Vern7,
 )
+from dyn_numerics.ode.steppers.reversible_heun import ReversibleHeun
 from dyn_numerics.ode.steppers.rosenbrock_methods import Rodas5P, Rosenbrock23
 from dyn_numerics.ode.steppers.stiffness_switching import StiffnessSwitching
 from dyn_numerics.ode.steppers.symplectic_methods import Verlet, Yoshida4
@@ -43,6 +47,10 @@ STEPPERS: dict[str, Callable[[], Stepper]] = {
     "tsit5": Tsit5,
     "vern7": Vern7,
     "dopri8": Dopri8,
+    "reversible_heun": ReversibleHeun,
+    "alf": AsynchronousLeapfrog,
+    "adams_bashforth": AdamsBashforth,
+    "adams_moulton": AdamsMoulton,
     "implicit_euler": ImplicitEuler,
     "trapezoid": Trapezoid,
     "kvaerno3": Kvaerno3,

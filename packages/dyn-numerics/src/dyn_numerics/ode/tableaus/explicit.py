@@ -7,7 +7,7 @@ from fractions import Fraction
 
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
 
-__all__ = ["BOSH3", "DOPRI5", "EULER", "HEUN", "MIDPOINT", "RALSTON", "RK4", "TSIT5"]
+__all__ = ["BOSH3", "DOPRI5", "EULER", "HEUN", "MIDPOINT", "RALSTON", "RK4", "RK4_PAIR", "TSIT5"]
 
 EULER = ButcherTableau(
     name="euler",
@@ -53,6 +53,17 @@ RK4 = ButcherTableau(
     source="W. Kutta: Beitrag zur näherungsweisen Integration, Z. Math. Phys. 46 (1901), 435-453",
 )
 """The classical method, order 4."""
+
+RK4_PAIR = ButcherTableau(
+    name="rk4(3)",
+    order=4,
+    a=[*RK4.a, RK4.b],
+    b=[*RK4.b, 0],
+    b_hat=[*RK4.b[:3], 0, RK4.b[3]],
+    embedded_order=3,
+    source="the classical method; with the field at the new state in the place of the fourth stage it is of order 3",
+)
+"""The classical method and one of order 3 that takes one more stage, the next step's first."""
 
 BOSH3 = ButcherTableau(
     name="bosh3",

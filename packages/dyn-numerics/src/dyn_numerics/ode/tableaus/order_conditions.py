@@ -32,6 +32,8 @@ Number = TypeVar("Number", Fraction, Decimal, float)
 
 Residuals = Iterator[tuple[Tree, Number]]
 
+SparseRows = list[list[tuple[int, Number]]]
+
 
 @cache
 def rooted_trees(nodes: int) -> tuple[Tree, ...]:
@@ -77,8 +79,8 @@ class _ElementaryWeights(Generic[Number]):
     def __init__(
         self, a: Sequence[Sequence[Number]], one: Number, only: Sequence[Sequence[Number]] | None = None
     ) -> None:
-        self._rows = _sparse(a)
-        self._only_rows = self._rows if only is None else _sparse(only)
+        self._rows: SparseRows[Number] = _sparse(a)
+        self._only_rows: SparseRows[Number] = self._rows if only is None else _sparse(only)
         self._one: Number = one
         self._zero: Number = one - one
         self._known: dict[Tree, list[Number]] = {}
@@ -95,7 +97,7 @@ class _ElementaryWeights(Generic[Number]):
         return self._known[tree]
 
 
-def _sparse(rows: Sequence[Sequence[Number]]) -> list[list[tuple[int, Number]]]:
+def _sparse(rows: Sequence[Sequence[Number]]) -> SparseRows[Number]:
     return [[(j, w) for j, w in enumerate(row) if w != 0] for row in rows]
 
 

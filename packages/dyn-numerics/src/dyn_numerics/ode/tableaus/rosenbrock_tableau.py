@@ -211,7 +211,7 @@ class RosenbrockTableau:
     def _beta(self) -> Rows:
         """The matrix alpha + gamma, which belongs to nodes with one child."""
         padded = zip(self.gamma, self.alpha, strict=True)
-        return tuple(tuple(g + a for g, a in zip(gamma, (*alpha, 0), strict=True)) for gamma, alpha in padded)
+        return tuple(tuple(g + a for g, a in zip(gamma, (*alpha, Fraction(0)), strict=True)) for gamma, alpha in padded)
 
     def _residuals_of(self, weights: tuple[Fraction, ...] | None, order: int | None) -> dict[Tree, Fraction]:
         if weights is None or order is None:
