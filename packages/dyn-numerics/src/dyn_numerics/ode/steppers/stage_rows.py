@@ -74,14 +74,20 @@ class StageRows:
 
     def before_end(self, stage: Any) -> Scalar:
         """`1 - c`: it lies that share of the step before its end."""
-        return self._tensors["before_end"][stage] if isinstance(stage, Tensor) else self._before_end[stage]
+        return _at(self._tensors["before_end"], stage) if isinstance(stage, Tensor) else self._before_end[stage]
 
     def _row(self, name: str, stage: Any) -> Sequence[Scalar]:
         if isinstance(stage, Tensor):
-            return self._tensors[name][stage].unbind(-1)
+            return _at(self._tensors[name], stage).unbind(-1)
         return self._rows[name][stage]
 
 
 def _tensor(rows: list[list[float]], dtype: torch.dtype, device: torch.device) -> Tensor:
     flat = torch.tensor([weight for row in rows for weight in row], dtype=dtype, device=device)
     return flat.reshape(len(rows), -1)
+
+
+def _at(rows: Tensor, stage: Tensor) -> Tensor:
+    """The rows of that number; a compiled program has no index `[]`."""
+    found = rows.index_select(0, stage.reshape(-1))
+    return found.unflatten(0, stage.shape) if stage.dim() else found.squeeze(0)  # type: ignore[no-untyped-call]
