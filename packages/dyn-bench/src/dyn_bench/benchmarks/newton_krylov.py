@@ -69,4 +69,4 @@ def _methods(points: int) -> dict[str, Stepper]:
 def _prepare(points: int, end: float, tolerance: float, solver: Stepper, compiled: bool = False) -> Solve:
     problem = Brusselator(points)
     t = torch.tensor([0.0, end], dtype=torch.float64)
-    return dyn_solve(problem, problem.x0, t, solver=solver, tolerance=tolerance, compiled=compiled)
+    return dyn_solve(problem, problem.x0, t, solver=solver, tolerance=tolerance, compiled=compiled, in_python=True)
