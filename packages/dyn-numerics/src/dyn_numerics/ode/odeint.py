@@ -88,12 +88,14 @@ def odeint(
             solve runs from the first to the last; a span of no length returns `x0`. With `stepping="per_sample"` also
             `[T, batch]`: every sample has times of its own, in its own direction, and repeating the end pads short ones.
         solver: Name of a method (`"euler"`, `"midpoint"`, `"heun"`, `"ralston"`, `"rk4"` with fixed steps; `"bosh3"`,
-            `"dopri5"`, `"tsit5"`, `"vern7"`, `"dopri8"` with adaptive ones; `"rosenbrock23"`, `"rodas5p"` for stiff problems,
-            adaptive; the reversible `"reversible_heun"` and `"alf"`, adaptive; the multistep `"adams_bashforth"` with fixed
+            `"dopri5"`, `"tsit5"`, `"vern7"`, `"dopri8"` with adaptive ones; for stiff problems `"rosenbrock23"`,
+            `"rodas5p"`, `"kvaerno3"`, `"kvaerno5"`, adaptive, `"implicit_euler"`, `"trapezoid"` with fixed steps, and
+            `"kencarp4"`, adaptive, on a `SplitField`; the reversible `"reversible_heun"` and `"alf"`, adaptive; the multistep `"adams_bashforth"` with fixed
             steps and `"adams_moulton"`, adaptive; `"verlet"`, `"yoshida4"` with fixed steps on a `SplitField`) or a
             `Stepper`.
         rtol: Relative tolerance of the local error, without unit: a positive number, or a tensor that broadcasts
-            against every leaf of the state. Fixed steps ignore it.
+            against every leaf of the state. Fixed steps ignore it, but for those of implicit methods, which solve their
+            equations to a tenth of the tolerance.
         atol: Absolute tolerance of the local error, in state units; as `rtol`.
         args: Further arguments of `f`, of any type.
         step_size: Magnitude of fixed steps, in time units: the solve steps on `t0 + i * step_size` and interpolates

@@ -96,6 +96,7 @@ class Stepper(nn.Module, ABC):
         one_step: Whether a step follows from the state at its start, so that it can be taken again from there; False where
             the `carry` knows more of the steps before than the field there.
         implicit: Whether steps are found by solving equations: each then says whether it `failed` and what `work` it took.
+        loops: Whether steps are found by loops, which a compiled program has no gradients through.
         structured: Whether the method wants to know how the user's state lies in its vectors (see `on`). It then steps no
             other states along with that one, such as the continuous adjoint's.
         split: What the method makes of a `SplitField`, which it then steps and nothing else: `"partitioned"`, the slopes of
@@ -108,6 +109,7 @@ class Stepper(nn.Module, ABC):
     dense_evals: int = 0
     one_step: bool = True
     implicit: bool = False
+    loops: bool = False
     structured: bool = False
     split: Split | None = None
 
