@@ -1,9 +1,11 @@
 """The Jacobian that nobody makes: solutions, calls of the field, tolerances, preconditioning and gradients."""
 
+import math
+
 import pytest
 import torch
 
-from dyn_numerics import GMRES, BiCGStab, DenseJacobian, KrylovJacobian
+from dyn_numerics import GMRES, BiCGStab, DenseJacobian, KrylovJacobian, Rodas5P, odeint
 from dyn_numerics.contracts.finite_differences import check_gradients
 
 D = torch.float64
@@ -188,3 +190,9 @@ def test_a_preconditioner_that_is_wrong_is_named(preconditioner, error, message,
     factors = jacobian.factorise(jacobian.linearise(lambda t, x: -x, torch.zeros(3, dtype=D), x).jacobian, 0.1)
     with pytest.raises(error, match=message):
         jacobian.solve(lambda t, x: -x, factors, x)
+
+
+def test_samples_that_share_their_memory():
+    x0 = torch.ones(2, dtype=D).expand(3, 2)
+    sol = odeint(lambda t, x: -x, x0, [0.0, 1.0], solver=Rodas5P(KrylovJacobian()), stepping="per_sample", rtol=1e-8)
+    torch.testing.assert_close(sol.x[-1], x0 * math.exp(-1), rtol=1e-6, atol=0)
