@@ -104,7 +104,9 @@ class NeuralODE(nn.Module):
         self._is_split = isinstance(vector_field, SplitField)
         if self._is_split != (method.split is not None):
             expected = "a field f(t, x, *args) or f(x)" if self._is_split else "a SplitField(a, b)"
-            raise TypeError(f"vector_field: got {kind_of(vector_field)}, expected {expected} for solver={method}")
+            raise TypeError(
+                f"vector_field: got {kind_of(vector_field)}, expected {expected} for {type(method).__name__}"
+            )
         if self._is_split and integral_loss is not None:
             raise ValueError(
                 "integral_loss: got one beside a SplitField, whose parts it is none of, expected None; try one field and "

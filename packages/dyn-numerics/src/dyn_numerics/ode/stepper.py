@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from dyn_numerics.arguments import kind_of
 from dyn_numerics.dtypes import wide_dtype
 from dyn_numerics.ode.scalar import Flag, Scalar
 from dyn_numerics.ode.split_field import Split
@@ -156,7 +157,7 @@ class Stepper(nn.Module, ABC):
         Raises:
             TypeError: If the method is not reversible.
         """
-        raise TypeError(f"solver: got {self}, which has no exact inverse step, expected a reversible method")
+        raise TypeError(f"solver: got {kind_of(self)}, which has no exact inverse step, expected a reversible method")
 
     def measure_error(self, step: Step, norm: Callable[[Tensor], Tensor]) -> Tensor:
         """Size of the step's error in units of the tolerance, `[*lead]`; a method with several estimates combines them.
