@@ -72,6 +72,15 @@ class AssembledJacobian(FieldJacobian):
         twin._shape = layout.shapes[0]
         return twin
 
+    def of_the_field(self) -> AssembledJacobian:
+        if self.jac is None:
+            return self
+        twin = type(self).__new__(type(self))  # copy.copy, as far as torch.compile can trace it
+        twin.__dict__.update(self.__dict__)
+        twin._modules = {name: module for name, module in self._modules.items() if name != "jac"}
+        twin.__dict__.update(jac=None, check=False, _user=None)
+        return twin
+
     def linearise(self, f: FlatField, t: Tensor, x: Tensor, with_rate: bool = False) -> Linearisation:
         size = x.shape[-1]
         directions = self.directions(x) if self.jac is None else x.new_zeros(0, size)

@@ -67,6 +67,10 @@ class FieldJacobian(nn.Module, ABC):
         """Returns the one for such a solve: itself, unless the state's structure or the extra arguments matter to it."""
         return self
 
+    def of_the_field(self) -> FieldJacobian:
+        """The one for gradients, which are exact if it is: the field's own derivatives, whatever the user gave for these."""
+        return self
+
     @abstractmethod
     def linearise(self, f: FlatField, t: Tensor, x: Tensor, with_rate: bool = False) -> Linearisation:
         """Value and derivatives of a field, from one call of it.
