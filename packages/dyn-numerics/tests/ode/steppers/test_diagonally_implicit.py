@@ -342,6 +342,24 @@ def test_fixed_steps_take_many_iterations():
     assert torch.isfinite(x).all()
 
 
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+def test_fixed_steps_find_the_root_that_is_the_solution(stepping):
+    """A step of the implicit Euler method has two roots here; the slope at its start points to the wrong one."""
+    step = torch.tensor([0.01, 0.05, 0.5], dtype=F64)
+    p = 1 - 200 * step  # 200 h x^2 + (1 - 200 h) x = 2
+    expected = (-p + (p**2 + 1600 * step).sqrt()) / (400 * step)
+    x0, rates = torch.full((3, 1), 2.0, dtype=F64), 200 * step[:, None]
+    options = {"solver": "implicit_euler", "step_size": 1.0, "rtol": 1e-9, "atol": 1e-12, "stepping": stepping}
+    x = odeint(lambda t, x: -rates * (x - 1) * x, x0, [0.0, 1.0], **options).x[-1]
+    torch.testing.assert_close(x[:, 0], expected, rtol=1e-8, atol=0)
+
+
+def test_robertson_by_implicit_euler_steps():
+    x0 = torch.tensor([1.0, 0.0, 0.0], dtype=F64)
+    x = odeint(rober, x0, [0.0, 40.0], args=(RATES,), solver="implicit_euler", step_size=0.1, rtol=1e-6, atol=1e-9).x[-1]
+    assert abs(x[0] - 0.7158) < 1e-3  # without a guard it ends at -0.86
+
+
 @pytest.mark.skipif(not is_supported(), reason="this torch cannot compile a solve")
 def test_compiled():
     x0 = torch.tensor([[1.0, 0.0, 0.0]] * 2, dtype=F64)
