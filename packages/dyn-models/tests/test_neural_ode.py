@@ -8,7 +8,7 @@ from torch import nn
 
 import dyn_sensitivity
 from dyn_models import NeuralODE
-from dyn_numerics import Heun, MaxStepsError, PIDController, RungeKutta2, Solution
+from dyn_numerics import Heun, MaxStepsError, PIDController, RungeKutta2, Solution, SplitField, odeint
 from dyn_sensitivity import Autograd, Backsolve
 
 SENSITIVITIES = ["autograd", "adjoint"]
@@ -248,6 +248,32 @@ def test_errors_at_construction():
         NeuralODE(mlp(), sensitivity="adjoin")
     with pytest.raises(TypeError, match="sensitivity: got a float"):
         NeuralODE(mlp(), sensitivity=1.0)
+
+
+def test_split_field():
+    """A Hamiltonian network whose parts are solved in turns, as by the layer below."""
+    force, velocity = torch.nn.Linear(2, 2).double(), torch.nn.Linear(2, 2).double()
+    field = SplitField(lambda t, p: velocity(p), lambda t, q: torch.tanh(force(q)) * t)
+    field.networks = torch.nn.ModuleList([force, velocity])
+    model = NeuralODE(field, solver="verlet", step_size=0.1, t_span=(0.0, 0.5, 1.0))
+    start = torch.ones(3, 2).double(), torch.zeros(3, 2).double()
+    _, (q, p) = model(start)
+    expected = odeint(field, start, (0.0, 0.5, 1.0), solver="verlet", step_size=0.1).x
+    torch.testing.assert_close((q, p), expected, rtol=0, atol=0)
+    (q[-1].square().sum() + p[-1].sum()).backward()
+    assert all(parameter.grad.abs().sum() > 0 for parameter in model.parameters())
+
+
+def test_field_and_solver_have_to_go_together():
+    field = SplitField(lambda t, p: p, lambda t, q: -q)
+    with pytest.raises(TypeError, match=r"vector_field: got a Sequential, expected a SplitField\(a, b\) for Verlet"):
+        NeuralODE(mlp(), solver="verlet")
+    with pytest.raises(TypeError, match=r"vector_field: got a SplitField, expected a field .* for Tsit5"):
+        NeuralODE(field)
+    with pytest.raises(
+        ValueError, match=r"integral_loss: got one beside a SplitField, .* expected None; try one field"
+    ):
+        NeuralODE(field, solver="verlet", integral_loss=lambda t, x: x[0].sum(-1))
 
 
 BAD_SETTINGS = {

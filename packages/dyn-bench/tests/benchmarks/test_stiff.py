@@ -38,7 +38,7 @@ OSCILLATORS = OscillatorSetup(
 CURVES = CurveSetup(
     methods=("tsit5", "dopri5"), counted="dopri5", counted_error=1e-6, loosest=-4, tightest=-6, per_decade=2
 )
-GRID = GridSetup(points=8, end=0.2, tolerance=1e-4, weighed=(16, 64), weighed_end=0.05, repeats=1)
+GRID = GridSetup(points=8, end=0.2, tolerance=1e-4, weighed=(16, 64), weighed_end=0.05, compiles=False, repeats=1)
 OSCILLATOR = ReferenceProblem(
     "oscillator", VanDerPol(mu=0.0), (2.0, 0.0), 3.0, (2 * cos(3), -2 * sin(3)), "closed form"
 )
@@ -213,17 +213,15 @@ def test_solves_of_too_many_steps_end_a_curve(one_problem, no_peers):
 def test_newton_s_method_with_and_without_matrices():
     outcome = run(newton_krylov, GRID)
     ratio, growth = outcome.measurements
-    assert (ratio.name, ratio.high) == (
-        "Brusselator, 8 points: Newton-Krylov, preconditioned / dense Newton",
-        pytest.approx(1 / 3),
-    )
-    assert growth.name == "Brusselator, Newton-Krylov, preconditioned: bytes grow with this power of the points"
+    assert ratio.name == "Brusselator, 8 points: Newton-Krylov / dense Newton"
+    assert ratio.high == pytest.approx(1 / 3)
+    assert growth.name == "Brusselator, Newton-Krylov: bytes grow with this power of the points"
     assert 0.5 < growth.value <= growth.high == 1.1
     records = outcome.records["Brusselator, 8 points"]
-    assert list(records) == ["dense Newton", "Newton-Krylov", "Newton-Krylov, preconditioned"]
+    assert list(records) == ["dense Newton", "Newton-Krylov"]
     assert all(1e-9 < record["largest_error"] < 1e-3 for record in records.values())
     assert len({record["steps"] for record in records.values()}) == 1
-    assert records["Newton-Krylov"]["evaluations"] > records["Newton-Krylov, preconditioned"]["evaluations"]
+    assert records["Newton-Krylov"]["evaluations"] > records["dense Newton"]["evaluations"]
     peaks = outcome.records["newton_krylov_memory"]
     dense = [peaks[f"{points} points"]["dense Newton"] for points in GRID.weighed]
     assert dense[1] / dense[0] > 2.5  # with the square, where they are many

@@ -11,8 +11,8 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_map
 
 from dyn_models.fields.signature import takes_time
-from dyn_numerics import Controller, Solution, Stepper
-from dyn_numerics.arguments import check_initial_state
+from dyn_numerics import Controller, Solution, SplitField, Stepper
+from dyn_numerics.arguments import check_initial_state, kind_of
 from dyn_numerics.autocast import autocast_of_caller
 from dyn_numerics.dtypes import real_dtype
 from dyn_numerics.ode.arguments import (
@@ -45,7 +45,8 @@ class NeuralODE(nn.Module):
 
     Args:
         vector_field: A module or function `f(t, x, *args)` or `f(x)` (any `nn.Sequential`); its signature is read once.
-            `t` arrives as `[]`, the state as it was passed.
+            `t` arrives as `[]`, the state as it was passed. A solver that steps two parts of a field takes a `SplitField`,
+            both parts of which take the time: `"verlet"`, say, on states `(q, p)`.
         solver: Name of a method or a `Stepper`; kept as the submodule `solver`, so that a trainable one is trained with
             the model.
         sensitivity: How the gradient is computed: `"autograd"`, `"adjoint"`, or an algorithm of dyn-sensitivity.
@@ -53,7 +54,8 @@ class NeuralODE(nn.Module):
         atol: Absolute tolerance, in state units.
         t_span: Output times when a call names none.
         integral_loss: A function or module `l(t, x)` of shape `[batch]`, say, whose integral along the trajectory is
-            returned as `integral`, with gradients to `l`'s own parameters; it shares the error control.
+            returned as `integral`, with gradients to `l`'s own parameters; it shares the error control. Not with a
+            `SplitField`.
         step_size: Magnitude of fixed steps, in time units; None for the method's own way.
         controller: Step-size control; None for the method's own.
         max_steps: Greatest number of attempted steps. Inside `torch.compile`, `"autograd"` reserves memory for a state at
@@ -62,7 +64,7 @@ class NeuralODE(nn.Module):
     Raises:
         TypeError: If `vector_field` or `integral_loss` cannot be called as said, or another argument is of a wrong type.
         ValueError: If there is no solver or sensitivity of that name, a tolerance or `step_size` is not positive,
-            `t_span` is not strictly monotone, or the controller does not go with the solver.
+            `t_span` is not strictly monotone, or the controller or an integral loss does not go with the solver.
 
     Example:
         >>> import torch
@@ -95,13 +97,25 @@ class NeuralODE(nn.Module):
         super().__init__()
         for name, tolerance in (("rtol", rtol), ("atol", atol)):
             check_tolerance(name, tolerance)
-        choose_controller(controller, stepper(solver), step_size)
+        method = stepper(solver)
+        choose_controller(controller, method, step_size)
         step_limit(max_steps, adaptive=True)
         time_span(t_span, StateLayout(torch.empty(0), "x"))
-        self._takes_time = takes_time(vector_field)
+        self._is_split = isinstance(vector_field, SplitField)
+        if self._is_split != (method.split is not None):
+            expected = "a field f(t, x, *args) or f(x)" if self._is_split else "a SplitField(a, b)"
+            raise TypeError(
+                f"vector_field: got {kind_of(vector_field)}, expected {expected} for {type(method).__name__}"
+            )
+        if self._is_split and integral_loss is not None:
+            raise ValueError(
+                "integral_loss: got one beside a SplitField, whose parts it is none of, expected None; try one field and "
+                "solver='tsit5'"
+            )
+        self._takes_time = self._is_split or takes_time(vector_field)
         self._loss_takes_time = integral_loss is None or takes_time(integral_loss, "integral_loss")
         self.vector_field = vector_field
-        self.solver = stepper(solver)
+        self.solver = method
         self.sensitivity = algorithm(sensitivity)
         self.rtol = rtol
         self.atol = atol
@@ -133,7 +147,7 @@ class NeuralODE(nn.Module):
         """
         times = self.t_span if t_span is None else t_span
         if self.integral_loss is None:
-            return self._solve(self._slope, x, times, args)
+            return self._solve(self.vector_field if self._is_split else self._slope, x, times, args)
 
         layout = check_initial_state(x)
         with torch.no_grad(), autocast_of_caller(layout.device.type)():

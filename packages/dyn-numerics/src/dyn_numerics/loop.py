@@ -104,11 +104,13 @@ def when(flag: bool | Tensor, then: Callable[[], Any], otherwise: Callable[[], A
     if not isinstance(flag, Tensor):
         return then() if flag else otherwise()
 
-    def tensors(made: Any) -> Any:
+    def branch(made: Any) -> Any:
         # Both must have the same memory layout, and none may be what was handed in.
-        return tree_map(lambda leaf: torch.as_tensor(leaf).clone(memory_format=torch.contiguous_format), made)
+        tensors = tree_map(lambda leaf: torch.as_tensor(leaf).clone(memory_format=torch.contiguous_format), made)
+        find_levels_when_run()
+        return tensors
 
-    return torch.cond(flag, lambda: tensors(then()), lambda: tensors(otherwise()))
+    return torch.cond(flag, lambda: branch(then()), lambda: branch(otherwise()))
 
 
 def count_from_zero(like: Tensor) -> int | Tensor:

@@ -80,7 +80,8 @@ class Status(Ending):
     STIFFNESS_SUSPECTED = (
         4,
         "The step size was held down by the method's stability, not by its accuracy: the problem is probably stiff.",
-        "Shorten t_span, loosen rtol and atol, raise max_steps, or rescale f so that no rate is far above the others.",
+        "Take a method for stiff problems, solver='rodas5p' or 'auto', or shorten t_span, loosen rtol and atol, or raise "
+        "max_steps.",
     )
     DISCONTINUITY_SUSPECTED = (
         5,

@@ -18,7 +18,7 @@ LEVEL_OF = {"_wrap_for_grad": 1, "_unwrap_for_grad": 1, "_add_batch_dim": 2, "_r
 
 
 def find_levels_when_run() -> None:
-    """Has the body of a loop that has just been traced ask for the levels of its transforms whenever it runs.
+    """Has the body of a loop, or a branch, that has just been traced ask for the levels of its transforms whenever it runs.
 
     It is called inside of torch.compile, at the end of the body; the compiler does not look inside.
     """

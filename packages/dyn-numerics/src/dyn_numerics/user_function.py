@@ -51,8 +51,8 @@ def check_signature(
         extra = f" with {n_args} args" if n_args else ""
         required = sum(p.default is p.empty and p.kind in POSITIONAL for p in signature.parameters.values())
         hint = "; pass the rest as args=(...)" if required > count else ""
-        if takes == "t, x" and _binds(signature, 1):
-            hint = f"; for a {kind} of the state alone try lambda t, x: f(x)"
+        if count == n_args + 2 and _binds(signature, 1):
+            hint = f"; for a {kind} of the state alone try lambda {takes}: {name}({takes[3:]})"
             if kind == "field":
                 hint = "; for a field of the state alone, such as nn.Sequential, try lambda t, x: f(x) or dyn_models.NeuralODE"
         raise TypeError(

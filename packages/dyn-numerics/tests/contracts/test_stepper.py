@@ -452,7 +452,7 @@ class ForgetsOnePart(AddsTheParts):
 
 
 FORGOTTEN = {*ORDER, *DENSE, *DERIVATIVE, "order_of_the_error_estimate", "meets_the_tolerance"}
-FORGOTTEN |= {"its_derivative_meets_the_field_at_both_ends"}
+FORGOTTEN |= {"its_derivative_meets_the_field_at_both_ends", "follows_from_its_start"}
 PAIR = {"problem": ForcedRadialOscillator(), "length": 0.2}
 
 

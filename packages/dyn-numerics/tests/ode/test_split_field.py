@@ -78,7 +78,11 @@ class Additive(Stepper):
             "tsit5",
             r"f: got a SplitField, expected one function or module f\(t, x, \*args\) for Tsit5; give",
         ),
-        (SplitField(lambda p: p, lambda t, q: -q), "verlet", r"f\.a: got a function .* takes \(t, p, \*args\)"),
+        (
+            SplitField(nn.Linear(2, 2), lambda t, q: -q),
+            "verlet",
+            r"f\.a: got a function .* takes \(t, p, \*args\); .* try lambda t, p: f\.a\(p\)",
+        ),
         (SplitField(lambda t, p: p, lambda t: t), "verlet", r"f\.b: got a function .* takes \(t, q, \*args\)"),
         (SplitField(lambda t, x: x, lambda t: t), Additive(), r"f\.b: got a function .* takes \(t, x, \*args\)"),
     ],

@@ -125,6 +125,7 @@ class GridSetup:
         tolerance: Relative and absolute tolerance.
         weighed: Numbers of points whose solves are weighed.
         weighed_end: End of those.
+        compiles: Whether solves are compiled too.
         repeats: Rounds in which the solves are timed.
     """
 
@@ -133,6 +134,7 @@ class GridSetup:
     tolerance: float = 1e-5
     weighed: tuple[int, ...] = (250, 500, 1000)
     weighed_end: float = 0.2
+    compiles: bool = True
     repeats: int = 3
 
 

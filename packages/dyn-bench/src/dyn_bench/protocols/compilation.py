@@ -18,10 +18,15 @@ __all__ = ["compile_whole", "count_compilations", "nothing_compiled"]
 WITHOUT_PYTHON: dict[str, Any] = {"cpp_wrapper": True, "cpp_wrapper_build_separate": True}
 
 
-def compile_whole(function: Callable[..., Any]) -> Callable[..., Any]:
+def compile_whole(function: Callable[..., Any], in_python: bool = False) -> Callable[..., Any]:
     """Compiles a function that solves, as a program without Python; it is compiled when it is first called.
 
     Its kernels and what calls them are compiled apart, which takes less time and gives programs as fast.
+
+    Args:
+        function: The function.
+        in_python: Whether Python calls the kernels all the same. That of torch 2.13 which does not crashes where LAPACK is
+            called within a branch.
 
     Raises:
         UnavailableError: If this torch cannot.
@@ -29,7 +34,7 @@ def compile_whole(function: Callable[..., Any]) -> Callable[..., Any]:
     if not is_supported():
         oldest = ".".join(map(str, OLDEST_TORCH))
         raise UnavailableError(f"torch {torch.__version__} cannot compile a solve: pip install 'torch>={oldest}'")
-    return torch.compile(function, fullgraph=True, options=WITHOUT_PYTHON)
+    return torch.compile(function, fullgraph=True, options=None if in_python else WITHOUT_PYTHON)
 
 
 @contextmanager

@@ -51,6 +51,7 @@ def dyn_solve(
     stepping: Literal["joint", "per_sample"] = "joint",
     max_steps: int | None = None,
     compiled: bool = False,
+    in_python: bool = False,
 ) -> Solve:
     """Prepares a solve by this library, without gradient.
 
@@ -65,6 +66,7 @@ def dyn_solve(
         stepping: One step size for the batch, or one for each sample.
         max_steps: Greatest number of steps; None for the library's own.
         compiled: Whether the solve is compiled, or eager.
+        in_python: Whether Python calls the kernels of a compiled solve (`compile_whole`).
 
     Raises:
         UnavailableError: If it is to be compiled and this torch cannot.
@@ -82,7 +84,7 @@ def dyn_solve(
     def solve(x0: Tensor, t: Tensor) -> Solution:
         return odeint(field, x0, t, rtol=tolerance, atol=tolerance * floor, **options)
 
-    call = compile_whole(solve) if compiled else solve
+    call = compile_whole(solve, in_python) if compiled else solve
 
     def run() -> Any:
         with torch.no_grad():

@@ -229,7 +229,7 @@ def choose_controller(controller: Controller | None, stepper: Stepper, step_size
         )
     if controller.adaptive and stepper.error_order is None:
         raise ValueError(
-            f"controller: got an adaptive one for {stepper}, which has no error estimate; "
+            f"controller: got an adaptive one for {type(stepper).__name__}, which has no error estimate; "
             f"try solver='tsit5', or leave the controller out (StopAt takes a FixedStep())"
         )
     return controller

@@ -67,8 +67,8 @@ def odeint(
     """Solves `dx/dt = f(t, x, *args)` from `x(t_span[0]) = x0`.
 
     The whole state is one problem with one step size, or every sample of a batch is one of its own. Adaptive methods land
-    on the end of `t_span`, never evaluate `f` outside it, and interpolate the outputs in between, so that the number of
-    evaluations does not depend on the number of outputs. Gradients flow through the accepted steps to `x0`, `args`,
+    on the end of `t_span`, never evaluate `f` outside it (but for `"kvaerno5"`, which has a stage beyond the end of a step),
+    and interpolate the outputs in between, so that the number of evaluations does not depend on the number of outputs. Gradients flow through the accepted steps to `x0`, `args`,
     `t_span` and whatever `f` and a trainable solver depend on, as anywhere in PyTorch; step sizes are constants to them.
 
     Inside `torch.compile(fullgraph=True)` (torch 2.13 or newer) the whole solve becomes one program, without gradient:
@@ -87,13 +87,16 @@ def odeint(
         t_span: Output times `[T]`, strictly increasing or decreasing, a sequence of numbers or a floating tensor. The
             solve runs from the first to the last; a span of no length returns `x0`. With `stepping="per_sample"` also
             `[T, batch]`: every sample has times of its own, in its own direction, and repeating the end pads short ones.
-        solver: Name of a method (`"euler"`, `"midpoint"`, `"heun"`, `"ralston"`, `"rk4"` with fixed steps; `"bosh3"`,
-            `"dopri5"`, `"tsit5"`, `"vern7"`, `"dopri8"` with adaptive ones; `"rosenbrock23"`, `"rodas5p"` for stiff problems,
-            adaptive; the reversible `"reversible_heun"` and `"alf"`, adaptive; the multistep `"adams_bashforth"` with fixed
-            steps and `"adams_moulton"`, adaptive; `"verlet"`, `"yoshida4"` with fixed steps on a `SplitField`) or a
-            `Stepper`.
+        solver: A `Stepper`, or the name of a method: `"euler"`, `"midpoint"`, `"heun"`, `"ralston"`, `"rk4"` with fixed
+            steps; `"bosh3"`, `"dopri5"`, `"tsit5"`, `"vern7"`, `"dopri8"` with adaptive ones; for stiff problems
+            `"rosenbrock23"`, `"rodas5p"`, `"kvaerno3"`, `"kvaerno5"`, adaptive, `"implicit_euler"`, `"trapezoid"` with fixed
+            steps, and `"kencarp4"`, adaptive, on a `SplitField`; `"auto"`, which finds out whether a problem is stiff and
+            changes its method, adaptive; the symplectic `"verlet"` and `"yoshida4"` with fixed steps on a `SplitField`; the
+            reversible `"reversible_heun"` and `"alf"`, adaptive; the multistep `"adams_bashforth"` with fixed steps and
+            `"adams_moulton"`, adaptive.
         rtol: Relative tolerance of the local error, without unit: a positive number, or a tensor that broadcasts
-            against every leaf of the state. Fixed steps ignore it.
+            against every leaf of the state. Fixed steps ignore it, but for those of implicit methods, which solve their
+            equations to a tenth of the tolerance.
         atol: Absolute tolerance of the local error, in state units; as `rtol`.
         args: Further arguments of `f`, of any type.
         step_size: Magnitude of fixed steps, in time units: the solve steps on `t0 + i * step_size` and interpolates

@@ -152,7 +152,7 @@ def pose(
         learns=learns,
         events=EventWatch.of(watched, args, layout),
     )
-    start = layout.flatten(x0)
+    start = layout.flatten(x0).contiguous()  # torch differentiates no tensor forward whose elements share memory
     if not compiling:
         start = start.view_as(
             start

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from dyn_numerics.arguments import kind_of
 from dyn_numerics.dtypes import wide_dtype
 from dyn_numerics.ode.scalar import Flag, Scalar
 from dyn_numerics.ode.split_field import Split
@@ -96,6 +97,7 @@ class Stepper(nn.Module, ABC):
         one_step: Whether a step follows from the state at its start, so that it can be taken again from there; False where
             the `carry` knows more of the steps before than the field there.
         implicit: Whether steps are found by solving equations: each then says whether it `failed` and what `work` it took.
+        loops: Whether steps are found by loops, which a compiled program has no gradients through.
         structured: Whether the method wants to know how the user's state lies in its vectors (see `on`). It then steps no
             other states along with that one, such as the continuous adjoint's.
         split: What the method makes of a `SplitField`, which it then steps and nothing else: `"partitioned"`, the slopes of
@@ -108,6 +110,7 @@ class Stepper(nn.Module, ABC):
     dense_evals: int = 0
     one_step: bool = True
     implicit: bool = False
+    loops: bool = False
     structured: bool = False
     split: Split | None = None
 
@@ -154,7 +157,7 @@ class Stepper(nn.Module, ABC):
         Raises:
             TypeError: If the method is not reversible.
         """
-        raise TypeError(f"solver: got {self}, which has no exact inverse step, expected a reversible method")
+        raise TypeError(f"solver: got {kind_of(self)}, which has no exact inverse step, expected a reversible method")
 
     def measure_error(self, step: Step, norm: Callable[[Tensor], Tensor]) -> Tensor:
         """Size of the step's error in units of the tolerance, `[*lead]`; a method with several estimates combines them.

@@ -1,9 +1,11 @@
 """The Jacobian that nobody makes: solutions, calls of the field, tolerances, preconditioning and gradients."""
 
+import math
+
 import pytest
 import torch
 
-from dyn_numerics import GMRES, BiCGStab, DenseJacobian, KrylovJacobian
+from dyn_numerics import GMRES, BiCGStab, DenseJacobian, KrylovJacobian, Rodas5P, odeint
 from dyn_numerics.contracts.finite_differences import check_gradients
 
 D = torch.float64
@@ -156,7 +158,41 @@ def test_arguments(random):
         KrylovJacobian(accuracy=0)
     with pytest.raises(TypeError, match=r"preconditioner: got a int, expected a function \(t, x, shift\) that returns"):
         KrylovJacobian(preconditioner=1)
+    with pytest.raises(
+        TypeError, match=r"preconditioner: got a function with the signature \(t, x\), .* \(t, x, shift"
+    ):
+        KrylovJacobian(preconditioner=lambda t, x: x)
     jacobian = KrylovJacobian()
     factors = jacobian.factorise(jacobian.linearise(lambda t, x: x, torch.zeros(()), torch.ones(2)).jacobian, 0.1)
     with pytest.raises(ValueError, match=r"jac: got a KrylovJacobian outside of a solve, .* try on\(context\) first"):
         jacobian.solve(lambda t, x: x, factors, torch.ones(2))
+
+
+@pytest.mark.parametrize(
+    ("preconditioner", "error", "message"),
+    [
+        (lambda t, x, shift: x, TypeError, r"preconditioner: returned a Tensor, expected a function of vectors"),
+        (
+            lambda t, x, shift: lambda v: None,
+            TypeError,
+            r"preconditioner: made a NoneType of a vector, .* a tensor \[3, 2\]",
+        ),
+        (
+            lambda t, x, shift: torch.sum,
+            ValueError,
+            r"preconditioner: made \[\] of a vector \[3, 2\], expected its shape",
+        ),
+    ],
+)
+def test_a_preconditioner_that_is_wrong_is_named(preconditioner, error, message, random, context):
+    x = random(3, 2)
+    jacobian = KrylovJacobian(preconditioner=preconditioner).on(context(x, True))
+    factors = jacobian.factorise(jacobian.linearise(lambda t, x: -x, torch.zeros(3, dtype=D), x).jacobian, 0.1)
+    with pytest.raises(error, match=message):
+        jacobian.solve(lambda t, x: -x, factors, x)
+
+
+def test_samples_that_share_their_memory():
+    x0 = torch.ones(2, dtype=D).expand(3, 2)
+    sol = odeint(lambda t, x: -x, x0, [0.0, 1.0], solver=Rodas5P(KrylovJacobian()), stepping="per_sample", rtol=1e-8)
+    torch.testing.assert_close(sol.x[-1], x0 * math.exp(-1), rtol=1e-6, atol=0)

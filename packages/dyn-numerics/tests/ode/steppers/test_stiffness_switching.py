@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from dyn_numerics import Bosh3, DenseJacobian, Dopri5, Rodas5P, Rosenbrock23, Status, StiffnessSwitching, Tsit5, odeint
+from dyn_numerics.loop import is_supported
 
 D = torch.float64
 MU = torch.tensor([1.0, 5.0, 30.0, 200.0, 1000.0], dtype=D)
@@ -190,6 +191,7 @@ def test_robertson(rtol):
     assert ((x - expected).abs() / expected).max() < 100 * rtol
 
 
+@pytest.mark.skipif(not is_supported(), reason="this torch cannot compile a solve")
 @pytest.mark.parametrize("per_sample", [False, True])
 def test_compiled_equals_eager(per_sample):
     stepping = "per_sample" if per_sample else "joint"
@@ -214,7 +216,7 @@ def test_other_methods():
 def test_bad_arguments():
     with pytest.raises(TypeError, match="explicit: got a Rodas5P, expected an explicit Runge-Kutta method"):
         StiffnessSwitching(Rodas5P())
-    with pytest.raises(TypeError, match="explicit: got a Dopri5"):
+    with pytest.raises(TypeError, match=r"explicit: got a Dopri5, .* with the coefficients of its table"):
         StiffnessSwitching(Dopri5(trainable=True))
     with pytest.raises(TypeError, match="implicit: got a Dopri5, expected an implicit method"):
         StiffnessSwitching(implicit=Dopri5())

@@ -50,7 +50,8 @@ class Backsolve(SensitivityAlgorithm):
             gradients) to a tensor `[]`, or a seminorm over parts of it. `Seminorm(0, 1)` when None, which leaves the parameter
             gradients out: they are quadratures.
         solver: Method of the backward solve; that of the forward solve when None. It steps on the forward solve's grid
-            if that has fixed steps and it has no error estimate of its own.
+            if that has fixed steps and it has no error estimate of its own. An implicit method, `"auto"` and one that knows
+            the structure of the state do not step the adjoint: after such a forward solve name another, such as `"dopri5"`.
         rtol: Relative tolerance of the backward solve; that of the forward solve when None.
         atol: Absolute tolerance of the backward solve; that of the forward solve when None.
 
@@ -188,7 +189,7 @@ class Backsolve(SensitivityAlgorithm):
         if reason is not None:
             raise ValueError(
                 f"sensitivity: got {self} to solve backward by {type(backward).__name__}, {reason}; "
-                f"give Backsolve(solver=...) another, or use 'autograd'"
+                f"give Backsolve(solver=...) another, such as 'dopri5', or use 'autograd'"
             )
         controller = choose_controller(options["controller"], stepper(solver), options["step_size"])
         if controller.adaptive and self.solver is not None and stepper(self.solver).error_order is None:

@@ -81,6 +81,11 @@ def solve(
             f"solver: got {method}, whose steps rest on those before, which a compiled gradient through the steps does not "
             f"record; try sensitivity='adjoint', or solve outside of torch.compile"
         )
+    if method.loops:
+        raise ValueError(
+            f"solver: got {method} inside torch.compile, whose steps are loops that a compiled solve has no gradients through; "
+            f"use 'rodas5p', which has them, solve under torch.no_grad(), or outside of torch.compile"
+        )
     check_field(f, len(args), method)
     limit = MOST_RECORDED_STEPS if options["max_steps"] is None else options["max_steps"]
     field, inputs = CompiledField.of(f, layout, args, method.split)

@@ -70,7 +70,7 @@ def odeint(
 
     Inside `torch.compile(fullgraph=True)` (torch 2.13 or newer) both algorithms have first-order gradients, to `x0`, `args`
     and the parameters of the module that `f` is or is a method of; whatever else `f` depends on is refused, `params` or
-    not. Steps are computed again for the gradient, so a field must not draw random numbers.
+    not, and so is `"autograd"` through diagonally implicit, reversible and multistep methods. Steps are computed again for the gradient, so a field must not draw random numbers.
 
     Args:
         f: Vector field, as in `dyn_numerics.odeint`.

@@ -24,7 +24,8 @@ class DenseJacobian(AssembledJacobian):
     Args:
         jac: The user's Jacobian `jac(t, x, *args)`, for a state that is a single tensor: `[*shape, *shape]` for a state
             `[*shape]`, or with `stepping="per_sample"` `[batch, *shape, *shape]` for a state `[batch, *shape]`; in its dtype,
-            derivatives of outputs first, then of inputs, per time unit.
+            derivatives of outputs first, then of inputs, per time unit. Where it is nearly right, a diagonally implicit method
+            converges to the same states, but its gradients are as exact as `jac` is.
         check: Whether every Jacobian is compared with the field: its product with one vector, which comes along with the
             call of the field, and one host read. Inside of `torch.compile` and `torch.func`, where values cannot be read,
             nothing is compared.

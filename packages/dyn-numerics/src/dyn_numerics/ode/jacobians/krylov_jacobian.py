@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from dyn_numerics.ode.scalar import Scalar
 from dyn_numerics.ode.solve_context import SolveContext
 from dyn_numerics.ode.stepper import FlatField, in_loop
 from dyn_numerics.transforms import under_differentiation
+from dyn_numerics.user_function import check_signature
 
 __all__ = ["KrylovFactors", "KrylovJacobian", "Point"]
 
@@ -74,9 +75,10 @@ class KrylovJacobian(FieldJacobian):
             `z - shift J z = v`. All are flat, and it is asked once a linear solve.
 
     Raises:
-        TypeError: If an argument has the wrong type.
-        ValueError: If `accuracy` is not positive; in a solve, if it would have to be differentiated in a way that it
-            cannot.
+        TypeError: If an argument has the wrong type; in a solve, if the preconditioner returns no function, or that one
+            no tensor.
+        ValueError: If `accuracy` is not positive; in a solve, if vectors change their shape in the preconditioner, or the
+            solve would have to be differentiated in a way that it cannot.
 
     Example:
         >>> import torch
@@ -108,6 +110,8 @@ class KrylovJacobian(FieldJacobian):
                 f"preconditioner: got {kind_of(preconditioner)}, expected a function (t, x, shift) that returns a function "
                 f"of vectors"
             )
+        if preconditioner is not None:
+            check_signature(preconditioner, 0, "preconditioner", "function", "t, x, shift")
         self.linear_solver = linear_solver
         self.accuracy = positive("accuracy", accuracy, "a positive number of tolerances; try 0.01")
         self.preconditioner = preconditioner
@@ -140,11 +144,10 @@ class KrylovJacobian(FieldJacobian):
         field = in_loop(f)
         (t, x), shift = factors.point, factors.shift.unsqueeze(-1)
         unit = self._norm.tolerance(x.detach())
-        precondition = None if self.preconditioner is None else self.preconditioner(t, x, factors.shift)
+        precondition = self._precondition(t, x, factors.shift)
 
         def spread(v: Tensor) -> Tensor:
-            v = unit * v
-            return v if precondition is None else precondition(v)
+            return precondition(unit * v)
 
         def product(v: Tensor) -> Tensor:
             moved: Tensor = torch.func.jvp(lambda x: field(t, x), (x,), (v,))[1]
@@ -181,3 +184,25 @@ class KrylovJacobian(FieldJacobian):
             residual.register_hook(pull_back)  # type: ignore[no-untyped-call]
             solution = solution + (residual - residual.detach())
         return Solved(solution, n_evals)
+
+    def _precondition(self, t: Tensor, x: Tensor, shift: Tensor) -> Callable[[Tensor], Tensor]:
+        """What the user's preconditioner makes of vectors, `[*lead, N]`, near a point; without one, nothing."""
+        if self.preconditioner is None:
+            return lambda v: v
+        precondition: Any = self.preconditioner(t, x, shift)
+        if not callable(precondition):
+            raise TypeError(
+                f"preconditioner: returned {kind_of(precondition)}, expected a function of vectors [*lead, N]"
+            )
+
+        def checked(v: Tensor) -> Tensor:
+            found: Any = precondition(v)
+            if not isinstance(found, Tensor):
+                raise TypeError(f"preconditioner: made {kind_of(found)} of a vector, expected a tensor {list(v.shape)}")
+            if found.shape != v.shape:
+                raise ValueError(
+                    f"preconditioner: made {list(found.shape)} of a vector {list(v.shape)}, expected its shape"
+                )
+            return found
+
+        return checked

@@ -65,11 +65,12 @@ STEPPERS: dict[str, Callable[[], Stepper]] = {
 """What `solver=` may be called, and what makes it."""
 
 
-def stepper(solver: str | Stepper) -> Stepper:
+def stepper(solver: str | Stepper, name: str = "solver") -> Stepper:
     """Returns the method of that name, or the stepper itself.
 
     Args:
         solver: One of the names in `STEPPERS`, or a stepper.
+        name: The argument's name, for messages.
 
     Raises:
         ValueError: If there is no such name; the message lists them and suggests the nearest.
@@ -77,12 +78,12 @@ def stepper(solver: str | Stepper) -> Stepper:
     """
     if isinstance(solver, Stepper):
         if not isinstance(getattr(solver, "order", None), int):
-            raise TypeError(f"solver: got {solver} without an order, expected its class or __init__ to set one")
+            raise TypeError(f"{name}: got {solver} without an order, expected its class or __init__ to set one")
         return solver
     if not isinstance(solver, str):
-        raise TypeError(f"solver: got {kind_of(solver)}, expected a name or a dyn_numerics.Stepper")
+        raise TypeError(f"{name}: got {kind_of(solver)}, expected a name or a dyn_numerics.Stepper")
     if solver not in STEPPERS:
         near = get_close_matches(solver.lower(), STEPPERS, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"solver: got {solver!r}, expected one of {', '.join(STEPPERS)}{hint}")
+        raise ValueError(f"{name}: got {solver!r}, expected one of {', '.join(STEPPERS)}{hint}")
     return STEPPERS[solver]()

@@ -88,6 +88,7 @@ class DiagonallyImplicitRungeKutta(Stepper):
     """
 
     implicit = True
+    loops = True
 
     def __init__(
         self, tableau: ButcherTableau | AdditiveTableau, jac: FieldJacobian | Callable[..., Any] | None = None
@@ -115,6 +116,7 @@ class DiagonallyImplicitRungeKutta(Stepper):
         self._rows = StageRows(table, other)
         count = len(numbers.diagonal)
         self._a, (self._b, *estimates) = numbers.rows[:count], numbers.rows[count:]
+        self._a_of_other = [] if other is None else other.numbers.rows[:count]
         self._error_weights = estimates[0] if estimates else None
         self._trend = numbers.trend
         self._norm: ErrorNorm | None = None
@@ -236,7 +238,7 @@ class DiagonallyImplicitRungeKutta(Stepper):
         for i in range(self._rows.first, len(found.rises)):
             rise, base = found.rises[i], _sum(self._a[i][:i], rises, x)
             if other is not None:
-                base = _sum(self._rows.lower_of_other(i), others[0], base)
+                base = _sum(self._a_of_other[i], others[0], base)
             t, at = state_time(t1 - self._rows.before_end(i) * dt, x), base + gamma * rise
             with torch.no_grad():
                 jacobian = _detached(self.jac.linearise(field, t.detach(), at.detach()).jacobian)
@@ -291,7 +293,7 @@ def _with_gradient(value: Tensor, like: Tensor) -> Tensor:
     return value + (like - like.detach())
 
 
-def _sum(weights: Sequence[Scalar], rises: Sequence[Tensor], total: Tensor | None) -> Tensor:
+def _sum(weights: Sequence[float], rises: Sequence[Tensor], total: Tensor | None) -> Tensor:
     """`total + sum_j w_j rises_j`, element by element."""
     for weight, rise in zip(weights, rises, strict=False):
         if weight != 0:

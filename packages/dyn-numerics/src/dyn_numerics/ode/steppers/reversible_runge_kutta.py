@@ -61,7 +61,7 @@ class ReversibleRungeKutta(Stepper):
 
     def __init__(self, base: str | ExplicitRungeKutta, coupling: float = 0.999) -> None:
         super().__init__()
-        method = stepper(base) if isinstance(base, str) else base
+        method = stepper(base, "base") if isinstance(base, str) else base
         if not isinstance(method, ExplicitRungeKutta):
             got = repr(base) if isinstance(base, str) else kind_of(base)
             raise TypeError(f"base: got {got}, expected an explicit Runge-Kutta method or its name; try 'tsit5'")

@@ -46,7 +46,7 @@ class Rosenbrock(Stepper):
     Args:
         tableau: The method.
         jac: The Jacobian: a function `jac(t, x, *args)`, or a `FieldJacobian`, which also says how its systems are solved;
-            by default a full matrix by forward-mode differentiation.
+            by default a full matrix by `torch.func`.
 
     Attributes:
         tableau: The table it was built from.

@@ -30,6 +30,14 @@ class Rosenbrock23(_Named):
     Args:
         jac: As in `Rosenbrock`.
 
+    Example:
+        >>> import torch
+        >>> from dyn_numerics import odeint
+        >>> x0 = torch.zeros(1, dtype=torch.float64)
+        >>> sol = odeint(lambda t, x: -1e6 * (x - torch.cos(t)), x0, [0.0, 1.0], solver="rosenbrock23")
+        >>> round(sol.x[-1].item(), 3), bool(sol.stats.n_steps < 50)
+        (0.54, True)
+
     References:
         L. F. Shampine, M. W. Reichelt: The MATLAB ODE suite (1997).
     """
@@ -45,6 +53,15 @@ class Rodas5P(_Named):
 
     Args:
         jac: As in `Rosenbrock`.
+
+    Example:
+        >>> import torch
+        >>> from dyn_numerics import Rodas5P, odeint
+        >>> rates = torch.tensor([1.0, 1e3, 1e6], dtype=torch.float64)
+        >>> solver = Rodas5P(jac=lambda t, x: -torch.diag(rates))
+        >>> t, x = odeint(lambda t, x: -rates * x, torch.ones_like(rates), [0.0, 1.0], solver=solver, rtol=1e-6)
+        >>> round(x[-1, 0].item(), 5)
+        0.36788
 
     References:
         G. Steinebach: Construction of Rosenbrock-Wanner method Rodas5P and numerical benchmarks within the Julia

@@ -90,6 +90,12 @@ class StiffnessSwitching(Stepper):
         to_implicit: Votes that it takes to switch to the implicit method.
         to_explicit: Votes that it takes to switch back.
 
+    Attributes:
+        nonstiff: The explicit method.
+        stiff: The implicit one.
+        order: The lower of their orders.
+        error_order: The order of their error estimates.
+
     Raises:
         TypeError: If a method is of another kind.
         ValueError: If the orders of the error estimates differ, or the votes are not positive integers.
@@ -127,8 +133,8 @@ class StiffnessSwitching(Stepper):
             self.nonstiff.reuses_last_stage and self.nonstiff.tableau.numbers.ends_twice
         ):
             raise TypeError(
-                f"explicit: got {kind_of(explicit)}, expected an explicit Runge-Kutta method that estimates stiffness; "
-                f"try Dopri5() or Tsit5()"
+                f"explicit: got {kind_of(explicit)}, expected an explicit Runge-Kutta method that estimates stiffness, "
+                f"with the coefficients of its table; try Dopri5() or Tsit5()"
             )
         if not isinstance(self.stiff, Stepper) or not self.stiff.implicit:
             raise TypeError(f"implicit: got {kind_of(implicit)}, expected an implicit method; try Rodas5P()")

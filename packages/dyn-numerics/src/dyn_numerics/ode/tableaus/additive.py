@@ -11,8 +11,8 @@ from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau, Coefficien
 __all__ = ["KENCARP4"]
 
 _SOURCE = (
-    "C. A. Kennedy, M. H. Carpenter: Additive Runge-Kutta schemes for convection-diffusion-reaction equations, Appl. Numer. "
-    "Math. 44 (2003), 139-181, appendix C, ARK4(3)6L[2]SA"
+    "C. A. Kennedy, M. H. Carpenter: Additive Runge-Kutta schemes for convection-diffusion-reaction equations, Applied "
+    "Numerical Mathematics 44 (2003), 139-181, appendix C, ARK4(3)6L[2]SA"
 )
 _GAMMA = Fraction(1, 4)
 _B: list[Coefficient] = [

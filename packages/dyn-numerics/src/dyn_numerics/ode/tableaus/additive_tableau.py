@@ -46,8 +46,8 @@ class AdditiveTableau:
         (4, True, True)
 
     References:
-        C. A. Kennedy, M. H. Carpenter: Additive Runge-Kutta schemes for convection-diffusion-reaction equations, Appl. Numer.
-        Math. 44 (2003), 139-181, section 2.
+        C. A. Kennedy, M. H. Carpenter: Additive Runge-Kutta schemes for convection-diffusion-reaction equations, Applied
+        Numerical Mathematics 44 (2003), 139-181, section 2.
     """
 
     implicit: ButcherTableau
