@@ -17,6 +17,7 @@ from torch.autograd import forward_ad
 __all__ = [
     "any_lane",
     "in_forward_mode",
+    "n_differentiations",
     "transform_depth",
     "under_differentiation",
     "under_transform",
@@ -57,13 +58,16 @@ def in_forward_mode() -> bool:
     return forward_ad._current_level >= 0
 
 
+def n_differentiations() -> int:
+    """How many transforms of `torch.func` that differentiate are at work, or forward-mode differentiation without one."""
+    keys = [] if torch.compiler.is_compiling() else [one.key() for one in get_interpreter_stack() or ()]
+    n = sum(key in (TransformType.Grad, TransformType.Jvp) for key in keys)
+    return max(n, int(in_forward_mode()))
+
+
 def under_differentiation() -> bool:
     """Whether a transform of `torch.func` that differentiates is at work, or forward-mode differentiation."""
-    if in_forward_mode():
-        return True
-    return under_transform() and any(
-        interpreter.key() in (TransformType.Grad, TransformType.Jvp) for interpreter in get_interpreter_stack() or ()
-    )
+    return n_differentiations() > 0
 
 
 def any_lane(flags: Tensor | bool) -> bool:

@@ -159,3 +159,10 @@ def test_only_the_sample_concerned_is_blamed():
         throw=False,
     )
     assert [s.name for s in sol.status] == ["SUCCESS", "STIFFNESS_SUSPECTED", "SUCCESS"]
+
+
+@pytest.mark.parametrize("stepping", MODES)
+def test_a_singularity_is_no_jump_to_an_implicit_method(stepping):
+    """Its longer step has no solution, and so no error that could be called small."""
+    found = status(lambda t, x: x * x, 2.0, [0.0, 1.0], stepping, solver="kvaerno5", rtol=1e-5, atol=1e-7)
+    assert found in (Status.STEP_UNDERFLOW, Status.NEWTON_DIVERGED)

@@ -6,6 +6,7 @@ numbers and for tensors `[*lead]` alike; a driver takes them, one after another.
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any, NamedTuple
 
 import torch
@@ -76,12 +77,14 @@ def probe(problem: Problem, f: FlatField, state: State, dt: Scalar) -> Probe:
     f = problem.clock.sided(f, start, end, state.x)
     with torch.no_grad():
         step = stepper.complete(f, end, stepper.step(f, start, end, state.x.detach(), state.carry))
-        error = norm.read(stepper.measure_error(step, lambda e: norm.of_step(e, state.x, step.x)))
+        error = stepper.measure_error(step, lambda e: norm.of_step(e, state.x, step.x))
+        if step.failed is not None:  # what is no solution has no error to compare
+            error = torch.where(torch.as_tensor(step.failed, device=error.device) != 0, inf, error)
         change, estimate = norm.at(state.x, step.x - state.x), None if stepper.implicit else stepper.stiffness(step)
     stiffness: Scalar = 0 * dt
     if estimate is not None:
         stiffness = estimate.to(dt.dtype) if isinstance(dt, Tensor) else estimate.item()
-    return Probe(dt, change, error, stiffness)
+    return Probe(dt, change, norm.read(error), stiffness)
 
 
 def suspect(problem: Problem, code: Any, short: Probe, tried: Probe, long: Probe) -> Any:

@@ -13,6 +13,7 @@ from dyn_numerics.dtypes import real_dtype
 from dyn_numerics.ode.scalar import Flag, Scalar, either, where
 from dyn_numerics.ode.stepper import FlatField
 from dyn_numerics.ode.stops import Stops
+from dyn_numerics.transforms import without_transforms
 
 __all__ = ["Clock", "host_numbers", "is_differentiable", "state_time", "time_dtype"]
 
@@ -41,9 +42,10 @@ def host_numbers(t: Tensor) -> Any:
 
 def is_differentiable(t: Tensor) -> bool:
     """Whether somebody wants derivatives with respect to times, in reverse or forward mode."""
-    if t.requires_grad and torch.is_grad_enabled():
+    compiling = torch.compiler.is_compiling()
+    if (t if compiling else without_transforms(t)).requires_grad and torch.is_grad_enabled():  # also around a vmap
         return True
-    return not torch.compiler.is_compiling() and forward_ad.unpack_dual(t).tangent is not None  # type: ignore[no-untyped-call]
+    return not compiling and forward_ad.unpack_dual(t).tangent is not None  # type: ignore[no-untyped-call]
 
 
 class Clock:

@@ -5,7 +5,7 @@ from itertools import pairwise
 
 import pytest
 import torch
-from torch.func import jvp, vmap
+from torch.func import grad, jacfwd, jvp, vmap
 
 from dyn_numerics import DenseJacobian, Event, Kvaerno5, PIDController, SplitField, Status, odeint
 from dyn_numerics.loop import is_supported
@@ -294,6 +294,45 @@ def test_derivatives(solver, stepping):
         torch.testing.assert_close(lanes[1], solve(x0, 2 * rate, end), rtol=1e-10, atol=1e-12)
 
 
+def of_rate(rate):
+    x0 = torch.tensor([1.2, 0.3], dtype=F64)
+    options = {"solver": "implicit_euler", "step_size": 0.05, "rtol": 1e-12, "atol": 1e-14}
+    return odeint(lambda t, x: -rate * (x - torch.cos(t)) + x**2, x0, [0.0, 0.2], **options).x[-1].sum()
+
+
+def test_derivatives_of_higher_order_by_nested_transforms():
+    rate, h = torch.tensor(20.0, dtype=F64), 1e-2
+    with torch.no_grad():
+        expected = (of_rate(rate + h) - 2 * of_rate(rate) + of_rate(rate - h)) / h**2
+    options = {"rtol": 1e-5, "atol": 0.0}
+    torch.testing.assert_close(grad(grad(of_rate))(rate), expected, **options)
+    torch.testing.assert_close(jacfwd(grad(of_rate))(rate), expected, **options)
+    third = (grad(grad(of_rate))(rate + h) - grad(grad(of_rate))(rate - h)) / (2 * h)
+    torch.testing.assert_close(grad(grad(grad(of_rate)))(rate), third, **options)
+    leaf = rate.clone().requires_grad_()
+    slope = jvp(of_rate, (leaf,), (torch.ones_like(leaf),))[1]
+    torch.testing.assert_close(torch.autograd.grad(slope, leaf)[0], expected, **options)
+
+
+def test_plain_autograd_around_vmap():
+    rate = torch.tensor(20.0, dtype=F64, requires_grad=True)
+    rates = torch.stack([rate, 2 * rate])
+    together, one_by_one = vmap(of_rate)(rates).sum(), of_rate(rates[0]) + of_rate(rates[1])
+    found, expected = (torch.autograd.grad(x, rate, retain_graph=True)[0] for x in (together, one_by_one))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0.0)
+    start = torch.ones(2, 1, dtype=F64, requires_grad=True)
+    options = {"solver": "implicit_euler", "step_size": 0.1}
+    vmap(lambda x0: odeint(lambda t, x: -20 * x, x0, [0.0, 0.1], **options).x[-1])(start).sum().backward()
+    torch.testing.assert_close(start.grad, torch.full_like(start, 1 / 3), rtol=1e-12, atol=0.0)
+
+
+@pytest.mark.parametrize("solve", [of_rate, lambda rate: vmap(of_rate)(torch.stack([rate])).sum(), grad(of_rate)])
+def test_plain_autograd_has_no_second_derivatives(solve):
+    rate = torch.tensor(20.0, dtype=F64, requires_grad=True)
+    with pytest.raises(ValueError, match=r"solver: got a diagonally implicit method to differentiate twice"):
+        torch.autograd.grad(solve(rate), rate, create_graph=True)
+
+
 def test_half_precision_and_complex_numbers():
     x0 = torch.tensor([1.0, 0.5])
     exact = odeint(smooth, x0.double(), [0.0, 1.0], solver="kvaerno5", rtol=1e-8, atol=1e-10).x[-1]
@@ -340,6 +379,26 @@ def test_fixed_steps_take_many_iterations():
     """Where no step is tried again, the iteration goes on longer."""
     x = odeint(smooth, torch.tensor([1.5], dtype=F64), [0.0, 1.0], solver="kvaerno5", step_size=0.25, rtol=1e-12).x
     assert torch.isfinite(x).all()
+
+
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+def test_fixed_steps_find_the_root_that_is_the_solution(stepping):
+    """A step of the implicit Euler method has two roots here; the slope at its start points to the wrong one."""
+    step = torch.tensor([0.01, 0.05, 0.5], dtype=F64)
+    p = 1 - 200 * step  # 200 h x^2 + (1 - 200 h) x = 2
+    expected = (-p + (p**2 + 1600 * step).sqrt()) / (400 * step)
+    x0, rates = torch.full((3, 1), 2.0, dtype=F64), 200 * step[:, None]
+    options = {"solver": "implicit_euler", "step_size": 1.0, "rtol": 1e-9, "atol": 1e-12, "stepping": stepping}
+    x = odeint(lambda t, x: -rates * (x - 1) * x, x0, [0.0, 1.0], **options).x[-1]
+    torch.testing.assert_close(x[:, 0], expected, rtol=1e-8, atol=0)
+
+
+def test_robertson_by_implicit_euler_steps():
+    x0 = torch.tensor([1.0, 0.0, 0.0], dtype=F64)
+    x = odeint(rober, x0, [0.0, 40.0], args=(RATES,), solver="implicit_euler", step_size=0.1, rtol=1e-6, atol=1e-9).x[
+        -1
+    ]
+    assert abs(x[0] - 0.7158) < 1e-3  # without a guard it ends at -0.86
 
 
 @pytest.mark.skipif(not is_supported(), reason="this torch cannot compile a solve")

@@ -24,7 +24,7 @@ from dyn_numerics.ode.tableaus.additive_tableau import AdditiveTableau
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
 from dyn_numerics.ode.times import is_differentiable, state_time
 from dyn_numerics.pytree_state import StateLayout
-from dyn_numerics.transforms import under_differentiation
+from dyn_numerics.transforms import n_differentiations, under_differentiation, without_transforms
 
 __all__ = ["DiagonallyImplicitRungeKutta"]
 
@@ -51,8 +51,9 @@ class DiagonallyImplicitRungeKutta(Stepper):
     converges fast, and made where it stands when it does not. A stage that is not solved is a rejected attempt, of its
     sample alone. Outside of a solve there is no tolerance, and stages are solved to rounding.
 
-    Gradients by plain autograd are those of stages that are solved exactly: each stage is re-attached by one Newton
-    correction with a Jacobian of its own. They are first derivatives.
+    Gradients are those of stages that are solved exactly: each stage is re-attached by a Newton correction with a Jacobian
+    of its own, or by one for each order of derivatives that nested transforms of `torch.func` ask for. Plain autograd has
+    first derivatives, and refuses second ones.
 
     The table has one number on its diagonal, but for a first stage that may be explicit, and its last stage is the new
     state. With an `AdditiveTableau` the method steps a `SplitField`, whose part `b` is not solved for.
@@ -230,7 +231,7 @@ class DiagonallyImplicitRungeKutta(Stepper):
     ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
         """The rises of the stages with their gradients: by a Newton correction of each, whose value is left out."""
         field, other = self._parts(f, narrow)
-        length, gamma = over_state(dt, x), self._rows.gamma
+        length, gamma, transforms = over_state(dt, x), self._rows.gamma, n_differentiations()
         shift = gamma * (dt.detach() if isinstance(dt, Tensor) else dt)
         rises, *others = ([length * slope] for slope in slopes)
         rises = rises[: self._rows.first]
@@ -242,7 +243,12 @@ class DiagonallyImplicitRungeKutta(Stepper):
             with torch.no_grad():
                 jacobian = _detached(self.jac.linearise(field, t.detach(), at.detach()).jacobian)
                 factors = _detached(self.jac.factorise(jacobian, shift))
-            rises.append(_with_gradient(rise, self.jac.solve(field, factors, length * field(t, at) - rise).x))
+            attached, order = rise, 0
+            while order < max(1, transforms) or (order == transforms and without_transforms(attached).requires_grad):
+                residual = length * field(t, base + gamma * attached) - attached
+                attached = _with_gradient(attached, self.jac.solve(field, factors, residual).x)
+                order += 1
+            rises.append(_once(attached))
             if other is not None:
                 others[0].append(_with_gradient(found.others[i], length * other(t, base + gamma * rises[i])))
         return tuple(rises), tuple(others[0]) if others else ()
@@ -266,6 +272,21 @@ def _widened(f: FlatField, x: Tensor) -> FlatField:
     """The field for states in the dtype in which they are combined."""
     narrow, time, wide = x.dtype, real_dtype(x.dtype), wide_dtype(x.dtype)
     return f if wide is narrow else lambda t, at: f(t.to(time), at.to(narrow)).to(wide)
+
+
+def _once(x: Tensor) -> Tensor:
+    """The same, which plain autograd may differentiate once: it does not say beforehand how often it will."""
+    if not torch.compiler.is_compiling() and (made_of := without_transforms(x)).requires_grad:
+        made_of.register_hook(_refuse_second_derivatives)  # type: ignore[no-untyped-call]
+    return x
+
+
+def _refuse_second_derivatives(gradient: Tensor) -> None:
+    if torch.is_grad_enabled():
+        raise ValueError(
+            "solver: got a diagonally implicit method to differentiate twice by plain autograd (create_graph=True), "
+            "expected first derivatives; try torch.func, or 'rodas5p'"
+        )
 
 
 def _with_gradient(value: Tensor, like: Tensor) -> Tensor:

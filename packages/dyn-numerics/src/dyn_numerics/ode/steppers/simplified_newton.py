@@ -169,6 +169,7 @@ class SimplifiedNewton:
         x: Tensor,
     ) -> None:
         self._f, self._other, self._jac, self._norm, self._rows = f, other, jac, norm, rows
+        self._adaptive = adaptive
         self._most_jacobians = MOST_JACOBIANS if adaptive else MOST_JACOBIANS_OF_FIXED_STEPS
         self._t1, self._dt, self._x = t1, t1 - t0, x
         self._shift: Scalar = rows.gamma * self._dt
@@ -364,7 +365,13 @@ class SimplifiedNewton:
 
     def _guess(self, stage: Any, rises: Sequence[Tensor]) -> Tensor:
         at_start, *continued = self._known
-        return _sum(self._rows.predictor(stage), [at_start, *rises, *continued], None)
+        guess = _sum(self._rows.predictor(stage), [at_start, *rises, *continued], None)
+        if self._adaptive:
+            return guess
+        # Slopes of a fast transient say nothing of a long step: from so far away another root than the solution may be
+        # nearer, and with fixed steps no estimate of the error would tell.
+        leaps = self._norm.at(self._x, guess) > self._norm.of_half_the_state
+        return where(leaps, torch.zeros_like(guess), guess)
 
 
 def _some(flag: Flag) -> Any:
