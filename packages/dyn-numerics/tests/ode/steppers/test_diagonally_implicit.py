@@ -424,3 +424,18 @@ def test_compiled(method):
     torch.testing.assert_close(found[0], expected[0], rtol=1e-12, atol=1e-16)
     for one, other in zip(found[1:], expected[1:], strict=True):
         assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize("share", [0.7, 0.0])
+def test_gradients_do_not_rest_on_a_jacobian_that_is_nearly_right(share):
+    a = torch.tensor([[-3.0, 1.0], [2.0, -5.0]], dtype=F64, requires_grad=True)
+
+    def loss(a, jac):
+        x0 = torch.ones(2, dtype=F64)
+        return (
+            odeint(lambda t, x: a @ x, x0, [0.0, 1.0], solver=Kvaerno5(jac), rtol=1e-8, atol=1e-10).x[-1].square().sum()
+        )
+
+    (found,) = torch.autograd.grad(loss(a, lambda t, x: share * a.detach()), a)
+    (expected,) = torch.autograd.grad(torch.linalg.matrix_exp(a).sum(-1).square().sum(), a)
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-from dyn_numerics.dtypes import real_dtype, wide_dtype
+from dyn_numerics.dtypes import wide_dtype
 from dyn_numerics.ode.error_norm import ErrorNorm
 from dyn_numerics.ode.flat_field import WatchedField
 from dyn_numerics.ode.interpolants.hermite import cubic_hermite
@@ -20,6 +20,8 @@ from dyn_numerics.ode.solve_context import SolveContext
 from dyn_numerics.ode.stepper import FlatField, Step, Stepper, in_loop
 from dyn_numerics.ode.steppers.simplified_newton import NewtonMatrix, SimplifiedNewton, SolvedStages, Trend
 from dyn_numerics.ode.steppers.stage_rows import StageRows
+from dyn_numerics.ode.steppers.weighted_sum import weighted_sum
+from dyn_numerics.ode.steppers.widened_field import widened
 from dyn_numerics.ode.tableaus.additive_tableau import AdditiveTableau
 from dyn_numerics.ode.tableaus.butcher_tableau import ButcherTableau
 from dyn_numerics.ode.times import is_differentiable, state_time
@@ -61,7 +63,7 @@ class DiagonallyImplicitRungeKutta(Stepper):
     Args:
         tableau: The method.
         jac: The Jacobian: a function `jac(t, x, *args)`, or a `FieldJacobian`, which also says how its systems are solved;
-            by default a full matrix by forward-mode differentiation.
+            by default a full matrix by `torch.func`.
 
     Raises:
         ValueError: If the table is not of that kind.
@@ -168,10 +170,10 @@ class DiagonallyImplicitRungeKutta(Stepper):
         rises, others = found.rises, found.others
         if isinstance(watched, WatchedField) and watched.differentiable and found.failed is not True:
             rises, others = self._attached(f, t1, dt, x, narrow, slopes, found)
-        x1 = _sum(self._b, others, _sum(self._b, rises, x))
+        x1 = weighted_sum(self._b, others, weighted_sum(self._b, rises, x))
         error = None
         if self._error_weights is not None:
-            error = _sum(self._error_weights, others, _sum(self._error_weights, rises, None))
+            error = weighted_sum(self._error_weights, others, weighted_sum(self._error_weights, rises, None))
         end = x1.to(narrow.dtype)
         if self.split is None:
             moves = dt != 0
@@ -214,7 +216,7 @@ class DiagonallyImplicitRungeKutta(Stepper):
         """How slopes went on in a step that started with this one."""
         length = dt.detach() if isinstance(dt, Tensor) else dt
         known = [over_state(length, slope) * slope.detach(), *found.rises]
-        rises = tuple(_sum(row, [rise - known[-1] for rise in known], None) for row in self._trend)
+        rises = tuple(weighted_sum(row, [rise - known[-1] for rise in known], None) for row in self._trend)
         if not isinstance(before.length, Tensor):
             return Trend(rises, _number(length, on_host=True))
         return Trend(rises, torch.zeros_like(before.length) + length)
@@ -233,20 +235,21 @@ class DiagonallyImplicitRungeKutta(Stepper):
         field, other = self._parts(f, narrow)
         length, gamma, transforms = over_state(dt, x), self._rows.gamma, n_differentiations()
         shift = gamma * (dt.detach() if isinstance(dt, Tensor) else dt)
+        exact = self.jac.of_the_field()
         rises, *others = ([length * slope] for slope in slopes)
         rises = rises[: self._rows.first]
         for i in range(self._rows.first, len(found.rises)):
-            rise, base = found.rises[i], _sum(self._a[i][:i], rises, x)
+            rise, base = found.rises[i], weighted_sum(self._a[i][:i], rises, x)
             if other is not None:
-                base = _sum(self._a_of_other[i], others[0], base)
+                base = weighted_sum(self._a_of_other[i], others[0], base)
             t, at = state_time(t1 - self._rows.before_end(i) * dt, x), base + gamma * rise
             with torch.no_grad():
-                jacobian = _detached(self.jac.linearise(field, t.detach(), at.detach()).jacobian)
-                factors = _detached(self.jac.factorise(jacobian, shift))
+                jacobian = _detached(exact.linearise(field, t.detach(), at.detach()).jacobian)
+                factors = _detached(exact.factorise(jacobian, shift))
             attached, order = rise, 0
             while order < max(1, transforms) or (order == transforms and without_transforms(attached).requires_grad):
                 residual = length * field(t, base + gamma * attached) - attached
-                attached = _with_gradient(attached, self.jac.solve(field, factors, residual).x)
+                attached = _with_gradient(attached, exact.solve(field, factors, residual).x)
                 order += 1
             rises.append(_once(attached))
             if other is not None:
@@ -256,8 +259,8 @@ class DiagonallyImplicitRungeKutta(Stepper):
     def _parts(self, f: FlatField, x: Tensor) -> tuple[FlatField, FlatField | None]:
         """What is solved for and what is not, on states in the dtype that steps are computed in."""
         if self.split is None:
-            return _widened(f, x), None
-        return _widened(lambda t, at: f(t, at, "a"), x), _widened(lambda t, at: f(t, at, "b"), x)
+            return widened(f, x.dtype), None
+        return widened(lambda t, at: f(t, at, "a"), x.dtype), widened(lambda t, at: f(t, at, "b"), x.dtype)
 
     def _norm_at(self, x: Tensor) -> ErrorNorm:
         """The norm of the solve; by itself a method goes on to rounding."""
@@ -266,12 +269,6 @@ class DiagonallyImplicitRungeKutta(Stepper):
         rtol = 10 * torch.finfo(x.dtype).eps
         atol = rtol * x.detach().abs().amax(-1, keepdim=True).expand_as(x) + torch.finfo(x.dtype).tiny
         return ErrorNorm(rtol, atol, StateLayout(x.detach(), "x", x.dim() > 1), None, on_host=False)
-
-
-def _widened(f: FlatField, x: Tensor) -> FlatField:
-    """The field for states in the dtype in which they are combined."""
-    narrow, time, wide = x.dtype, real_dtype(x.dtype), wide_dtype(x.dtype)
-    return f if wide is narrow else lambda t, at: f(t.to(time), at.to(narrow)).to(wide)
 
 
 def _once(x: Tensor) -> Tensor:
@@ -291,14 +288,6 @@ def _refuse_second_derivatives(gradient: Tensor) -> None:
 
 def _with_gradient(value: Tensor, like: Tensor) -> Tensor:
     return value + (like - like.detach())
-
-
-def _sum(weights: Sequence[float], rises: Sequence[Tensor], total: Tensor | None) -> Tensor:
-    """`total + sum_j w_j rises_j`, element by element."""
-    for weight, rise in zip(weights, rises, strict=False):
-        if weight != 0:
-            total = rise * weight if total is None else torch.add(total, rise, alpha=weight)
-    return torch.zeros_like(rises[0]) if total is None else total
 
 
 def _number(t: Scalar, on_host: bool) -> Scalar:

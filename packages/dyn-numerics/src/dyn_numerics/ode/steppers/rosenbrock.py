@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable
 from functools import partial
 from typing import Any, NamedTuple, Self
 
@@ -17,6 +17,8 @@ from dyn_numerics.ode.jacobians.spectral_radius import spectral_radius
 from dyn_numerics.ode.scalar import Scalar, over_state
 from dyn_numerics.ode.solve_context import SolveContext
 from dyn_numerics.ode.stepper import FlatField, Step, Stepper, Work
+from dyn_numerics.ode.steppers.weighted_sum import weighted_sum
+from dyn_numerics.ode.steppers.widened_field import widened
 from dyn_numerics.ode.tableaus.rosenbrock_tableau import RosenbrockTableau
 from dyn_numerics.ode.times import state_time
 from dyn_numerics.status import Status
@@ -96,7 +98,7 @@ class Rosenbrock(Stepper):
         numbers, dt = self.tableau.numbers, t1 - t0
         narrow, wide = x.dtype, wide_dtype(x.dtype)
         # Steps and slopes of any size meet in float32 at least: their product may fit into half precision where they do not.
-        field, start = (f, x) if wide is narrow else (_widened(f, narrow), x.to(wide))
+        field, start = widened(f, narrow), x.to(wide)
         known = self.jac.linearise(field, state_time(t0, x), start, with_rate=True) if carry is None else carry
         gamma, h = numbers.gamma, over_state(dt, start)
         factors = self.jac.factorise(known.jacobian, gamma * dt)
@@ -105,16 +107,16 @@ class Rosenbrock(Stepper):
         for before_end, a, c, rate in zip(numbers.before_end, numbers.a, numbers.c, numbers.rates, strict=True):
             slope = known.slope
             if u:
-                slope = field(state_time(t1 - before_end * dt, x), _sum(a, u, start))
+                slope = field(state_time(t1 - before_end * dt, x), weighted_sum(a, u, start))
             if rate and known.rate is not None:
                 slope = slope + known.rate * (rate * h)
-            right = _sum((gamma * entry for entry in c), u, slope * (gamma * h))
+            right = weighted_sum((gamma * entry for entry in c), u, slope * (gamma * h))
             solved = self.jac.solve(field, factors, right)
             u.append(solved.x)
             n_evals = n_evals + solved.n_evals
         return Step(
-            x=_sum(numbers.b, u, start).to(narrow),
-            error=None if numbers.error is None else _sum(numbers.error, u),
+            x=weighted_sum(numbers.b, u, start).to(narrow),
+            error=None if numbers.error is None else weighted_sum(numbers.error, u),
             carry=None,
             # Samples that are selected among share one Jacobian per attempt; a problem of its own need not make it again.
             retry=None if isinstance(dt, Tensor) else known,
@@ -137,21 +139,4 @@ class Rosenbrock(Stepper):
 
     def interpolant(self, f: FlatField, t0: Scalar, t1: Scalar, x0: Tensor, step: Step) -> Tensor:
         start = x0.to(self.dense_dtype(x0))
-        return torch.stack([start, *(_sum(row, step.stages.u) for row in self.tableau.numbers.dense)], dim=-2)
-
-
-def _sum(weights: Iterable[float], vectors: Sequence[Tensor], total: Tensor | None = None) -> Tensor:
-    """`total + sum_j weights_j vectors_j`, element by element; there are vectors for all weights that are not zero."""
-    for weight, vector in zip(weights, vectors, strict=False):
-        if weight:
-            total = vector * weight if total is None else torch.add(total, vector, alpha=weight)
-    return torch.zeros_like(vectors[0]) if total is None else total
-
-
-def _widened(f: FlatField, narrow: torch.dtype) -> FlatField:
-    """The field of a state in half precision, on states in the dtype in which these are combined."""
-
-    def widened(t: Tensor, x: Tensor) -> Tensor:
-        return f(t, x.to(narrow)).to(x.dtype)
-
-    return widened
+        return torch.stack([start, *(weighted_sum(row, step.stages.u) for row in self.tableau.numbers.dense)], dim=-2)

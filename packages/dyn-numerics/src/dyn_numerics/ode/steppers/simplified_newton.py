@@ -37,6 +37,7 @@ from dyn_numerics.ode.scalar import (
 )
 from dyn_numerics.ode.stepper import FlatField, Work
 from dyn_numerics.ode.steppers.stage_rows import StageRows
+from dyn_numerics.ode.steppers.weighted_sum import weighted_sum
 from dyn_numerics.ode.times import state_time
 from dyn_numerics.status import Status
 from dyn_numerics.transforms import any_lane
@@ -360,12 +361,12 @@ class SimplifiedNewton:
         return t, now.base + self._rows.gamma * now.rise
 
     def _base(self, stage: Any, rises: Sequence[Tensor], others: Sequence[Tensor]) -> Tensor:
-        base = _sum(self._rows.lower(stage), rises, self._x)
-        return _sum(self._rows.lower_of_other(stage), others, base) if others else base
+        base = weighted_sum(self._rows.lower(stage), rises, self._x)
+        return weighted_sum(self._rows.lower_of_other(stage), others, base) if others else base
 
     def _guess(self, stage: Any, rises: Sequence[Tensor]) -> Tensor:
         at_start, *continued = self._known
-        guess = _sum(self._rows.predictor(stage), [at_start, *rises, *continued], None)
+        guess = weighted_sum(self._rows.predictor(stage), [at_start, *rises, *continued], None)
         if self._adaptive:
             return guess
         # Slopes of a fast transient say nothing of a long step: from so far away another root than the solution may be
@@ -377,14 +378,3 @@ class SimplifiedNewton:
 def _some(flag: Flag) -> Any:
     """Whether it is set anywhere: a truth value, or one of a compiled program."""
     return flag.any() if torch.compiler.is_compiling() else any_lane(flag)  # type: ignore[union-attr]
-
-
-def _sum(weights: Sequence[Scalar], rises: Sequence[Tensor], total: Tensor | None) -> Tensor:
-    """`total + sum_j w_j rises_j`, element by element."""
-    for weight, rise in zip(weights, rises, strict=False):
-        if isinstance(weight, Tensor):
-            term = weight.unsqueeze(-1) * rise
-            total = term if total is None else total + term
-        elif weight != 0:
-            total = rise * weight if total is None else torch.add(total, rise, alpha=weight)
-    return torch.zeros_like(rises[0]) if total is None else total
