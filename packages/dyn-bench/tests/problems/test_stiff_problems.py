@@ -6,7 +6,6 @@ import pytest
 import torch
 from torch.func import jacfwd, vmap
 
-from dyn_bench.peers.scipy import scipy_stiff_solve
 from dyn_bench.problems.brusselator import Brusselator
 from dyn_bench.problems.hires import HIRES, HIRES_TO_322
 from dyn_bench.problems.orego import OREGO_TO_360, Oregonator
@@ -16,7 +15,7 @@ from dyn_bench.problems.reaction_network import ReactionNetwork
 from dyn_bench.problems.rober import ROBER, ROBER_TO_1E11
 from dyn_bench.problems.scaled_van_der_pol import SCALED_VAN_DER_POL_TO_2, ScaledVanDerPol
 from dyn_bench.problems.van_der_pol import VAN_DER_POL_TO_2000, VanDerPol
-from dyn_bench.protocols.solve import values_of
+from dyn_bench.protocols.solve import dyn_solve, values_of
 from dyn_numerics import odeint
 
 T0 = torch.tensor(0.0, dtype=torch.float64)
@@ -120,11 +119,9 @@ def test_partials_are_the_jacobian(field, shape, numbers):
 
 @pytest.mark.parametrize("problem", PROBLEMS, ids=lambda problem: problem.name)
 def test_published_solutions_are_reached(problem):
-    """By SciPy, to the tolerance: a network that is copied wrong in one place ends elsewhere."""
-    pytest.importorskip("scipy")
-    options = {"tolerance": 1e-7, "floor": problem.floor, "partials": problem.field.partials}
-    solve = scipy_stiff_solve(problem.field.components, problem.x0.unsqueeze(0), problem.times(), **options)
-    assert problem.error(values_of(solve)[-1, 0]) < 2e-7
+    """To the tolerance: a network that is copied wrong in one place ends elsewhere."""
+    solve = dyn_solve(problem.field, problem.x0, problem.times(), tolerance=1e-7, floor=problem.floor, solver="rodas5p")
+    assert problem.error(values_of(solve)[-1]) < 2e-7
 
 
 def test_both_forms_of_van_der_pol_s_oscillator_are_the_same():
