@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
+from matplotlib.artist import Artist
 from matplotlib.figure import Figure
 
 from dyn_bench.benchmarks.work_precision_chart import draw_curve
@@ -31,6 +32,7 @@ def draw_stiff(curves: Mapping[str, Mapping[str, Curve]]) -> Figure:
     """
     figure = Figure(figsize=(12, 3.6 * len(curves)), layout="constrained")
     rows = figure.subplots(len(curves), len(WORKS), squeeze=False)
+    drawn: dict[str, Artist] = {}
     for (problem, solves), row in zip(curves.items(), rows, strict=True):
         for axes, (work, label) in zip(row, WORKS, strict=True):
             for name, curve in solves.items():
@@ -38,5 +40,6 @@ def draw_stiff(curves: Mapping[str, Mapping[str, Curve]]) -> Figure:
             axes.set(title=f"{problem}, {label}", xlabel="error at the end", xscale="log", yscale="log")
             axes.grid(which="major", alpha=0.3)
             axes.invert_xaxis()  # more precise to the right
-        row[0].legend(fontsize="small")
+        drawn |= dict(zip(*reversed(row[0].get_legend_handles_labels()), strict=True))
+    figure.legend(drawn.values(), drawn.keys(), loc="outside upper center", ncols=4)
     return figure
