@@ -68,7 +68,9 @@ def asked(monkeypatch):
     asked = {"scipy": [], "diffrax": [], "compiled": []}
     for peer, name in (("scipy", "scipy_stiff_solve"), ("diffrax", "diffrax_solve")):
         monkeypatch.setattr(ensemble_times_module, name, partial(replacement, asked=asked[peer]))
-    monkeypatch.setattr(solve_module, "compile_whole", lambda solve: asked["compiled"].append(solve) or solve)
+    monkeypatch.setattr(
+        solve_module, "compile_whole", lambda solve, in_python: asked["compiled"].append(solve) or solve
+    )
     return asked
 
 
@@ -107,7 +109,7 @@ def test_errors_of_an_ensemble_are_those_of_its_worst_sample(asked):
 
 
 def test_an_ensemble_without_peers_keeps_every_row(no_peers, monkeypatch):
-    monkeypatch.setattr(solve_module, "compile_whole", lambda solve: solve)
+    monkeypatch.setattr(solve_module, "compile_whole", lambda solve, in_python: solve)
     of_scipy, of_diffrax, first = run(ensemble_times, ROBER_TO_1E11, ROBER, ENSEMBLE).measurements
     assert of_scipy.verdict == "not measured (scipy is not installed: pip install 'dyn-bench[peers]')"
     assert "not measured (diffrax is not installed" in of_diffrax.verdict
