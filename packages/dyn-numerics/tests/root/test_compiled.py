@@ -45,7 +45,7 @@ def check_alike(found, expected, atol=1e-10):
 @pytest.mark.parametrize(
     ("solver", "line_search", "backend"),
     [
-        (Newton(), "armijo", "inductor"),
+        (Newton(), "armijo", "aot_eager"),
         (Broyden(memory=6), None, "inductor"),
         (Newton(), None, "aot_eager"),
         (Chord(every=3), Armijo(), "aot_eager"),

@@ -103,7 +103,10 @@ def test_autograd_of_other_methods(options, stepping, field, x0):
     check(field, x0, t, stepping=stepping, sensitivity="autograd", **options)
 
 
-@pytest.mark.parametrize(("outputs", "backend", "a"), [(2, "aot_eager", 0.8), (4, "inductor", [0.8])])
+@pytest.mark.parametrize(
+    ("outputs", "backend", "a"),
+    [(2, "aot_eager", 0.8), pytest.param(4, "inductor", [0.8], marks=pytest.mark.slow)],
+)
 def test_adjoint(outputs, backend, a, field, x0):
     check(field, x0, torch.linspace(0, 1, outputs, dtype=D), backend, a, sensitivity="adjoint", **TIGHT)
 

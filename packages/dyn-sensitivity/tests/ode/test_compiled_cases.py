@@ -68,7 +68,7 @@ def compare(field, *starts, within=1e-9, backend="aot_eager", **options):
             assert other.abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("sensitivity", SENSITIVITIES)
+@pytest.mark.parametrize("sensitivity", ["autograd", pytest.param("adjoint", marks=pytest.mark.slow)])
 def test_tied_weights_and_another_size_of_the_batch(sensitivity):
     """The last batch of an epoch, say: at most one more program."""
     counter = CompileCounterWithBackend("aot_eager")
@@ -90,7 +90,7 @@ def test_numbers_that_change_compile_again():
     assert 3 <= counter.frame_count <= 5
 
 
-@pytest.mark.parametrize("sensitivity", ["autograd", "adjoint"])
+@pytest.mark.parametrize("sensitivity", ["autograd", pytest.param("adjoint", marks=pytest.mark.slow)])
 def test_numbers_that_a_field_refers_to_compile_again(sensitivity):
     class Decay(nn.Module):
         def __init__(self):

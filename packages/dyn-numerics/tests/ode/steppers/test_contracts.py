@@ -59,7 +59,15 @@ class TestRosenbrock(StepperContract, InterpolantContract):
 
 
 class TestDiagonallyImplicit(StepperContract, InterpolantContract):
-    @pytest.fixture(autouse=True, params=["implicit_euler", "trapezoid", "kvaerno3", "kvaerno5", "kencarp4"])
+    @pytest.fixture(
+        autouse=True,
+        params=[
+            "implicit_euler",
+            "trapezoid",
+            "kvaerno5",
+            *(pytest.param(name, marks=pytest.mark.slow) for name in ("kvaerno3", "kencarp4")),
+        ],
+    )
     def stepper(self, request):
         self.make = STEPPERS[request.param]
         self.reach = {"f": 0.2304} if request.param == "kvaerno5" else {}

@@ -402,7 +402,7 @@ def test_robertson_by_implicit_euler_steps():
 
 
 @pytest.mark.skipif(not is_supported(), reason="this torch cannot compile a solve")
-@pytest.mark.parametrize("method", ["kvaerno5", "kencarp4"])
+@pytest.mark.parametrize("method", ["kvaerno5", pytest.param("kencarp4", marks=pytest.mark.slow)])
 def test_compiled(method):
     """Per sample and jointly, with outputs within steps, which a compiled loop writes into buffers."""
     x0 = torch.tensor([[1.0, 0.0, 0.0]] * 2, dtype=F64)

@@ -383,7 +383,10 @@ class TestCompiled:
     def fresh_cache(self):
         torch._dynamo.reset()
 
-    @pytest.mark.parametrize(("backend", "stepping"), [("inductor", "per_sample"), ("aot_eager", "joint")])
+    @pytest.mark.parametrize(
+        ("backend", "stepping"),
+        [("inductor", "per_sample"), pytest.param("aot_eager", "joint", marks=pytest.mark.slow)],
+    )
     def test_is_the_eager_solve(self, backend, stepping):
         """With outputs within steps, which a compiled loop writes into buffers."""
         x0, rate = vector([1.0, 0.5], [0.3, 1.0], [2.0, 0.1]), vector(50.0)[0]
