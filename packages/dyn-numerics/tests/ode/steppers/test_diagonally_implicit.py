@@ -377,8 +377,16 @@ def test_pytrees_and_shapes():
 
 def test_fixed_steps_take_many_iterations():
     """Where no step is tried again, the iteration goes on longer."""
-    x = odeint(smooth, torch.tensor([1.5], dtype=F64), [0.0, 1.0], solver="kvaerno5", step_size=0.25, rtol=1e-12).x
-    assert torch.isfinite(x).all()
+    x0, span = torch.tensor([1.5], dtype=F64), [0.0, 1.0]
+    sol = odeint(smooth, x0, span, solver="kvaerno5", step_size=0.25, rtol=1e-12, atol=1e-12)
+    assert sol.stats.n_accepted == 4
+    assert sol.stats.n_iterations > 10 * 4  # more than one stage may take with one Jacobian
+    exact = odeint(smooth, x0, span, rtol=1e-10, atol=1e-12).x[-1]
+    found = [abs(sol.x[-1] - exact).item()]
+    for n in (8, 16):
+        other = odeint(smooth, x0, span, solver="kvaerno5", step_size=1 / n, rtol=1e-12, atol=1e-12).x[-1]
+        found.append(abs(other - exact).item())
+    assert found[0] > 4 * found[1] > 16 * found[2] > 0, found
 
 
 @pytest.mark.parametrize("stepping", ["joint", "per_sample"])
