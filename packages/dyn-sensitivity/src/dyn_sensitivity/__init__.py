@@ -5,5 +5,27 @@ from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.autograd import Autograd
 from dyn_sensitivity.ode.backsolve import Backsolve
 from dyn_sensitivity.ode.odeint import odeint
+from dyn_sensitivity.root.fixed_point import fixed_point
+from dyn_sensitivity.root.fixed_point_linear_solver import FixedPointLinearSolver
+from dyn_sensitivity.root.implicit_differentiation import ImplicitDifferentiation
+from dyn_sensitivity.root.jacobian_free import JacobianFree
+from dyn_sensitivity.root.phantom import Phantom
+from dyn_sensitivity.root.root_find import root_find
+from dyn_sensitivity.root.root_sensitivity import RootSensitivity
+from dyn_sensitivity.root.unrolled import Unrolled
 
-__all__ = ["Autograd", "Backsolve", "SensitivityAlgorithm", "__version__", "odeint"]
+__all__ = [
+    "Autograd",
+    "Backsolve",
+    "FixedPointLinearSolver",
+    "ImplicitDifferentiation",
+    "JacobianFree",
+    "Phantom",
+    "RootSensitivity",
+    "SensitivityAlgorithm",
+    "Unrolled",
+    "__version__",
+    "fixed_point",
+    "odeint",
+    "root_find",
+]

@@ -17,13 +17,28 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 from torch.autograd.graph import Node, get_gradient_edge
 
-__all__ = ["captured_parameters", "refuse_entangled", "refuse_tangents", "refuse_undeclared"]
+__all__ = [
+    "captured_modules",
+    "captured_parameters",
+    "reaches_others",
+    "refuse_entangled",
+    "refuse_tangents",
+    "refuse_undeclared",
+]
 
 Edge = tuple[Node, int]
 Path = tuple[Edge, "Path | None"]  # an edge, and how an output leads there
 Named = tuple[str, Any]
 
+ADVICE = "pass it as args=(...) and have f take it, or as params=(...), or use sensitivity='autograd'"
 CONTAINERS = (list, tuple, set, frozenset, dict)
+
+
+def captured_modules(f: Callable[..., Any]) -> list[nn.Module]:
+    """Lists the modules that `f` is or holds, but for those that are parts of others."""
+    modules = {id(held): held for _, held in _held("f", f) if isinstance(held, nn.Module)}
+    parts = {id(part) for module in modules.values() for part in module.modules() if part is not module}
+    return [module for key, module in modules.items() if key not in parts]
 
 
 def captured_parameters(f: Callable[..., Any]) -> list[nn.Parameter]:
@@ -39,13 +54,21 @@ def captured_parameters(f: Callable[..., Any]) -> list[nn.Parameter]:
     return list(parameters.values())
 
 
-def refuse_undeclared(f: Callable[..., Any], outputs: Iterable[Tensor], declared: Iterable[Tensor]) -> None:
+def reaches_others(outputs: Iterable[Tensor], known: Iterable[Tensor]) -> bool:
+    """Whether gradients of some outputs go anywhere else than to known tensors."""
+    return any(_is_leaf(path) for path in _walk(outputs, stop_at=known))
+
+
+def refuse_undeclared(
+    f: Callable[..., Any], outputs: Iterable[Tensor], declared: Iterable[Tensor], advice: str = ADVICE
+) -> None:
     """Refuses a field whose outputs depend on differentiable tensors that nobody declared.
 
     Args:
         f: The field, searched for the names of what it captured.
         outputs: What it returned when it was evaluated with gradients enabled, its arguments detached.
         declared: The tensors that are known to the caller, the detached arguments among them.
+        advice: What to do about it, for the message.
 
     Raises:
         ValueError: If there are any; the message names them.
@@ -56,8 +79,7 @@ def refuse_undeclared(f: Callable[..., Any], outputs: Iterable[Tensor], declared
         found = ", ".join(dict.fromkeys(_name(path, names) for path in unknown))
         raise ValueError(
             f"f: captures {found}, expected what wants gradients to be an argument, in params or a parameter of a "
-            f"module that f holds; pass it as args=(...) and have f take it, or as params=(...), or use "
-            f"sensitivity='autograd'"
+            f"module that f holds; {advice}"
         )
 
 
