@@ -26,7 +26,7 @@ from dyn_numerics.ode.times import state_time
 from dyn_numerics.per_sample import bare_arguments, sampled_leaves
 from dyn_numerics.pytree_state import StateLayout
 
-__all__ = ["CompiledField", "refuse_differentiable"]
+__all__ = ["CompiledField", "module_of", "refuse_differentiable"]
 
 # A compiled backward pass may reuse the memory of what it was handed and nobody else has. torch 2.13 takes its list of
 # these for one of the inputs of a loop's body as well, and overwrites whatever stands there, the user's times among them.
@@ -73,7 +73,7 @@ class CompiledField:
         Raises:
             ValueError: If the field is random, since its steps are computed again on the way back.
         """
-        module = _module_of(f)
+        module = module_of(f)
         for part in () if module is None else module.modules():
             if isinstance(part, _DropoutNd) and part.training and part.p > 0:
                 raise ValueError(
@@ -173,7 +173,7 @@ def _named_parameters(module: nn.Module) -> list[tuple[str, Tensor]]:
     return found
 
 
-def _module_of(f: Callable[..., Any]) -> nn.Module | None:
+def module_of(f: Callable[..., Any]) -> nn.Module | None:
     """The module that a field is or is a method of."""
     if isinstance(f, nn.Module):
         return f

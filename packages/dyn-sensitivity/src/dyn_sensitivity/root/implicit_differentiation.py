@@ -27,6 +27,8 @@ from dyn_numerics import (
 from dyn_numerics.arguments import kind_of
 from dyn_numerics.root.residual import Residual
 from dyn_numerics.transforms import any_lane, in_forward_mode, under_transform, under_vmap
+from dyn_sensitivity.ode.compiled_field import module_of
+from dyn_sensitivity.root.compiled_implicit_function import compiled_root
 from dyn_sensitivity.root.fixed_point_linear_solver import FixedPointLinearSolver
 from dyn_sensitivity.root.implicit_function import implicit_root
 from dyn_sensitivity.root.newton_correction import corrected_root
@@ -131,33 +133,41 @@ class ImplicitDifferentiation(RootSensitivity):
 
     def _root(self, f: Callable[..., Any], residual: Residual, z: Tensor) -> Tensor:
         """The root with its derivatives, `[batch, N]`."""
-        if under_transform() or in_forward_mode():
-            if not isinstance(self.linear_solver, DenseLU | None):
-                raise ValueError(
-                    f"linear_solver: got {self.linear_solver} under torch.func or in forward mode, whose derivatives are found by "
-                    f"the Jacobian matrix; use 'dense' or None, or torch.autograd"
-                )
-            return corrected_root(residual, z)
         solve = partial(self._solve_linear, eps=residual.layout.eps)
-        return implicit_root(residual, z, solve, ParametricResidual(f, residual))
+        if torch.compiler.is_compiling():
+            if isinstance(self._solver_for(z), DenseLU):
+                return corrected_root(residual, z)
+            module = module_of(f)
+            return compiled_root(residual, z, solve, ParametricResidual(residual, [] if module is None else [module]))
+        if not (under_transform() or in_forward_mode()):
+            return implicit_root(f, residual, z, solve)
+        if not isinstance(self.linear_solver, DenseLU | None):
+            raise ValueError(
+                f"linear_solver: got {self.linear_solver} under torch.func or in forward mode, whose derivatives are found by "
+                f"the Jacobian matrix; use 'dense' or None, or torch.autograd"
+            )
+        return corrected_root(residual, z)
+
+    def _solver_for(self, like: Tensor) -> LinearSolver:
+        """The solver of linear systems for vectors `[batch, N]`."""
+        if self.linear_solver is not None:
+            return self.linear_solver
+        return DenseLU() if like.shape[-1] <= LARGEST_DENSE else GMRES()
 
     def _solve_linear(self, operator: LinearOperator, b: Tensor, eps: float) -> Tensor:
         """Solves a linear system of derivatives, warns where that fails, and keeps what it knows of it."""
-        solver = self.linear_solver
-        if solver is None:
-            solver = DenseLU() if operator.size <= LARGEST_DENSE else GMRES()
+        solver, last = self._solver_for(b), self.last
         rtol = eps**0.5 if self.rtol is None and not self._own_rtol else self.rtol
-        many = under_vmap()
-        start = None
-        if self.warm_start and not many and self.last is not None and _alike(self.last.x, b):
-            start = self.last.x
-        found = solver.solve(operator, b, start, rtol=rtol)
+        compiling, many = torch.compiler.is_compiling(), under_vmap()
+        warm = self.warm_start and not (compiling or many) and last is not None and _alike(last.x, b)
+        found = solver.solve(operator, b, last.x if warm and last else None, rtol=rtol)
         solved, given = torch.isfinite(found.x).all(-1), torch.isfinite(b).all(-1)
         x = torch.where(solved.unsqueeze(-1), found.x, 0)
-        if not many:
-            self.last = found._replace(x=x)
-        if any_lane(~found.converged & given):
-            _warn(solver, found, b, given, many)
+        if not compiling:
+            if any_lane(~found.converged & given):
+                _warn(solver, found, b, given, many)
+            if not many:
+                self.last = found._replace(x=x)
         # What is not finite stays so, as anywhere in PyTorch; loss scaling in mixed precision counts on it.
         return torch.where(given.unsqueeze(-1), x, torch.nan)
 

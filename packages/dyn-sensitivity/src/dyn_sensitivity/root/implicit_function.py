@@ -18,7 +18,7 @@ from dyn_numerics import FunctionOperator, LinearOperator
 from dyn_numerics.autocast import without_autocast
 from dyn_numerics.linear.pullback import pullback
 from dyn_numerics.root.residual import Residual
-from dyn_sensitivity.captured_tensors import reaches_others
+from dyn_sensitivity.captured_tensors import captured_modules, reaches_others
 from dyn_sensitivity.root.parametric_residual import ParametricResidual
 
 __all__ = ["implicit_root"]
@@ -30,17 +30,18 @@ Solve = Callable[[LinearOperator, Tensor], Tensor]
 """Solves `A x = b` for one right-hand side `[batch, N]`, without gradient."""
 
 
-def implicit_root(residual: Residual, root: Tensor, solve: Solve, equations: ParametricResidual) -> Tensor:
+def implicit_root(f: Callable[..., Any], residual: Residual, root: Tensor, solve: Solve) -> Tensor:
     """A root with its derivatives, `[batch, N]`.
 
     The first gradient goes through the graph of one evaluation, and so to whatever the residual depends on. One that is to
-    be differentiated again goes to the inputs of `equations`, which are evaluated again.
+    be differentiated again goes to the tensors in args and the parameters of the modules that `f` holds, and evaluates it
+    again.
 
     Args:
+        f: The user's function.
         residual: The residual of flat iterates; holomorphic if complex.
         root: The root, without gradient, `[batch, N]`.
         solve: What solves the linear systems of its derivatives.
-        equations: The residual as a function of the iterate and of what it depends on.
 
     Returns:
         The root; without gradient where the residual has none.
@@ -59,7 +60,8 @@ def implicit_root(residual: Residual, root: Tensor, solve: Solve, equations: Par
         (found,) = torch.autograd.grad(value, here, u, retain_graph=True, allow_unused=True, materialize_grads=True)
         return found
 
-    evaluation = _Evaluation(product, lambda x, inputs: equations.verify(x, inputs, value.detach()))
+    equations = ParametricResidual(residual, captured_modules(f))
+    evaluation = _Evaluation(product, lambda x, inputs: equations.verify(f, x, inputs, value.detach()))
     found: Tensor = _Root.apply(equations, solve, evaluation, root, value, *equations.inputs)  # type: ignore[no-untyped-call]
     return found
 

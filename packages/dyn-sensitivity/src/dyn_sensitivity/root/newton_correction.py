@@ -18,16 +18,18 @@ def corrected_root(f: Residual, z: Tensor) -> Tensor:
 
     The chord method `z - J^-1 f(z)` with the Jacobian of the root itself, held fixed, leaves the root where it is, and gives
     it one more order of derivatives each time. All of it is ordinary operations, which every transform knows. There are as
-    many corrections as transforms that differentiate, and two for what may be differentiated outside of them.
+    many corrections as transforms that differentiate, and two for what may be differentiated outside of them; of a compiled
+    program, which has first derivatives alone, one.
 
     Args:
         f: The residual.
         z: The root, without derivatives, `[batch, N]`.
     """
     root, value = z, f(z)
-    n_orders = n_differentiations()
-    if without_transforms(value).requires_grad:
-        n_orders += 1 if torch.compiler.is_compiling() else 2
+    if torch.compiler.is_compiling():
+        n_orders = int(value.requires_grad)
+    else:
+        n_orders = n_differentiations() + 2 * without_transforms(value).requires_grad
     if not n_orders:
         return z
     adjoint = FunctionOperator(pullback(f, z), like=z).matrix().detach()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from math import sqrt
 from typing import Any
 
@@ -14,7 +13,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from dyn_numerics.root.residual import Residual
 from dyn_numerics.transforms import any_lane
-from dyn_sensitivity.captured_tensors import captured_modules, refuse_undeclared
+from dyn_sensitivity.captured_tensors import refuse_undeclared
 
 __all__ = ["ParametricResidual"]
 
@@ -22,24 +21,24 @@ ADVICE = "for second derivatives pass it as args=(...) and have it taken, or use
 
 
 class ParametricResidual:
-    """A residual `r(x, *inputs)`: tensors in args and the parameters of modules that the function holds are inputs.
+    """A residual `r(x, *inputs)`: tensors in args and the parameters of modules are inputs.
 
     Args:
-        f: The user's function, searched for modules.
-        residual: Its residual.
+        residual: The residual.
+        modules: Modules that the function holds.
 
     Attributes:
         inputs: The tensors among these that want gradients: those in args, then the parameters, each once.
     """
 
-    def __init__(self, f: Callable[..., Any], residual: Residual) -> None:
-        self._f, self._residual = f, residual
+    def __init__(self, residual: Residual, modules: Sequence[nn.Module]) -> None:
+        self._residual = residual
         self._leaves, self._structure = tree_flatten(residual.args)
         self._wanted_at = [i for i, leaf in enumerate(self._leaves) if isinstance(leaf, Tensor) and leaf.requires_grad]
         self._modules: list[tuple[nn.Module, dict[str, int]]] = []  # with what each of their parameters is among these
         parameters: list[Tensor] = []
         places: dict[int, int] = {}
-        for module in captured_modules(f):
+        for module in modules:
             named = {}
             for name, parameter in module.named_parameters(remove_duplicate=False):
                 if parameter.requires_grad:
@@ -56,16 +55,22 @@ class ParametricResidual:
         given = dict(zip(self._wanted_at, inputs[:n], strict=True))
         leaves = [given.get(i, leaf) for i, leaf in enumerate(self._leaves)]
         residual = self._residual.with_arguments(tree_unflatten(leaves, self._structure))
-        with ExitStack() as stack:
-            for module, named in self._modules:
-                parameters = {name: inputs[n + place] for name, place in named.items()}
-                stack.enter_context(_reparametrize_module(module, parameters))
-            return residual(x)
+        parameters = inputs[n:]
 
-    def verify(self, x: Tensor, inputs: Sequence[Tensor], before: Tensor) -> None:
+        def with_parameters(modules: list[tuple[nn.Module, dict[str, int]]]) -> Tensor:
+            if not modules:
+                return residual(x)
+            (module, named), *rest = modules
+            with _reparametrize_module(module, {name: parameters[place] for name, place in named.items()}):
+                return with_parameters(rest)
+
+        return with_parameters(self._modules)
+
+    def verify(self, f: Callable[..., Any], x: Tensor, inputs: Sequence[Tensor], before: Tensor) -> None:
         """Refuses a residual that is not a function of `x` and its inputs alone.
 
         Args:
+            f: The user's function, searched for names.
             x: An iterate, `[batch, N]`.
             inputs: The inputs.
             before: What the residual was there, `[batch, N]`.
@@ -76,7 +81,7 @@ class ParametricResidual:
         known = [tensor.detach().requires_grad_() for tensor in (x, *inputs)]
         with torch.enable_grad():
             now = self(*known)
-        refuse_undeclared(self._f, [now], known, ADVICE)
+        refuse_undeclared(f, [now], known, ADVICE)
         scale = torch.maximum(now.abs().amax(), x.abs().amax())
         if any_lane(((now - before).abs() > sqrt(torch.finfo(now.dtype).eps) * scale).detach()):
             raise ValueError(
