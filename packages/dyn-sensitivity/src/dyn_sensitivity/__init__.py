@@ -12,6 +12,7 @@ from dyn_sensitivity.root.jacobian_free import JacobianFree
 from dyn_sensitivity.root.phantom import Phantom
 from dyn_sensitivity.root.root_find import root_find
 from dyn_sensitivity.root.root_sensitivity import RootSensitivity
+from dyn_sensitivity.root.shine import Shine
 from dyn_sensitivity.root.unrolled import Unrolled
 
 __all__ = [
@@ -23,6 +24,7 @@ __all__ = [
     "Phantom",
     "RootSensitivity",
     "SensitivityAlgorithm",
+    "Shine",
     "Unrolled",
     "__version__",
     "fixed_point",

@@ -10,6 +10,7 @@ from dyn_sensitivity.root.implicit_differentiation import ImplicitDifferentiatio
 from dyn_sensitivity.root.jacobian_free import JacobianFree
 from dyn_sensitivity.root.phantom import Phantom
 from dyn_sensitivity.root.root_sensitivity import RootSensitivity
+from dyn_sensitivity.root.shine import Shine
 from dyn_sensitivity.root.unrolled import Unrolled
 
 __all__ = ["ROOT_ALGORITHMS", "root_algorithm"]
@@ -19,6 +20,7 @@ ROOT_ALGORITHMS: Mapping[str, Callable[[], RootSensitivity]] = {
     "unrolled": Unrolled,
     "phantom": Phantom,
     "jacobian_free": JacobianFree,
+    "shine": Shine,
 }
 """What `sensitivity=` of `root_find` and `fixed_point` may be called, and what makes it."""
 

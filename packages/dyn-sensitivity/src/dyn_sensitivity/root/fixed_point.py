@@ -42,7 +42,8 @@ def fixed_point(
         z0: Where to start, a tensor `[batch, ...]` or a pytree of such.
         sensitivity: `"implicit"` (`ImplicitDifferentiation`, exact at a fixed point, one linear system), `"unrolled"`
             (`Unrolled`, through the steps), `"phantom"` (`Phantom`, biased, some evaluations), `"jacobian_free"`
-            (`JacobianFree`, biased, one evaluation), or an algorithm with settings of its own.
+            (`JacobianFree`, biased, one evaluation), `"shine"` (`Shine`, biased, Broyden's inverse), or an algorithm with
+            settings of its own.
         solver: As in `dyn_numerics.fixed_point`, and so are the arguments that follow.
         rtol: Tolerance relative to `h(z)`.
         atol: Tolerance in the units of `z`.

@@ -32,8 +32,9 @@ class FixedPointLinearSolver(LinearSolver):
         >>> from dyn_numerics import MatrixOperator
         >>> from dyn_sensitivity import FixedPointLinearSolver
         >>> half = MatrixOperator(0.5 * torch.eye(2).unsqueeze(0) - torch.eye(2))
-        >>> FixedPointLinearSolver("anderson").solve(half, torch.tensor([[1.0, 2.0]])).x
-        tensor([[-2., -4.]])
+        >>> found = FixedPointLinearSolver("anderson").solve(half, torch.tensor([[1.0, 2.0]]))
+        >>> [round(v, 4) for v in found.x.flatten().tolist()]
+        [-2.0, -4.0]
 
     References:
         S. Bai, J. Z. Kolter, V. Koltun: Deep Equilibrium Models, NeurIPS 2019, section 3.1.2.

@@ -43,7 +43,7 @@ def root_find(
         g: `g(z, *args)`, as in `dyn_numerics.root_find`.
         z0: Where to start, a tensor `[batch, ...]` or a pytree of such.
         sensitivity: `"implicit"` (`ImplicitDifferentiation`, exact at a root, one linear system), `"unrolled"` (`Unrolled`,
-            through the steps), or an algorithm with settings of its own.
+            through the steps), `"shine"` (`Shine`, biased, Broyden's inverse), or an algorithm with settings of its own.
         solver: As in `dyn_numerics.root_find`, and so are the arguments that follow.
         rtol: Tolerance relative to the residual at the start.
         atol: Tolerance in the units of `g`.
