@@ -20,9 +20,9 @@ from dyn_sensitivity import (
     ("sensitivity", "error", "message"),
     [
         (
-            "implict",
+            "implicitly",
             ValueError,
-            r"sensitivity: got 'implict', expected one of implicit, unrolled, .*did you mean 'implicit'",
+            r"sensitivity: got 'implicitly', expected one of implicit, unrolled, .*did you mean 'implicit'",
         ),
         (3, TypeError, "sensitivity: got a int, expected a name or a dyn_sensitivity.RootSensitivity"),
         (ImplicitDifferentiation, TypeError, "sensitivity: got the class ImplicitDifferentiation"),
