@@ -134,3 +134,19 @@ def test_iterative_linear_solvers_are_refused():
     w, x = inputs()
     with pytest.raises(ValueError, match=r"linear_solver: got GMRES.* under torch.func or in forward mode"):
         jacfwd(lambda w: solved(w, x, sensitivity=ImplicitDifferentiation(GMRES())))(w.detach())
+
+
+def test_values_are_those_of_the_search():
+    """However far it is from the root."""
+    x = torch.randn(2, 3)
+
+    def found(x):
+        def h(z, x):
+            return torch.tanh(0.9 * z + x)
+
+        return fixed_point(h, torch.zeros(2, 3), args=(x,), solver="fixed_point", max_steps=2, throw=False).z
+
+    plain = found(x)
+    assert torch.equal(jvp(found, (x,), (x,))[0], plain)
+    assert torch.equal(torch.func.vjp(found, x)[0], plain)
+    assert torch.equal(found(x.requires_grad_()), plain)
