@@ -5,6 +5,8 @@ from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.autograd import Autograd
 from dyn_sensitivity.ode.backsolve import Backsolve
 from dyn_sensitivity.ode.odeint import odeint
+from dyn_sensitivity.ode.recursive_checkpoint import RecursiveCheckpoint
+from dyn_sensitivity.ode.reversible import Reversible
 from dyn_sensitivity.root.fixed_point import fixed_point
 from dyn_sensitivity.root.fixed_point_linear_solver import FixedPointLinearSolver
 from dyn_sensitivity.root.implicit_differentiation import ImplicitDifferentiation
@@ -22,6 +24,8 @@ __all__ = [
     "ImplicitDifferentiation",
     "JacobianFree",
     "Phantom",
+    "RecursiveCheckpoint",
+    "Reversible",
     "RootSensitivity",
     "SensitivityAlgorithm",
     "Shine",
