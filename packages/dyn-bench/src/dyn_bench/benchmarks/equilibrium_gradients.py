@@ -51,7 +51,8 @@ def equilibrium_gradients(progress: Progress, setup: EquilibriumSetup) -> Outcom
     exact = values_of(wide)
 
     def error(gradient: Tensor) -> Tensor:
-        return (gradient.double() - exact).norm() / exact.norm()
+        relative: Tensor = (gradient.double() - exact).norm() / exact.norm()
+        return relative
 
     tolerances = [setup.residual * 10 ** (-i / PER_DECADE) for i in range(-2 * PER_DECADE, PER_DECADE + 1)]
 
@@ -61,7 +62,7 @@ def equilibrium_gradients(progress: Progress, setup: EquilibriumSetup) -> Outcom
 
         return loosest_solve(judged, tolerances, ERROR_OVER_RESIDUAL * setup.residual)
 
-    steps = {
+    steps: dict[str, Callable[..., Solve]] = {
         "torchdeq anderson": partial(torchdeq_gradient, solver="anderson", max_iter=setup.anderson_iterations),
         "torchdeq fixed_point_iter": partial(
             torchdeq_gradient, solver="fixed_point_iter", max_iter=setup.anderson_iterations
