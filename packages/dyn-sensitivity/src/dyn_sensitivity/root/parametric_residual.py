@@ -55,16 +55,7 @@ class ParametricResidual:
         given = dict(zip(self._wanted_at, inputs[:n], strict=True))
         leaves = [given.get(i, leaf) for i, leaf in enumerate(self._leaves)]
         residual = self._residual.with_arguments(tree_unflatten(leaves, self._structure))
-        parameters = inputs[n:]
-
-        def with_parameters(modules: list[tuple[nn.Module, dict[str, int]]]) -> Tensor:
-            if not modules:
-                return residual(x)
-            (module, named), *rest = modules
-            with _reparametrize_module(module, {name: parameters[place] for name, place in named.items()}):
-                return with_parameters(rest)
-
-        return with_parameters(self._modules)
+        return _with_parameters(residual, x, self._modules, inputs[n:])
 
     def verify(self, f: Callable[..., Any], x: Tensor, inputs: Sequence[Tensor], before: Tensor) -> None:
         """Refuses a residual that is not a function of `x` and its inputs alone.
@@ -88,3 +79,14 @@ class ParametricResidual:
                 "f: has another value than when its root was found. For second derivatives it is evaluated again: keep what "
                 "it depends on until they are computed, and random numbers out of it, or use sensitivity='unrolled'"
             )
+
+
+def _with_parameters(
+    residual: Residual, x: Tensor, modules: Sequence[tuple[nn.Module, dict[str, int]]], parameters: Sequence[Tensor]
+) -> Tensor:
+    """The residual of an iterate with parameters of modules replaced, `[batch, N]`."""
+    if not modules:
+        return residual(x)
+    (module, named), *rest = modules
+    with _reparametrize_module(module, {name: parameters[place] for name, place in named.items()}):
+        return _with_parameters(residual, x, rest, parameters)
