@@ -32,7 +32,7 @@ def test_names():
 
 def test_takes_everything_that_the_numerics_take_with_the_same_defaults():
     here, there = inspect.signature(odeint).parameters, inspect.signature(dyn_numerics.odeint).parameters
-    assert set(here) - set(there) == {"sensitivity", "params"}
+    assert set(here) - set(there) == {"sensitivity", "params", "integral_loss"}
     assert {name: here[name].default for name in there} == {name: there[name].default for name in there}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, Literal
 
 from torch import Tensor
@@ -14,6 +15,7 @@ from dyn_numerics.progress import ProgressBar
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.autograd import Autograd
 from dyn_sensitivity.ode.backsolve import Backsolve
+from dyn_sensitivity.ode.integral_loss import solve_with_integral
 
 __all__ = ["ALGORITHMS", "algorithm", "odeint"]
 
@@ -47,6 +49,7 @@ def odeint(
     *,
     sensitivity: str | SensitivityAlgorithm = "autograd",
     params: Sequence[Tensor] = (),
+    integral_loss: Callable[..., Tensor] | None = None,
     solver: str | Stepper = "tsit5",
     rtol: float | Tensor = 1e-3,
     atol: float | Tensor = 1e-6,
@@ -80,6 +83,10 @@ def odeint(
             approximate, constant memory), or an algorithm with settings of its own.
         params: Tensors that `f` captures and that want gradients, beyond the parameters of modules it holds. Only
             algorithms other than `"autograd"` have to be told.
+        integral_loss: A function or module `l(t, x, *args)`, of shape `[]` or `[batch]`, say, whose integral along the solution
+            is returned as well, with gradients to the loss's own parameters. It is one more part of the state: it shares
+            steps and error control, and everything but `f` sees the pair `(x, integral)`, such as events, the norm of a
+            controller and what is kept of steps. Not with a `SplitField`.
         solver: As in `dyn_numerics.odeint`, and so are the arguments that follow.
         rtol: Relative tolerance.
         atol: Absolute tolerance, in state units.
@@ -97,7 +104,8 @@ def odeint(
         throw: Whether a solve that does not reach its end raises.
 
     Returns:
-        The solution, which unpacks as `t, x`. It can be resumed, but for one of the adjoint.
+        The solution, which unpacks as `t, x`; an `IntegralSolution` with an `integral_loss`. It can be resumed, but for one
+        of the adjoint or with an integral.
 
     Raises:
         SolverError: As in `dyn_numerics.odeint`.
@@ -113,7 +121,9 @@ def odeint(
         >>> round(rate.grad.item(), 3)
         -0.607
     """
-    return algorithm(sensitivity).solve(
+    chosen = algorithm(sensitivity)
+    solve = chosen.solve if integral_loss is None else partial(solve_with_integral, chosen, integral_loss)
+    return solve(
         f,
         x0,
         t_span,
