@@ -4,7 +4,8 @@ from dyn_sensitivity._version import __version__
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.autograd import Autograd
 from dyn_sensitivity.ode.backsolve import Backsolve
+from dyn_sensitivity.ode.forward_mode import ForwardMode
 from dyn_sensitivity.ode.integral_solution import IntegralSolution
 from dyn_sensitivity.ode.odeint import odeint
 
-__all__ = ["Autograd", "Backsolve", "IntegralSolution", "SensitivityAlgorithm", "__version__", "odeint"]
+__all__ = ["Autograd", "Backsolve", "ForwardMode", "IntegralSolution", "SensitivityAlgorithm", "__version__", "odeint"]

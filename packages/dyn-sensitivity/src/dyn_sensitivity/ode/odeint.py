@@ -15,11 +15,16 @@ from dyn_numerics.progress import ProgressBar
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.autograd import Autograd
 from dyn_sensitivity.ode.backsolve import Backsolve
+from dyn_sensitivity.ode.forward_mode import ForwardMode
 from dyn_sensitivity.ode.integral_loss import solve_with_integral
 
 __all__ = ["ALGORITHMS", "algorithm", "odeint"]
 
-ALGORITHMS: dict[str, Callable[[], SensitivityAlgorithm]] = {"autograd": Autograd, "adjoint": Backsolve}
+ALGORITHMS: dict[str, Callable[[], SensitivityAlgorithm]] = {
+    "autograd": Autograd,
+    "adjoint": Backsolve,
+    "forward": ForwardMode,
+}
 """What `sensitivity=` may be called, and what makes it."""
 
 
