@@ -7,5 +7,17 @@ from dyn_sensitivity.ode.backsolve import Backsolve
 from dyn_sensitivity.ode.forward_mode import ForwardMode
 from dyn_sensitivity.ode.integral_solution import IntegralSolution
 from dyn_sensitivity.ode.odeint import odeint
+from dyn_sensitivity.ode.recursive_checkpoint import RecursiveCheckpoint
+from dyn_sensitivity.ode.reversible import Reversible
 
-__all__ = ["Autograd", "Backsolve", "ForwardMode", "IntegralSolution", "SensitivityAlgorithm", "__version__", "odeint"]
+__all__ = [
+    "Autograd",
+    "Backsolve",
+    "ForwardMode",
+    "IntegralSolution",
+    "RecursiveCheckpoint",
+    "Reversible",
+    "SensitivityAlgorithm",
+    "__version__",
+    "odeint",
+]

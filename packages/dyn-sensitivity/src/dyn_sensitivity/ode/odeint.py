@@ -17,11 +17,15 @@ from dyn_sensitivity.ode.autograd import Autograd
 from dyn_sensitivity.ode.backsolve import Backsolve
 from dyn_sensitivity.ode.forward_mode import ForwardMode
 from dyn_sensitivity.ode.integral_loss import solve_with_integral
+from dyn_sensitivity.ode.recursive_checkpoint import RecursiveCheckpoint
+from dyn_sensitivity.ode.reversible import Reversible
 
 __all__ = ["ALGORITHMS", "algorithm", "odeint"]
 
 ALGORITHMS: dict[str, Callable[[], SensitivityAlgorithm]] = {
     "autograd": Autograd,
+    "checkpoint": RecursiveCheckpoint,
+    "reversible": Reversible,
     "adjoint": Backsolve,
     "forward": ForwardMode,
 }
