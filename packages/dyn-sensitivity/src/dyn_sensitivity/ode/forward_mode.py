@@ -21,6 +21,7 @@ from dyn_numerics.transforms import in_forward_mode, under_transform
 from dyn_sensitivity.captured_tensors import captured_parameters, refuse_undeclared
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.second_derivatives import refuse_second_derivatives
+from dyn_sensitivity.ode.step_randomness import StepRandomness, generator_states
 from dyn_sensitivity.substitution import Substitution
 
 __all__ = ["ForwardMode"]
@@ -109,9 +110,15 @@ class ForwardMode(SensitivityAlgorithm):
 
         values = [tensor.detach() for tensor in inputs]
         with torch.no_grad():
+            generators = generator_states(check_initial_state(x0).device)
             solution = solved(values, observe=True)
             if not inputs:
                 return solution
+            if StepRandomness(generators, solution.t.device):
+                raise ValueError(
+                    "f: draws random numbers, such as a dropout in training mode, with sensitivity='forward', whose tangents "
+                    "would be of others; use sensitivity='checkpoint', or eval()"
+                )
             outputs = _outputs(solution)
             tangents = self._tangents(lambda given: _outputs(solved(given, observe=False)), values, outputs)
         attached = Attach.apply(len(inputs), len(outputs), *inputs, *outputs, *tangents)  # type: ignore[no-untyped-call]
@@ -233,9 +240,9 @@ def _split(vector: Tensor, likes: Sequence[Tensor]) -> list[Tensor]:
     found = []
     for part, like in zip(parts, likes, strict=True):
         part = part.to(dtype=real_dtype(like.dtype), device=like.device)
-        found.append(
-            torch.view_as_complex(part.reshape(*like.shape, 2)) if like.is_complex() else part.reshape(like.shape)
-        )
+        if like.is_complex():
+            part = torch.complex(*part.reshape(-1, 2).unbind(-1))
+        found.append(part.reshape(like.shape))
     return found
 
 
