@@ -17,13 +17,26 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 from torch.autograd.graph import Node, get_gradient_edge
 
-__all__ = ["captured_parameters", "refuse_entangled", "refuse_tangents", "refuse_undeclared"]
+__all__ = ["captured_modules", "captured_parameters", "refuse_entangled", "refuse_tangents", "refuse_undeclared"]
 
 Edge = tuple[Node, int]
 Path = tuple[Edge, "Path | None"]  # an edge, and how an output leads there
 Named = tuple[str, Any]
 
 CONTAINERS = (list, tuple, set, frozenset, dict)
+
+
+def captured_modules(f: Callable[..., Any]) -> Iterator[tuple[str, nn.Module]]:
+    """Yields all modules that `f` is or holds, each once, those within modules too, with names for messages.
+
+    Args:
+        f: The field; it is searched as by `captured_parameters`.
+    """
+    seen: set[nn.Module] = set()
+    for name, held in _held("f", f):
+        if isinstance(held, nn.Module):
+            for path, module in held.named_modules(memo=seen):
+                yield f"{name}.{path}" if path else name, module
 
 
 def captured_parameters(f: Callable[..., Any]) -> list[nn.Parameter]:

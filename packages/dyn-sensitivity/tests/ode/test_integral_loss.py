@@ -8,12 +8,13 @@ import pytest
 import torch
 from torch import nn
 
-from dyn_numerics import Event, PerSample, Save, SplitField
+from dyn_numerics import Event, PerSample, ReversibleRungeKutta, Save, SplitField, Tsit5
 from dyn_numerics.loop import is_supported
 from dyn_sensitivity import IntegralSolution, odeint
 from dyn_sensitivity.ode.odeint import ALGORITHMS
 
 TIGHT = {"rtol": 1e-9, "atol": 1e-9}
+SOLVERS = {name: ReversibleRungeKutta(Tsit5()) if name == "reversible" else "tsit5" for name in ALGORITHMS}
 
 
 def decay(t, x):
@@ -25,7 +26,9 @@ def decay(t, x):
 def test_value_against_the_closed_form(sensitivity, t_span):
     """Along x = x0 exp(t0 - t): the integral of t x0^2 exp(2 (t0 - t))."""
     x0 = torch.randn(4, 2, requires_grad=True)
-    sol = odeint(decay, x0, t_span, sensitivity=sensitivity, integral_loss=lambda t, x: t * x.square().sum(-1), **TIGHT)
+    loss = lambda t, x: t * x.square().sum(-1)  # noqa: E731
+    options = {"sensitivity": sensitivity, "solver": SOLVERS[sensitivity], **TIGHT}
+    sol = odeint(decay, x0, t_span, integral_loss=loss, **options)
     assert isinstance(sol, IntegralSolution)
     t = torch.tensor(t_span)
     primitive = -torch.exp(2 * (t[0] - t)) * (t / 2 + 1 / 4)
@@ -38,9 +41,8 @@ def test_value_against_the_closed_form(sensitivity, t_span):
 def test_reaches_the_losses_own_parameters(sensitivity):
     """Along x = exp(-t): l = a x^2 has the integral a (1 - exp(-2)) / 2."""
     cost = nn.Linear(1, 1, bias=False)
-    sol = odeint(
-        decay, torch.ones(1), [0.0, 1.0], sensitivity=sensitivity, integral_loss=lambda t, x: cost(x**2), **TIGHT
-    )
+    options = {"sensitivity": sensitivity, "solver": SOLVERS[sensitivity], "integral_loss": lambda t, x: cost(x**2)}
+    sol = odeint(decay, torch.ones(1), [0.0, 1.0], **options, **TIGHT)
     sol.integral[-1].sum().backward()
     assert cost.weight.grad.item() == pytest.approx((1 - math.exp(-2)) / 2, abs=1e-8)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from copy import copy
 from dataclasses import replace
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -15,7 +15,8 @@ import dyn_numerics
 from dyn_numerics import Event, Save, Solution, SplitField, Stepper
 from dyn_numerics.arguments import check_initial_state, positive_integer
 from dyn_numerics.dtypes import real_dtype
-from dyn_numerics.ode.arguments import time_span
+from dyn_numerics.ode.arguments import check_field, time_span
+from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_numerics.per_sample import bare_arguments
 from dyn_numerics.transforms import in_forward_mode, under_transform
 from dyn_sensitivity.captured_tensors import captured_parameters, refuse_undeclared
@@ -61,6 +62,8 @@ class ForwardMode(SensitivityAlgorithm):
         - A. Griewank, A. Walther: Evaluating Derivatives, SIAM, 2nd ed. (2008), chapter 3.
     """
 
+    exact: ClassVar[bool] = True
+
     def __init__(self, *, chunk_size: int | None = None, max_inputs: int = 1000) -> None:
         self.chunk_size = None if chunk_size is None else positive_integer("chunk_size", chunk_size)
         self.max_inputs = positive_integer("max_inputs", max_inputs)
@@ -91,6 +94,7 @@ class ForwardMode(SensitivityAlgorithm):
             )
         if not torch.is_grad_enabled() or under_transform() or in_forward_mode():
             return dyn_numerics.odeint(f, x0, t_span, args=args, **options)
+        check_field(f, len(args), stepper(options["solver"]))
         self._refuse_unsupported(options)
         t, times = _differentiable_times(t_span, x0, options["stepping"] == "per_sample")
         events = options["events"] if isinstance(options["events"], Sequence) else [options["events"]]

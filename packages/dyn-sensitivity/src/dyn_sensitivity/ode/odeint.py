@@ -7,11 +7,15 @@ from difflib import get_close_matches
 from functools import partial
 from typing import Any, Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from dyn_numerics import Callbacks, Controller, Event, Save, Solution, Stepper
 from dyn_numerics.arguments import extra_arguments
+from dyn_numerics.ode.arguments import choose_controller
+from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_numerics.progress import ProgressBar
+from dyn_numerics.transforms import in_forward_mode, under_transform
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.autograd import Autograd
 from dyn_sensitivity.ode.backsolve import Backsolve
@@ -19,6 +23,7 @@ from dyn_sensitivity.ode.forward_mode import ForwardMode
 from dyn_sensitivity.ode.integral_loss import solve_with_integral
 from dyn_sensitivity.ode.recursive_checkpoint import RecursiveCheckpoint
 from dyn_sensitivity.ode.reversible import Reversible
+from dyn_sensitivity.ode.training_mode import modules_in_training, warn_of_training
 
 __all__ = ["ALGORITHMS", "algorithm", "odeint"]
 
@@ -118,8 +123,12 @@ def odeint(
 
     Raises:
         SolverError: As in `dyn_numerics.odeint`.
-        TypeError: As in `dyn_numerics.odeint`.
-        ValueError: As in `dyn_numerics.odeint`, and if the algorithm cannot give a gradient that is asked for.
+        TypeError: As in `dyn_numerics.odeint`; also if the params are not floating or complex tensors.
+        ValueError: As in `dyn_numerics.odeint`; also if a param is detached, or the algorithm cannot give a gradient that is
+            asked for.
+
+    Warns:
+        UserWarning: Once of every dropout and batch normalisation in training mode in an adaptive solve or an adjoint.
 
     Example:
         >>> import torch
@@ -131,6 +140,12 @@ def odeint(
         -0.607
     """
     chosen = algorithm(sensitivity)
+    if not torch.compiler.is_compiling():
+        functions = [f] if integral_loss is None else [f, integral_loss]
+        if modules := list(modules_in_training(functions)):
+            adaptive = choose_controller(controller, stepper(solver), step_size).adaptive
+            if adaptive or not chosen.exact:
+                warn_of_training(modules, adaptive)
     solve = chosen.solve if integral_loss is None else partial(solve_with_integral, chosen, integral_loss)
     return solve(
         f,
@@ -157,4 +172,15 @@ def odeint(
 def _tensors(name: str, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     if isinstance(tensors, Tensor) or not all(isinstance(tensor, Tensor) for tensor in tensors):
         raise TypeError(f"{name}: got {tensors!r:.60}, expected a sequence of tensors; try {name}=(tensor,)")
+    for i, tensor in enumerate(tensors):
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            raise TypeError(
+                f"{name}: got dtype {tensor.dtype} at index {i}, which has no gradient, expected a floating or complex one"
+            )
+        wants = tensor.requires_grad or isinstance(tensor, nn.Parameter)  # a parameter may be frozen
+        if not wants and torch.is_grad_enabled() and not (under_transform() or in_forward_mode()):
+            raise ValueError(
+                f"{name}: got at index {i} a tensor that is detached, expected one that requires a gradient; call its "
+                f"requires_grad_(), or leave it out"
+            )
     return tuple(tensors)

@@ -84,6 +84,7 @@ class StepwiseAlgorithm(SensitivityAlgorithm):
         name: As users call it.
     """
 
+    exact: ClassVar[bool] = True
     name: ClassVar[str]
 
     @abstractmethod
