@@ -214,6 +214,8 @@ class Attach(torch.autograd.Function):
         tensors, n, m = ctx.saved_tensors, ctx.n_inputs, ctx.n_outputs
         inputs, outputs, tangents = tensors[:n], tensors[n : n + m], tensors[n + m :]
         given = [(g, o, tangent) for g, o, tangent in zip(grads, outputs, tangents, strict=True) if g is not None]
+        if not given:
+            return (None,) * len(ctx.needs_input_grad)
         with torch.no_grad():
             # Where there is no value nothing is differentiated.
             parts = [_contract(torch.where(torch.isfinite(o), g, 0), tangent) for g, o, tangent in given]
