@@ -1,49 +1,56 @@
-"""Tangents, solved for together with the state."""
+"""Tangents, carried through the accepted steps."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from copy import copy
 from dataclasses import replace
-from typing import Any, ClassVar
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_map_only, tree_structure, tree_unflatten
+from torch.utils._pytree import tree_map_only
 
 import dyn_numerics
-from dyn_numerics import Event, Save, Solution, SplitField, Stepper
-from dyn_numerics.arguments import check_initial_state, positive_integer
+from dyn_numerics import Event, Save, Solution
+from dyn_numerics.arguments import positive_integer
 from dyn_numerics.dtypes import real_dtype
-from dyn_numerics.ode.arguments import check_field, time_span
-from dyn_numerics.ode.steppers.by_name import stepper
-from dyn_numerics.per_sample import bare_arguments
+from dyn_numerics.ode.observer import AttemptedStep
+from dyn_numerics.ode.odeint import solve_repeating
+from dyn_numerics.ode.posed import Posed, pose
+from dyn_numerics.ode.repetition import Chain, replay
+from dyn_numerics.ode.saver import Saver
+from dyn_numerics.ode.times import time_dtype
 from dyn_numerics.transforms import in_forward_mode, under_transform
 from dyn_sensitivity.captured_tensors import captured_parameters, refuse_undeclared
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.second_derivatives import refuse_second_derivatives
+from dyn_sensitivity.ode.seen_step import SeenStep
 from dyn_sensitivity.ode.step_randomness import StepRandomness, generator_states
+from dyn_sensitivity.ode.tensor_tree import TensorTree, has_gradients
 from dyn_sensitivity.substitution import Substitution
 
 __all__ = ["ForwardMode"]
 
 
 class ForwardMode(SensitivityAlgorithm):
-    """Carries the derivatives by everything that wants one along with the state (forward mode).
+    """Carries the derivatives by everything that wants one through the accepted steps (forward mode).
 
     The gradient is *exact*: that of the computed numbers with the accepted step sizes held fixed. Time grows with the
-    number of elements that want gradients, which should be few, and memory with that number times the outputs, but not with the number
-    of steps. All work is done with the solve: `backward()` contracts what is there. The gradient cannot be differentiated again.
+    number of elements that want gradients, which should be few; memory with that number times what the outputs are made of, and
+    but for the ends of the steps not with their number. All work is done with the solve: `backward()` contracts what is there.
+    The gradient cannot be differentiated again.
 
-    Gradients reach `x0`, `t_span`, the tensors in `args` and `params`, the parameters of modules that `f` holds, and those
-    of a trainable solver. The states at `t_span`, and times and states of events have them. Operations of the field
-    need forward-mode derivatives and rules for `torch.vmap`, which those of PyTorch have but for a few.
+    Gradients reach `x0`, `t_span`, the tensors in `args` and `params`, the parameters of modules that `f` and events hold,
+    and those of a trainable solver; `f` is refused if it depends on other differentiable tensors. A field that draws random
+    numbers draws the same ones again. The operations of a field need forward-mode derivatives and rules for `torch.vmap`,
+    which those of PyTorch have but for a few. Not inside of `torch.compile`.
 
-    Under `torch.func` (`jvp`, `jacfwd`, and any other) and with dual tensors of `torch.autograd.forward_ad` the solve is
-    differentiated by these, as with `"autograd"`: by few directions, and as often as one likes.
+    Under `torch.func` (`jvp`, `jacfwd`, and any other) and with dual numbers of `torch.autograd.forward_ad` the solve is
+    differentiated by these, as with `Autograd`: along few directions, and as often as one likes.
 
     Args:
-        chunk_size: How many tangents are carried at once; every such chunk repeats the solve. All of them when None.
+        chunk_size: How many derivatives are carried at once; every such chunk repeats the steps. All of them when None.
         max_inputs: Greatest number of elements that may want gradients; of a complex number there are two.
 
     Raises:
@@ -85,8 +92,8 @@ class ForwardMode(SensitivityAlgorithm):
 
         Raises:
             ValueError: If gradients are wanted inside of torch.compile, of too many elements, through an operation without
-                a forward-mode derivative, of a trainable controller, of something else than states and events, or of a
-                tensor that `f` captures and nobody declared.
+                a forward-mode derivative, of a trainable controller, or of a tensor that `f` captures and nobody declared;
+                or if estimates of the solver are to be kept, or samples to leave the batch.
         """
         if torch.is_grad_enabled() and torch.compiler.is_compiling():
             raise ValueError(
@@ -94,70 +101,61 @@ class ForwardMode(SensitivityAlgorithm):
             )
         if not torch.is_grad_enabled() or under_transform() or in_forward_mode():
             return dyn_numerics.odeint(f, x0, t_span, args=args, **options)
-        check_field(f, len(args), stepper(options["solver"]))
-        self._refuse_unsupported(options)
-        t, times = _differentiable_times(t_span, x0, options["stepping"] == "per_sample")
-        events = options["events"] if isinstance(options["events"], Sequence) else [options["events"]]
-        inputs = self._inputs(
-            x0=x0, t_span=times, args=args, params=params, solver=options["solver"], f=f, events=events
-        )
+        _refuse_unsupported(options)
+        handed = {name: options.pop(name) for name in ("progress", "callbacks", "throw")}
+        del options["compact"]
+        posed = pose(f, x0, t_span, args=args, **options)
+        inputs = self._inputs(f, posed, args, params, options["events"])
+        generators = generator_states(posed.layout.device)
 
-        def solved(values: Sequence[Tensor], observe: bool) -> Solution:
-            """The solution with other values in the places of the inputs."""
-            # Who watches the solve watches the first one.
-            changed = {} if observe else {"progress": None, "callbacks": None, "compact": False}
-            changed["events"] = [_observed_event(event) for event in events] if observe else events
-            with Substitution(inputs, values) as others:
-                start, arguments = (tree_map_only(Tensor, others.of, given) for given in (x0, args))
-                field = _observed(f) if observe else f
-                return dyn_numerics.odeint(field, start, others.of(times), args=arguments, **{**options, **changed})
+        def repeat(chain: Chain, start: Tensor, saver: Saver, observed: Sequence[bool]) -> tuple[Tensor, Any, int]:
+            if not len(chain):
+                return replay(chain, start, [saver])
+            steps = _Steps(chain, start, observed, StepRandomness(generators, start.device), inputs)
+            values = [tensor.detach().contiguous() for tensor in inputs]
+            taken = steps.taken(values)
+            tensors, n_times = taken.tensors, 1
+            if inputs:
+                tangents, n_chunks = self._tangents(lambda *given: tuple(steps.taken(given).tensors), values)
+                n_times += n_chunks
+                tensors = Attach.apply(len(inputs), len(tensors), *inputs, *tensors, *tangents)  # type: ignore[no-untyped-call]
+            # Everything that was declared had no gradient: what requires one nevertheless is missing from the tangents.
+            refuse_undeclared(f, taken.tensors, [])
+            last, seen = taken.outputs.put(tensors)
+            for attempted, step in zip(taken.steps, seen, strict=True):
+                saver.observe(step.shown(attempted))
+            return last.x, last.carry, n_times * taken.n_evals
 
-        values = [tensor.detach() for tensor in inputs]
-        with torch.no_grad():
-            generators = generator_states(check_initial_state(x0).device)
-            solution = solved(values, observe=True)
-            if not inputs:
-                return solution
-            if StepRandomness(generators, solution.t.device):
-                raise ValueError(
-                    "f: draws random numbers, such as a dropout in training mode, with sensitivity='forward', whose tangents "
-                    "would be of others; use sensitivity='checkpoint', or eval()"
-                )
-            outputs = _outputs(solution)
-            tangents = self._tangents(lambda given: _outputs(solved(given, observe=False)), values, outputs)
-        attached = Attach.apply(len(inputs), len(outputs), *inputs, *outputs, *tangents)  # type: ignore[no-untyped-call]
-        kept: dict[str, Any] = {"_resumption": "of sensitivity='forward', expected one of sensitivity='autograd'"}
-        return replace(_with_outputs(solution, attached), **kept, **({} if t is None else {"t": t}))
+        return solve_repeating(repeat, posed, **handed)
 
-    def _refuse_unsupported(self, options: dict[str, Any]) -> None:
-        controller = options["controller"]
-        if controller is not None and any(p.requires_grad for p in controller.parameters()):
-            raise ValueError(
-                f"controller: got {controller} with parameters that are trained, with sensitivity='forward', which holds "
-                f"the accepted steps fixed; use sensitivity='autograd', or freeze it"
-            )
-        if not Save.of(options["save"]).only_outputs:
-            raise ValueError(
-                f"save: got {options['save']!r} with sensitivity='forward', which differentiates the states at t_span and "
-                f"at events alone; use save='t_span', sensitivity='autograd' or torch.no_grad()"
-            )
-
-    def _inputs(self, *, f: Callable[..., Any], events: Sequence[Event], **given: Any) -> list[Tensor]:
+    def _inputs(
+        self,
+        f: Callable[..., Any],
+        posed: Posed,
+        args: tuple[Any, ...],
+        params: Sequence[Tensor],
+        events: Event | Sequence[Event],
+    ) -> list[Tensor]:
         """What gradients go to, each once.
 
         Raises:
             ValueError: If it has too many elements; the message says how many come from where.
         """
-        functions = [f, *(part for event in events for part in (event.condition, event.jump) if part is not None)]
-        solver = given.pop("solver")
-        tensors = {name: tree_leaves(bare_arguments((value,))) for name, value in given.items()}
-        tensors["f"] = [p for function in functions for p in captured_parameters(function)]
-        tensors["solver"] = list(solver.parameters()) if isinstance(solver, Stepper) else []
+        watched = [events] if isinstance(events, Event) else events
+        functions = [
+            f,
+            posed.problem.stepper,
+            *(event.condition for event in watched),
+            *(event.jump for event in watched),
+        ]
+        _, arguments = TensorTree.of(args)
+        held = [p for function in functions if function is not None for p in captured_parameters(function)]
+        given = {"x0": [posed.start], "t_span": [posed.times], "args": arguments, "params": params, "parameters": held}
         found: dict[int, Tensor] = {}
         counts = {}
-        for name, candidates in tensors.items():
-            new = {id(p): p for p in candidates if isinstance(p, Tensor) and p.requires_grad and id(p) not in found}
-            counts[name] = sum(_n_elements(p) for p in new.values())
+        for name, tensors in given.items():
+            new = {id(tensor): tensor for tensor in tensors if tensor.requires_grad and id(tensor) not in found}
+            counts[name] = sum(_n_elements(tensor) for tensor in new.values())
             found |= new
         size = sum(counts.values())
         if size > self.max_inputs:
@@ -170,30 +168,89 @@ class ForwardMode(SensitivityAlgorithm):
         return list(found.values())
 
     def _tangents(
-        self, push: Callable[[Sequence[Tensor]], Sequence[Tensor]], values: Sequence[Tensor], outputs: Sequence[Tensor]
-    ) -> list[Tensor]:
-        """The derivatives of outputs by every element of some values, `[elements, *output.shape]` each."""
+        self, function: Callable[..., tuple[Tensor, ...]], values: Sequence[Tensor]
+    ) -> tuple[list[Tensor], int]:
+        """The derivatives of what a function returns by every element of its arguments, and how often it is called.
+
+        Returns:
+            For each value that it returns `[elements, *value.shape]`; and the number of chunks.
+        """
 
         def along(direction: Tensor) -> tuple[Tensor, ...]:
             tangents = _split(direction, values)
-            _, pushed = torch.func.jvp(lambda *given: tuple(push(given)), tuple(values), tuple(tangents))
-            return pushed  # type: ignore[no-any-return]
+            pushed: tuple[Tensor, ...] = torch.func.jvp(function, tuple(values), tuple(tangents))[1]
+            return pushed
 
         directions = torch.eye(sum(_n_elements(value) for value in values))
-        chunks = directions.split(self.chunk_size or len(directions))
+        chunks = torch.split(directions, self.chunk_size or len(directions))
         try:
-            pushed = [torch.func.vmap(along, randomness="same")(chunk) for chunk in chunks]
+            with torch.no_grad():
+                pushed = [torch.func.vmap(along, randomness="same")(chunk) for chunk in chunks]
         except (RuntimeError, NotImplementedError) as error:
             reason = str(error).strip().partition("\n")[0]
             raise ValueError(
                 f"f: cannot be differentiated in forward mode ({reason:.300}), expected operations that torch.func.jvp and "
                 f"torch.vmap know; use sensitivity='autograd'"
             ) from error
-        # A transform does not see how many events there are and leaves rows behind them.
-        tangents = [
-            torch.cat(parts)[:, : len(output)] for parts, output in zip(zip(*pushed, strict=True), outputs, strict=True)
-        ]
-        return [torch.where(torch.isfinite(o), tangent, 0) for o, tangent in zip(outputs, tangents, strict=True)]
+        return [torch.cat(parts) for parts in zip(*pushed, strict=True)], len(chunks)
+
+
+class _Taken(NamedTuple):
+    """What comes of the steps.
+
+    Attributes:
+        outputs: The last link and a list of what is looked at, without their tensors.
+        tensors: These.
+        steps: What observers see of the steps that are looked at, without these tensors.
+        n_evals: Calls of `f`.
+    """
+
+    outputs: TensorTree
+    tensors: list[Tensor]
+    steps: list[AttemptedStep]
+    n_evals: int
+
+
+class _Steps:
+    """The accepted steps of a solve, as a function of everything that gradients go to.
+
+    Args:
+        chain: The steps.
+        start: State at the start, `[*lead, N]`.
+        observed: Which of them are looked at.
+        randomness: What they draw.
+        inputs: What gradients go to.
+    """
+
+    def __init__(
+        self,
+        chain: Chain,
+        start: Tensor,
+        observed: Sequence[bool],
+        randomness: StepRandomness,
+        inputs: Sequence[Tensor],
+    ) -> None:
+        self._chain, self._start, self._observed = chain, start, observed
+        self._randomness, self._inputs = randomness, inputs
+
+    def taken(self, values: Sequence[Tensor]) -> _Taken:
+        """Takes them with other values in the places of the inputs."""
+        seen, steps, n_evals = [], [], 0
+        with Substitution(self._inputs, values) as others:
+            problem = self._chain.problem
+            chain = self._chain.on(replace(problem, f=problem.f.take(None)))
+            link = chain.first(others.of(self._start))
+            for i, observed in enumerate(self._observed):
+                with self._randomness.of(i):
+                    link, attempted = chain.advance(i, link)
+                n_evals += attempted.n_evals
+                if observed or attempted.found is not None:
+                    seen.append(SeenStep.of(attempted))
+                    steps.append(replace(SeenStep().shown(attempted), x0=None))  # type: ignore[arg-type]
+        # What is a number may be a tensor where it is differentiated; so it is one everywhere.
+        number = partial(torch.tensor, dtype=time_dtype(self._start.device), device=self._start.device)
+        outputs, tensors = TensorTree.of(tree_map_only(float, number, (link, seen)), has_gradients)
+        return _Taken(outputs, tensors, steps, n_evals + chain.n_evals)
 
 
 class Attach(torch.autograd.Function):
@@ -205,28 +262,46 @@ class Attach(torch.autograd.Function):
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-        ctx.n_inputs, ctx.n_outputs, *tensors = inputs
+        n_inputs, n_outputs, *tensors = inputs
+        ctx.n_inputs = n_inputs
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors)
+        ctx.save_for_backward(*tensors[:n_inputs], *tensors[n_inputs + n_outputs :])
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        tensors, n, m = ctx.saved_tensors, ctx.n_inputs, ctx.n_outputs
-        inputs, outputs, tangents = tensors[:n], tensors[n : n + m], tensors[n + m :]
-        given = [(g, o, tangent) for g, o, tangent in zip(grads, outputs, tangents, strict=True) if g is not None]
+        inputs, tangents = ctx.saved_tensors[: ctx.n_inputs], ctx.saved_tensors[ctx.n_inputs :]
+        given = [(g, tangent) for g, tangent in zip(grads, tangents, strict=True) if g is not None]
         if not given:
             return (None,) * len(ctx.needs_input_grad)
         with torch.no_grad():
-            # Where there is no value nothing is differentiated.
-            parts = [_contract(torch.where(torch.isfinite(o), g, 0), tangent) for g, o, tangent in given]
-            found = _split(sum(parts[1:], parts[0]), inputs)
-        found = refuse_second_derivatives("forward", found, [*inputs, *(g for g, _, _ in given)])
-        return None, None, *found, *[None] * (2 * m)
+            first, *others = (_contract(g, tangent) for g, tangent in given)
+            found = _split(sum(others, first), inputs)
+        found = refuse_second_derivatives("forward", found, [*inputs, *(g for g, _ in given)])
+        return None, None, *found, *[None] * (2 * len(tangents))
+
+
+def _refuse_unsupported(options: dict[str, Any]) -> None:
+    controller = options["controller"]
+    if controller is not None and any(p.requires_grad for p in controller.parameters()):
+        raise ValueError(
+            f"controller: got {controller} with parameters that are trained, with sensitivity='forward', which holds "
+            f"the accepted steps fixed; use sensitivity='autograd' or 'checkpoint', or freeze it"
+        )
+    if Save.of(options["save"]).internals:
+        raise ValueError(
+            "save: got internals=True with sensitivity='forward', which keeps no estimates of single steps; use "
+            "sensitivity='autograd'"
+        )
+    if options["compact"]:
+        raise ValueError(
+            "compact: got True with sensitivity='forward', which repeats the steps of the whole batch; leave it out, or use "
+            "sensitivity='autograd'"
+        )
 
 
 def _contract(gradient: Tensor, tangents: Tensor) -> Tensor:
     """The derivatives of a loss along tangents, `[n]`, from its gradient by what these are tangents of."""
-    g, tangent = (_real(value).to(gradient.real.dtype) for value in (gradient, tangents))
+    g, tangent = _real(gradient), _real(tangents)
     return tangent.reshape(len(tangents), -1) @ g.reshape(-1)
 
 
@@ -242,7 +317,7 @@ def _n_elements(value: Tensor) -> int:
 
 def _split(vector: Tensor, likes: Sequence[Tensor]) -> list[Tensor]:
     """Real numbers, `[n]`, in the shapes, dtypes and places of some tensors."""
-    parts = vector.split([_n_elements(like) for like in likes])
+    parts = torch.split(vector, [_n_elements(like) for like in likes])
     found = []
     for part, like in zip(parts, likes, strict=True):
         part = part.to(dtype=real_dtype(like.dtype), device=like.device)
@@ -250,59 +325,3 @@ def _split(vector: Tensor, likes: Sequence[Tensor]) -> list[Tensor]:
             part = torch.complex(*part.reshape(-1, 2).unbind(-1))
         found.append(part.reshape(like.shape))
     return found
-
-
-def _outputs(solution: Solution) -> list[Tensor]:
-    """What of a solution has gradients."""
-    events = [(event.t, event.x, event.x_after) for event in solution.events]
-    outputs: list[Tensor] = tree_leaves((solution.x, events))
-    return outputs
-
-
-def _with_outputs(solution: Solution, outputs: Sequence[Tensor]) -> Solution:
-    """A solution with others in the places of what has gradients."""
-    events = [(event.t, event.x, event.x_after) for event in solution.events]
-    x, found = tree_unflatten(outputs, tree_structure((solution.x, events)))
-    records = [
-        replace(record, t=t, x=x, x_after=after) for record, (t, x, after) in zip(solution.events, found, strict=True)
-    ]
-    return replace(solution, x=x, events=tuple(records))
-
-
-def _observed(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function of time, state and arguments without gradient, which refuses to depend on what nobody replaced.
-
-    Everything that was declared comes without gradient: what requires one nevertheless would be missing from the tangents.
-    """
-    if isinstance(function, SplitField):
-        return SplitField(_observed(function.a), _observed(function.b))
-
-    def observed(t: Tensor, x: Any, *args: Any) -> Any:
-        if under_transform():  # the method differentiates it
-            return function(t, x, *args)
-        with torch.enable_grad():
-            value = function(t, x, *args)
-        found = [leaf for leaf in tree_leaves(value) if isinstance(leaf, Tensor) and leaf.requires_grad]
-        if found:  # or it asked for gradients of its arguments itself
-            refuse_undeclared(function, found, [leaf for leaf in (t, *tree_leaves(x)) if leaf.requires_grad])
-        return tree_map_only(Tensor, Tensor.detach, value)
-
-    return observed
-
-
-def _observed_event(event: Event) -> Event:
-    """An event whose functions are observed."""
-    twin = copy(event)
-    twin.condition = _observed(event.condition)
-    twin.jump = None if event.jump is None else _observed(event.jump)
-    return twin
-
-
-def _differentiable_times(
-    t_span: Tensor | Sequence[float], x0: Any, per_sample: bool
-) -> tuple[Tensor | None, Tensor | Sequence[float]]:
-    """The times as the user gets them back, if they have a gradient, and those to solve with: a tensor, if they have."""
-    if not any(isinstance(t, Tensor) and t.requires_grad for t in tree_leaves(t_span)):
-        return None, t_span
-    t, inner, _ = time_span(t_span, check_initial_state(x0, per_sample))
-    return t, t_span if isinstance(t_span, Tensor) else inner

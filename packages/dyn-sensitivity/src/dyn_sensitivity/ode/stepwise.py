@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from math import sqrt
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
@@ -27,13 +27,13 @@ from dyn_numerics.ode.posed import Posed, pose
 from dyn_numerics.ode.repetition import Chain, replay
 from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.saver import Saver
-from dyn_numerics.ode.stepper import Step
 from dyn_numerics.transforms import in_forward_mode, under_transform
 from dyn_sensitivity.captured_tensors import captured_parameters, refuse_entangled, refuse_undeclared
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.recalled_field import hooks_set_aside
+from dyn_sensitivity.ode.seen_step import SeenStep
 from dyn_sensitivity.ode.step_randomness import StepRandomness, generator_states
-from dyn_sensitivity.ode.tensor_tree import TensorTree
+from dyn_sensitivity.ode.tensor_tree import TensorTree, has_gradients
 
 __all__ = ["StepwiseAlgorithm", "Trail", "Walk"]
 
@@ -175,39 +175,6 @@ def _extra(f: Callable[..., Any], posed: Posed, params: Sequence[Tensor]) -> lis
     return extra
 
 
-class _Seen(NamedTuple):
-    """What the savers want of a step."""
-
-    start: Any
-    end: Any
-    stepped: Any
-    x: Tensor | None = None
-    interpolant: Tensor | None = None
-    occurrences: Any = ()
-
-    @classmethod
-    def of(cls, attempted: AttemptedStep) -> _Seen:
-        interpolant = attempted.interpolant if attempted.problem.completes else None
-        x, ends = attempted.step.x, (attempted.start, attempted.end, attempted.stepped)
-        return cls(*ends, x, interpolant, attempted.occurrences)
-
-    def shown(self, attempted: AttemptedStep) -> AttemptedStep:
-        """The step, with these tensors in it."""
-        start, end, stepped, x, interpolant, occurrences = self
-        return replace(
-            attempted,
-            start=start,
-            end=end,
-            stepped=stepped,
-            step=Step(x, None, None, None, None),  # type: ignore[arg-type]
-            occurrences=occurrences,
-            _interpolant=interpolant,
-        )
-
-
-_NOTHING = _Seen(None, None, None)
-
-
 class _Solve:
     """A solve whose steps are pulled back one by one.
 
@@ -280,15 +247,15 @@ class _Solve:
             with torch.set_grad_enabled(differentiable or first), self.taking(i):
                 link, attempted = chain.advance(i, before)
                 if self._is_observed(i, attempted):
-                    seen[i] = _Seen.of(attempted)
-                    steps.append(replace(_NOTHING.shown(attempted), x0=None))  # type: ignore[arg-type]
+                    seen[i] = SeenStep.of(attempted)
+                    steps.append(replace(SeenStep().shown(attempted), x0=None))  # type: ignore[arg-type]
             if first:
                 refuse_undeclared(self._f, _differentiable((link, seen)), declared)
                 link, seen = tree_map_only(Tensor, Tensor.detach, (link, seen))
             if not differentiable:
                 trail.passed(i, before, attempted)
             n_evals += attempted.n_evals
-        outputs, tensors = TensorTree.of((link, seen), _has_gradients)
+        outputs, tensors = TensorTree.of((link, seen), has_gradients)
         if not differentiable:
             self.trail, self._steps, self._outputs = trail, steps, outputs
             self._n_evals = n_evals + chain.n_evals
@@ -324,7 +291,7 @@ class _Solve:
                 after, attempted = chain.advance(i, link)
                 made, cotangents = _differentiable(after), of_link
                 if self._is_observed(i, attempted):
-                    made = made + _differentiable(_Seen.of(attempted))
+                    made = made + _differentiable(SeenStep.of(attempted))
                     cotangents = cotangents + of_seen[i]
                 refuse_undeclared(self._f, made, [*before, *wanted])
                 found = _pulled_back(zip(made, cotangents, strict=True), [*before, *wanted])
@@ -423,17 +390,13 @@ def _pulled_back(
     return list(torch.autograd.grad(outputs, inputs, grads, **options))
 
 
-def _has_gradients(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() or tensor.is_complex()
-
-
 def _differentiable(tree: Any) -> list[Tensor]:
     """The tensors of a pytree that may have gradients."""
-    return TensorTree.of(tree, _has_gradients)[1]
+    return TensorTree.of(tree, has_gradients)[1]
 
 
 def _as_leaf(tensor: Tensor, wanted: bool = True) -> Tensor:
-    return tensor.detach().requires_grad_(wanted and _has_gradients(tensor))
+    return tensor.detach().requires_grad_(wanted and has_gradients(tensor))
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
