@@ -95,7 +95,7 @@ def test_in_chunks(chunk_size):
 def test_reaches_what_is_held_in_several_ways():
     """A state that is an argument and a capture too, an argument that is a parameter, and one in a container."""
     x0, net, w, scale = leaf(2), nn.Linear(2, 2), leaf(2, 2), leaf(3)
-    f = lambda t, x, a, b, c: net(x) + x @ b * c["scale"].sum() - a * x0 + x @ w  # noqa: E731
+    f = lambda t, x, a, b, c: net(x) + x @ b * c["scale"].sum() - a * x0 + x @ torch.stack([w, w]).sum(0)  # noqa: E731
     args = (x0, net.weight, {"scale": scale, "name": "linear"})
     found = odeint(f, x0, T_SPAN, args=args, params=(w,), sensitivity="forward")
     expected = odeint(f, x0, T_SPAN, args=args, sensitivity="autograd")
@@ -174,18 +174,25 @@ def test_memory_does_not_grow_with_the_number_of_steps():
     assert sum(saved[5]) == sum(saved[25]) > 0
 
 
-@pytest.mark.parametrize("chunk_size", [None, 1])
-def test_the_values_are_those_of_one_solve_and_all_evaluations_count(chunk_size):
-    calls, x0 = [], leaf(2)
+def test_the_values_are_those_of_one_solve_and_all_evaluations_count():
+    """The steps are repeated once without derivatives, and once with those of every chunk."""
+    calls, counts, x0 = [], {}, leaf(2)
 
     def f(t, x):
         calls.append(t)
         return -x
 
-    sol = odeint(f, x0, T_SPAN, sensitivity=ForwardMode(chunk_size=chunk_size))
-    assert sol.stats.n_evals == len(calls)
     with torch.no_grad():
-        torch.testing.assert_close(sol.x, odeint(f, x0, T_SPAN).x, rtol=1e-13, atol=1e-15)
+        plain = odeint(f, x0, T_SPAN)
+    for chunk_size in (1, 2):
+        calls.clear()
+        sol = odeint(f, x0, T_SPAN, sensitivity=ForwardMode(chunk_size=chunk_size))
+        counts[chunk_size] = len(calls)
+        assert sol.stats.n_evals == len(calls)
+        torch.testing.assert_close(sol.x, plain.x, rtol=1e-13, atol=1e-15)
+    of_steps = counts[1] - counts[2]
+    assert of_steps > 0
+    assert counts[2] == plain.stats.n_evals + 2 * of_steps
 
 
 @pytest.mark.parametrize("save", ["steps", "dense", Save(fn=lambda t, x: x.square().sum())])

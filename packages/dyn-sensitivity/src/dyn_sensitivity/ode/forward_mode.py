@@ -237,8 +237,7 @@ class _Steps:
         """Takes them with other values in the places of the inputs."""
         seen, steps, n_evals = [], [], 0
         with Substitution(self._inputs, values) as others:
-            problem = self._chain.problem
-            chain = self._chain.on(replace(problem, f=problem.f.take(None)))
+            chain = self._chain.on(self._chain.problem)  # what it takes out of tensors is another now
             link = chain.first(others.of(self._start))
             for i, observed in enumerate(self._observed):
                 with self._randomness.of(i):
