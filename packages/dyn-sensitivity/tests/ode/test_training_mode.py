@@ -66,6 +66,13 @@ def test_is_quiet_where_nothing_is_wrong(which):
         solve(net.double(), **options)
 
 
+def test_is_quiet_where_there_is_no_backward_solve():
+    net = field(nn.Dropout(0.5))
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("error")
+        solve(net, sensitivity="adjoint", **FIXED)
+
+
 def test_looks_into_the_loss_as_well():
     cost = field(nn.Dropout(0.5))
     with pytest.warns(UserWarning, match=r"cost\.1 \(Dropout\)"):

@@ -95,12 +95,13 @@ def odeint(
         t_span: Output times `[T]`.
         sensitivity: `"autograd"` (`Autograd`, exact, through the accepted steps), `"checkpoint"` (`RecursiveCheckpoint`, exact,
             memory for a given number of states), `"reversible"` (`Reversible`, exact, constant memory, reversible methods),
-            `"adjoint"` (`Backsolve`, approximate, constant memory), or an algorithm with settings of its own.
+            `"adjoint"` (`Backsolve`, approximate, constant memory), `"forward"` (`ForwardMode`, exact, for few elements that
+            want gradients), or an algorithm with settings of its own.
         params: Tensors that `f` captures and that want gradients, beyond the parameters of modules it holds. Only
             algorithms other than `"autograd"` have to be told.
         integral_loss: A function or module `l(t, x, *args)`, of shape `[]` or `[batch]`, say, whose integral along the solution
             is returned as well, with gradients to the loss's own parameters. It is one more part of the state: it shares
-            steps and error control, and everything but `f` sees the pair `(x, integral)`, such as events, the norm of a
+            steps and error control, and everything but `f` and itself sees the pair `(x, integral)`, such as events, the norm of a
             controller and what is kept of steps. Not with a `SplitField`.
         solver: As in `dyn_numerics.odeint`, and so are the arguments that follow.
         rtol: Relative tolerance.
@@ -145,7 +146,7 @@ def odeint(
         functions = [f] if integral_loss is None else [f, integral_loss]
         if modules := list(modules_in_training(functions)):
             adaptive = choose_controller(controller, stepper(solver), step_size).adaptive
-            if adaptive or not chosen.exact:
+            if adaptive or (torch.is_grad_enabled() and not chosen.exact):
                 warn_of_training(modules, adaptive)
     solve = chosen.solve if integral_loss is None else partial(solve_with_integral, chosen, integral_loss)
     return solve(
