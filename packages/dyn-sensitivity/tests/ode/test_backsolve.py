@@ -280,7 +280,7 @@ def test_frozen_parameters_get_nothing_and_unused_ones_zeros():
 
 def test_unused_args_and_params_get_zeros():
     x0, a, b = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True), torch.ones(3, requires_grad=True)
-    frozen = torch.ones(2)
+    frozen = torch.nn.Parameter(torch.ones(2), requires_grad=False)
     x = odeint(
         lambda t, x, a, frozen: -x * frozen, x0, [0, 1], args=(a, frozen), params=(b, frozen), sensitivity="adjoint"
     ).x
