@@ -303,3 +303,16 @@ def test_settings():
         ForwardMode(chunk_size=0)
     with pytest.raises(ValueError, match=r"max_inputs: got .*, expected a positive integer"):
         ForwardMode(max_inputs=2.5)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("device", ["cuda"])
+def test_on_a_gpu_as_on_the_cpu(device):
+    def gradients(device):
+        torch.manual_seed(0)
+        net, x0 = mlp().to(device), torch.linspace(-1, 1, 4).reshape(2, 2).to(device).requires_grad_()
+        t_span = torch.tensor(T_SPAN, requires_grad=True)
+        solution = odeint(lambda t, x: net(x) * torch.cos(t), x0, t_span, sensitivity="forward", rtol=1e-8)
+        return [g.cpu() for g in torch.autograd.grad(solution.x.square().sum(), [x0, t_span, *net.parameters()])]
+
+    torch.testing.assert_close(gradients(device), gradients("cpu"), rtol=1e-7, atol=1e-8)

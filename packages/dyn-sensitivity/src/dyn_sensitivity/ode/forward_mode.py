@@ -22,8 +22,9 @@ from dyn_numerics.ode.repetition import Chain, replay
 from dyn_numerics.ode.saver import Saver
 from dyn_numerics.ode.times import time_dtype
 from dyn_numerics.transforms import in_forward_mode, under_transform
-from dyn_sensitivity.captured_tensors import captured_parameters, refuse_undeclared
+from dyn_sensitivity.captured_tensors import refuse_undeclared
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
+from dyn_sensitivity.ode.held_tensors import held_tensors
 from dyn_sensitivity.ode.second_derivatives import refuse_second_derivatives
 from dyn_sensitivity.ode.seen_step import SeenStep
 from dyn_sensitivity.ode.step_randomness import StepRandomness, generator_states
@@ -141,16 +142,9 @@ class ForwardMode(SensitivityAlgorithm):
         Raises:
             ValueError: If it has too many elements; the message says how many come from where.
         """
-        watched = [events] if isinstance(events, Event) else events
-        functions = [
-            f,
-            posed.problem.stepper,
-            *(event.condition for event in watched),
-            *(event.jump for event in watched),
-        ]
         _, arguments = TensorTree.of(args)
-        held = [p for function in functions if function is not None for p in captured_parameters(function)]
-        given = {"x0": [posed.start], "t_span": [posed.times], "args": arguments, "params": params, "parameters": held}
+        held = held_tensors(f, posed, events, params)
+        given = {"x0": [posed.start], "t_span": [posed.times], "args": arguments, "parameters": held}
         found: dict[int, Tensor] = {}
         counts = {}
         for name, tensors in given.items():

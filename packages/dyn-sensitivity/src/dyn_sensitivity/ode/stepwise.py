@@ -19,7 +19,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 import dyn_numerics
-from dyn_numerics import Event, Solution, Stepper
+from dyn_numerics import Solution, Stepper
 from dyn_numerics.autocast import autocast_of_caller, without_autocast
 from dyn_numerics.ode.observer import AttemptedStep
 from dyn_numerics.ode.odeint import Repeat, solve_repeating
@@ -28,8 +28,9 @@ from dyn_numerics.ode.repetition import Chain, replay
 from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.saver import Saver
 from dyn_numerics.transforms import in_forward_mode, under_transform
-from dyn_sensitivity.captured_tensors import captured_parameters, refuse_entangled, refuse_undeclared
+from dyn_sensitivity.captured_tensors import refuse_undeclared
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
+from dyn_sensitivity.ode.held_tensors import held_tensors
 from dyn_sensitivity.ode.recalled_field import hooks_set_aside
 from dyn_sensitivity.ode.seen_step import SeenStep
 from dyn_sensitivity.ode.step_randomness import StepRandomness, generator_states
@@ -142,7 +143,7 @@ class StepwiseAlgorithm(SensitivityAlgorithm):
         self.refuse(posed.problem.stepper)
         self._refuse_unsupported(options)
         arguments, wanted = TensorTree.of(args, lambda tensor: tensor.requires_grad)
-        inputs = [posed.times, posed.start, *wanted, *_extra(f, posed, options["events"], params)]
+        inputs = [posed.times, posed.start, *wanted, *held_tensors(f, posed, options["events"], params)]
         # Transforms and forward mode differentiate the plain solve, which has the same gradient.
         if under_transform() or in_forward_mode() or not any(tensor.requires_grad for tensor in inputs):
             return dyn_numerics.odeint(f, x0, t_span, args=args, **options)
@@ -161,19 +162,6 @@ class StepwiseAlgorithm(SensitivityAlgorithm):
                 f"compact: got True with sensitivity={self.name!r}, which repeats the steps of the whole batch; leave it out, "
                 f"or use sensitivity='autograd'"
             )
-
-
-def _extra(
-    f: Callable[..., Any], posed: Posed, events: Event | Sequence[Event], params: Sequence[Tensor]
-) -> list[Tensor]:
-    """Everything beyond the arguments that may want gradients, each once: what functions and modules of the solve hold."""
-    watched = (events,) if isinstance(events, Event) else events
-    parts = [part for event in watched for part in (event.condition, event.jump) if part is not None]
-    holders: list[Callable[..., Any]] = [f, posed.problem.stepper, posed.problem.controller, *parts]
-    held = [parameter for holder in holders for parameter in captured_parameters(holder)]
-    extra = list({id(p): p for p in (*held, *params) if p.requires_grad}.values())
-    refuse_entangled([p for p in params if p.requires_grad], extra)
-    return extra
 
 
 class _Solve:
