@@ -231,6 +231,26 @@ def test_transforms_and_dual_numbers_pass_through():
     torch.testing.assert_close(tangent, expected, rtol=1e-7, atol=0)
 
 
+def branches(t, x):
+    return -x if t < 0.5 and x[0] > 0 else -2 * x
+
+
+def writes_in_place(t, x):
+    slope = torch.empty(2)
+    slope[0], slope[1] = x[1], -x[0] * t
+    return slope
+
+
+def reads_numbers(t, x):
+    return -x * float(t)
+
+
+@pytest.mark.parametrize("f", [branches, writes_in_place, reads_numbers])
+def test_a_field_may_be_any_python(f):
+    x0 = torch.tensor([1.0, 2.0], requires_grad=True)
+    assert_as_autograd(lambda s: odeint(f, x0, T_SPAN, sensitivity=s, solver="rk4", step_size=0.1), [x0])
+
+
 class Doubled(torch.autograd.Function):
     """Has no forward-mode derivative."""
 

@@ -180,7 +180,10 @@ class ForwardMode(SensitivityAlgorithm):
         try:
             with torch.no_grad():
                 pushed = [torch.func.vmap(along, randomness="same")(chunk) for chunk in chunks]
-        except (RuntimeError, NotImplementedError) as error:
+        except torch.OutOfMemoryError as error:
+            error.add_note("Fewer derivatives at once take less: try ForwardMode(chunk_size=...).")
+            raise
+        except RuntimeError as error:
             reason = str(error).strip().partition("\n")[0]
             raise ValueError(
                 f"f: cannot be differentiated in forward mode ({reason:.300}), expected operations that torch.func.jvp and "
