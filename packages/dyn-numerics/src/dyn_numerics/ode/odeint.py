@@ -274,11 +274,13 @@ def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool, 
     if problem.events is not None and torch.is_grad_enabled():
         known = known or problem.events.has_differentiable_conditions(problem.clock.start, start.detach())
     known = known or is_differentiable(start) or problem.clock.differentiable is not None
+    stops = problem.clock.stops
+    known = known or (torch.is_grad_enabled() and stops is not None and stops.jump is not None)
     field = WatchedField(problem.f, known)
     # Otherwise there is nothing to notice, or to detach.
     watched = not learns and (torch.is_grad_enabled() or under_transform() or in_forward_mode())
     events = None if problem.events is None else problem.events.without_gradient()
-    clock = problem.clock.without_gradient()
+    clock = problem.clock.without_gradient(learns)
     values = replace(
         problem, f=field if watched else problem.f, clock=clock, events=problem.events if learns else events
     )

@@ -181,7 +181,7 @@ def replay(
         The last states, what the stepper carries there, and the calls of `f`.
     """
     stepper, clock, field, events = problem.stepper, problem.clock, problem.f, problem.events
-    x, n_evals = x0, 0
+    x, n_evals = clock.beyond_start(x0), 0
     shift = problem.shift
     previous, places = None, None
     if record.n_whole == 0 and len(record) and record.taken.dim() > 1:
@@ -229,7 +229,8 @@ def replay(
             observer.observe(attempted)
         n_evals += attempted.n_evals
         if clock.jumps:
-            carried = across(problem, f, (attempted.t1, attempted.end), after, carried, taken)
+            beyond = across(problem, (attempted.t1, attempted.end), after, carried, taken)
+            after, carried, n_evals = beyond.x, beyond.carry, n_evals + beyond.n_evals
         x = where(taken, after, x)
         carry = where(taken, carried, carry)
         if shift is not None:

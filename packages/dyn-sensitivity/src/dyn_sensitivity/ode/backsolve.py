@@ -168,6 +168,11 @@ class Backsolve(SensitivityAlgorithm):
                 f"controller: got {learned} with parameters that are trained, with sensitivity='adjoint', which has no "
                 f"gradient to them; use sensitivity='autograd', or freeze it"
             )
+        if learned is not None and learned.jump is not None:
+            raise ValueError(
+                "controller: got one with a jump of the state with sensitivity='adjoint', whose backward solve does not "
+                "make it; use sensitivity='autograd'"
+            )
         if not Save.of(options["save"]).only_outputs:
             raise ValueError(
                 f"save: got {options['save']!r} with sensitivity='adjoint', which differentiates the states at t_span "
