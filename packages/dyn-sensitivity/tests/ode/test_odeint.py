@@ -12,9 +12,14 @@ from dyn_sensitivity.ode.odeint import ALGORITHMS, algorithm
 
 
 def test_unknown_name_lists_the_known_ones_and_suggests_the_nearest():
-    with pytest.raises(ValueError, match=r"sensitivity: got 'adjiont', expected one of autograd, adjoint; .*'adjoint'"):
+    with pytest.raises(
+        ValueError,
+        match=r"sensitivity: got 'adjiont', expected one of autograd, checkpoint, reversible, adjoint, interpolated_adjoint, gauss; .*'adjoint'",
+    ):
         odeint(lambda t, x: x, torch.ones(1), [0, 1], sensitivity="adjiont")
-    with pytest.raises(ValueError, match=r"expected one of autograd, adjoint$"):
+    with pytest.raises(
+        ValueError, match=r"expected one of autograd, checkpoint, reversible, adjoint, interpolated_adjoint, gauss$"
+    ):
         odeint(lambda t, x: x, torch.ones(1), [0, 1], sensitivity="zzz")
 
 

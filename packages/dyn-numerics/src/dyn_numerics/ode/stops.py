@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from math import inf
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -18,10 +18,22 @@ from dyn_numerics.ode.stepper import FlatField, in_loop
 from dyn_numerics.substitutes import substituted, substitutes
 from dyn_numerics.transforms import any_lane
 
-if TYPE_CHECKING:
-    from dyn_numerics.ode.events.jump import Jump
+__all__ = ["StateJump", "Stops"]
 
-__all__ = ["Stops"]
+
+class StateJump(Protocol):
+    """What becomes of states at given times."""
+
+    def take(self, samples: Tensor) -> Self:
+        """The jump of some of the samples, whose indices are `[m]`."""
+
+    def __call__(self, t: Scalar, x: Tensor) -> Tensor:
+        """The states right after a time, `[*lead, N]`.
+
+        Args:
+            t: The time, as control knows it where it has no gradient.
+            x: The states there; they stay as they are.
+        """
 
 
 class Stops:
@@ -44,7 +56,7 @@ class Stops:
         times: Sequence[float] | Tensor,
         direction: Scalar,
         jumps: bool,
-        jump: Jump | None = None,
+        jump: StateJump | None = None,
         differentiable: bool = True,
     ) -> None:
         self._direction, self.jumps, self.jump = direction, jumps, jump

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,11 +12,8 @@ from torch.autograd import forward_ad
 from dyn_numerics.dtypes import real_dtype
 from dyn_numerics.ode.scalar import Flag, Scalar, both, either, negate, where
 from dyn_numerics.ode.stepper import FlatField
-from dyn_numerics.ode.stops import Stops
+from dyn_numerics.ode.stops import StateJump, Stops
 from dyn_numerics.transforms import without_transforms
-
-if TYPE_CHECKING:
-    from dyn_numerics.ode.events.jump import Jump
 
 __all__ = ["Clock", "host_numbers", "is_differentiable", "state_time", "time_dtype"]
 
@@ -96,7 +93,7 @@ class Clock:
         else:
             self.direction = -1.0 if self.end < self.start else 1.0
 
-    def with_stops(self, times: Tensor | None, jumps: bool, jump: Jump | None = None) -> Clock:
+    def with_stops(self, times: Tensor | None, jumps: bool, jump: StateJump | None = None) -> Clock:
         """The same clock with further times to land on.
 
         Args:

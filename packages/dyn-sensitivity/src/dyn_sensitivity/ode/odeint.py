@@ -14,6 +14,8 @@ from dyn_numerics.progress import ProgressBar
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.autograd import Autograd
 from dyn_sensitivity.ode.backsolve import Backsolve
+from dyn_sensitivity.ode.gauss_quadrature import GaussQuadrature
+from dyn_sensitivity.ode.interpolating import Interpolating
 from dyn_sensitivity.ode.recursive_checkpoint import RecursiveCheckpoint
 from dyn_sensitivity.ode.reversible import Reversible
 
@@ -24,6 +26,8 @@ ALGORITHMS: dict[str, Callable[[], SensitivityAlgorithm]] = {
     "checkpoint": RecursiveCheckpoint,
     "reversible": Reversible,
     "adjoint": Backsolve,
+    "interpolated_adjoint": Interpolating,
+    "gauss": GaussQuadrature,
 }
 """What `sensitivity=` may be called, and what makes it."""
 
