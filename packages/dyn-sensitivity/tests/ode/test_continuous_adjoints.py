@@ -255,7 +255,7 @@ def test_compiled(sensitivity):
     solve = torch.compile(
         lambda x0: odeint(growth, x0, FORWARD, args=(1.0,), sensitivity=sensitivity).x, fullgraph=True, backend="eager"
     )
-    with pytest.raises(Exception, match="inside torch.compile"):
+    with pytest.raises(Exception, match=r"inside torch\.compile"):
         solve(torch.ones(2, requires_grad=True))
 
 

@@ -24,10 +24,10 @@ __all__ = ["StateJump", "Stops"]
 class StateJump(Protocol):
     """What becomes of states at given times."""
 
-    def take(self, samples: Tensor) -> Self:
+    def take(self, samples: Tensor, /) -> Self:
         """The jump of some of the samples, whose indices are `[m]`."""
 
-    def __call__(self, t: Scalar, x: Tensor) -> Tensor:
+    def __call__(self, t: Scalar, x: Tensor, /) -> Tensor:
         """The states right after a time, `[*lead, N]`.
 
         Args:
