@@ -228,14 +228,10 @@ class Clock:
         marks = self.differentiable
         return 0.0 * self.start if marks is None else marks[0] - marks[0].detach()
 
-    def without_gradient(self, learns: bool = False) -> Clock:
-        """The same clock for a loop that nobody differentiates.
-
-        Args:
-            learns: Whether states are differentiated all the same, for the step sizes that are made of them.
-        """
+    def without_gradient(self) -> Clock:
+        """The same clock for a loop that nobody differentiates."""
         twin = Clock(self.times, self.step, self.lands_on_times)
-        twin.stops = self.stops if self.stops is None or learns else self.stops.without_gradient()
+        twin.stops = None if self.stops is None else self.stops.without_gradient()
         twin.has_jumped = self.has_jumped
         return twin
 

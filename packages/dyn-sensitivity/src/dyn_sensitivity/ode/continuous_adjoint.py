@@ -22,6 +22,7 @@ from dyn_sensitivity.ode.recalled_field import RecalledField
 __all__ = ["BackwardNorm", "ContinuousAdjoint"]
 
 BackwardNorm = Callable[[Any], Tensor] | Seminorm
+"""Measures the error of a backward step: in the structure of what is solved, or a seminorm over parts of it."""
 
 
 class ContinuousAdjoint(SensitivityAlgorithm):

@@ -87,8 +87,10 @@ def odeint(
         f: Vector field, as in `dyn_numerics.odeint`.
         x0: Initial state, a tensor or a pytree of tensors.
         t_span: Output times `[T]`.
-        sensitivity: `"autograd"` (`Autograd`, exact, through the accepted steps), `"adjoint"` (`Backsolve`,
-            approximate, constant memory), or an algorithm with settings of its own.
+        sensitivity: `"autograd"` (`Autograd`, exact, through the accepted steps), `"checkpoint"` (`RecursiveCheckpoint`, exact,
+            memory for a given number of states), `"reversible"` (`Reversible`, exact, constant memory, reversible methods),
+            `"adjoint"` (`Backsolve`, approximate, constant memory), `"interpolated_adjoint"` (`Interpolating`) and `"gauss"`
+            (`GaussQuadrature`), approximate, along the dense solution; or an algorithm with settings of its own.
         params: Tensors that `f` captures and that want gradients, beyond the parameters of modules it holds. Only
             algorithms other than `"autograd"` have to be told.
         solver: As in `dyn_numerics.odeint`, and so are the arguments that follow.
@@ -96,10 +98,10 @@ def odeint(
         atol: Absolute tolerance, in state units.
         args: Further arguments of `f`; those that are not tensors pass through.
         step_size: Magnitude of fixed steps, in time units.
-        stepping: One step size for the whole state, or one for each sample. The adjoint steps back jointly.
+        stepping: One step size for the whole state, or one for each sample. The adjoints step back jointly.
         controller: Step-size control.
-        events: What to watch for; only with `"autograd"`.
-        save: What to keep; the adjoint keeps the states at `t_span` alone.
+        events: What to watch for; not with the adjoints.
+        save: What to keep; the adjoints keep the states at `t_span` alone.
         max_steps: Greatest number of attempted steps. Inside `torch.compile`, `"autograd"` has room for a state at each
             of them, by default 4096.
         compact: Whether samples that have ended leave the batch.
