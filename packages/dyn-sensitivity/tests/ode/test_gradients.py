@@ -291,7 +291,7 @@ def test_to_parameters_however_they_are_held(how):
     """What autograd finds anywhere, the adjoint has to find first."""
     problem = make_held(how)
     found = {}
-    for sensitivity in ALGORITHMS:
+    for sensitivity in ("autograd", "adjoint"):
         loss = problem.loss(dyn_sensitivity.odeint, FORWARD, [1, -1], sensitivity=sensitivity, **TIGHT)
         found[sensitivity] = torch.autograd.grad(loss, list(problem.inputs.values()))
     for exact, approximate in zip(*found.values(), strict=True):

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dyn_numerics.autocast import autocast_of_caller
 from dyn_numerics.pytree_state import StateLayout
+from dyn_sensitivity.captured_tensors import edges
 from dyn_sensitivity.ode.recalled_field import RecalledField
 
 __all__ = ["AdjointEquation", "Parts"]
@@ -55,6 +56,8 @@ class AdjointEquation:
         self._field, self._wanted, self._extra = field, wanted, extra
         self._trajectory, self._solves_gradients = trajectory, solves_gradients
         self._start, self._samples = start, samples
+        self._known = edges(extra)
+        self._n_moving = field.n_state * (1 if trajectory is not None else 2)
         self.layout = StateLayout(self.solved(*like), "x0")
         device = self.layout.device.type
         mixed = torch.is_autocast_enabled(device)
@@ -68,13 +71,22 @@ class AdjointEquation:
 
     def parts(self, vector: Tensor) -> Parts:
         """What a vector `[N]` holds."""
-        found = list(self.layout.unflatten(vector))
-        state = [] if self._trajectory is not None else found.pop(0)
-        return state, found[0], found[1] if self._solves_gradients else []
+        return self._read(vector, len(self.layout.sizes))
+
+    def _read(self, vector: Tensor, count: int) -> Parts:
+        """The first leaves of a vector, so many of them."""
+        layout, n, found, end = self.layout, self._field.n_state, [], 0
+        for size, shape, dtype in zip(layout.sizes[:count], layout.shapes, layout.dtypes, strict=False):
+            leaf, end = vector[end : end + size].view(shape), end + size
+            if leaf.dtype != dtype:
+                leaf = (leaf if dtype.is_complex else leaf.real).to(dtype)
+            found.append(leaf)
+        rest = found if self._trajectory is not None else found[n:]
+        return found[: len(found) - len(rest)], rest[:n], rest[n:]
 
     def vector(self, state: list[Tensor], adjoint: list[Tensor], gradients: list[Tensor]) -> Tensor:
-        """A vector that holds these."""
-        return self.layout.flatten(self.solved(state, adjoint, gradients))
+        """A vector that holds these, empty lists for what is not solved."""
+        return torch.cat([leaf.reshape(-1) for leaf in (*state, *adjoint, *gradients)]).to(self.layout.dtype)
 
     def solved(self, state: Any, adjoint: Any, gradients: Any) -> tuple[Any, ...]:
         """What is solved of these."""
@@ -93,15 +105,17 @@ class AdjointEquation:
 
     def __call__(self, t: Tensor, vector: Tensor) -> Tensor:
         """The slope of a vector `[N]` at a time `[]`."""
-        state, adjoint, _ = self.parts(vector)
+        state, adjoint, _ = self._read(vector, self._n_moving)
         slope, alive, of_state, rest = self._pull_back(t, state, adjoint, by_rest=self._solves_gradients)
-        if alive is not None:
+        if self._trajectory is not None:
+            slope = []
+        elif alive is not None:
             slope = [where_samples(alive, k, torch.zeros_like(k)) for k in slope]
         return self.vector(slope, of_state, rest)
 
     def gradients(self, t: Tensor, vector: Tensor) -> list[Tensor]:
         """What a vector `[N]` adds to the gradients of args and parameters at a time `[]`."""
-        state, adjoint, _ = self.parts(vector)
+        state, adjoint, _ = self._read(vector, self._n_moving)
         return self._pull_back(t, state, adjoint, by_state=False)[3]
 
     def _pull_back(
@@ -114,7 +128,13 @@ class AdjointEquation:
             state = self._trajectory(now)
         with self._autocast():
             slope, of_state, rest = self._field.pull_back(
-                self._field.time_of(now, state), state, [-a for a in adjoint], self._wanted, self._extra, **by
+                self._field.time_of(now, state),
+                state,
+                [-a for a in adjoint],
+                self._wanted,
+                self._extra,
+                known=self._known,
+                **by,
             )
         return slope, alive, of_state, rest
 

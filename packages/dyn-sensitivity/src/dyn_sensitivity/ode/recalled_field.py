@@ -6,7 +6,7 @@ expect one gradient. An algorithm that recalls the field leaves these to this mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -20,6 +20,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map_on
 from dyn_numerics.per_sample import bare_arguments, sampled_leaves
 from dyn_numerics.user_function import check_signature
 from dyn_sensitivity.captured_tensors import (
+    Edge,
     captured_parameters,
     refuse_entangled,
     refuse_tangents,
@@ -171,6 +172,7 @@ class RecalledField:
         *,
         by_state: bool = True,
         by_rest: bool = True,
+        known: Set[Edge] | None = None,
     ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Evaluates `f` at a state, and its vector-Jacobian product with respect to state, args and parameters.
 
@@ -182,6 +184,7 @@ class RecalledField:
             extra: Parameters that want gradients.
             by_state: Whether the product with respect to the state is wanted.
             by_rest: Whether those with respect to args and parameters are.
+            known: The edges of the parameters, for one who evaluates often.
 
         Returns:
             The leaves of the slope, the products with respect to the state, and those with respect to args and parameters;
@@ -199,7 +202,7 @@ class RecalledField:
                 declared if by_state and by_rest else state if by_state else declared[len(state) :] if by_rest else []
             )
             try:
-                refuse_undeclared(self.f, slope, declared)
+                refuse_undeclared(self.f, slope, declared if known is None else [*state, *wanted], known or set())
             except ValueError as error:
                 error.add_note(CHANGED)
                 raise
