@@ -23,8 +23,8 @@ class Backsolve(ContinuousAdjoint):
     the state back to that of the forward solve; it is one solve, which keeps its step size there.
     The gradient is *approximate*: it converges with the tolerances. Memory does not grow with the number of steps: it is
     that of the outputs and checkpoints. It needs a state that can be solved backwards, which a strongly contracting or
-    chaotic one cannot; a state that drifts from that of the forward solve is warned of, once for a field. Then take more
-    checkpoints, or `Interpolating`.
+    chaotic one cannot: an adaptive backward solve warns of a state that ends a thousand tolerances from that of the forward
+    solve, or further. Then take more checkpoints, or `Interpolating`.
 
     Gradients reach `x0`, `t_span`, the tensors in `args` and `params`, and the parameters of modules that `f` holds.
     They can't be differentiated again. The backward solve calls `f` again, under the autocast of the forward solve; it
