@@ -15,10 +15,11 @@ pytestmark = pytest.mark.timeout(300)
 
 D = torch.float64
 SENSITIVITIES = ["autograd", "adjoint"]
+EAGER = [*SENSITIVITIES, "interpolated_adjoint", "gauss"]
 
 each_way = pytest.mark.parametrize(
     ("sensitivity", "mode"),
-    [(s, m) for s in SENSITIVITIES for m in ("eager",)]
+    [(s, "eager") for s in EAGER]
     + [
         pytest.param(s, "compiled", marks=pytest.mark.skipif(not is_supported(), reason="this torch compiles no solve"))
         for s in SENSITIVITIES

@@ -125,7 +125,9 @@ class AdjointEquation:
         alive = self.alive(adjoint)
         now = t if alive is None else torch.where(alive, t, self._start.to(t.dtype))
         if self._trajectory is not None:
-            state = self._trajectory(now)
+            state, places = self._trajectory(now), self._field.places
+            if places is not None:  # one that never moves takes another's place there, too
+                state, now = [leaf[places] for leaf in state], now[places]
         with self._autocast():
             slope, of_state, rest = self._field.pull_back(
                 self._field.time_of(now, state),
