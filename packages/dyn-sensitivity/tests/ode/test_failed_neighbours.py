@@ -48,7 +48,7 @@ def gradients(f, x0, own, sensitivity, mode):
 FIELDS = {
     "the time": (lambda t, x, s, c: s * torch.sqrt(c - t) * x, [[1.0], [1.0]], [[0.7], [2.0]]),
     "its own argument": (lambda t, x, s, c: s * c * x, [[1.0], [1.0]], [[nan], [2.0]]),
-    "leaving a band": (lambda t, x, s, c: s * torch.where((x > 5) | (x < c), nan, x), [[2.9], [3.0]], [[2.8], [2.8]]),
+    "leaving a band": (lambda t, x, s, c: s * torch.where((x > 5) | (x < c), nan, x), [[1.0], [3.0]], [[0.9], [2.9]]),
     "its start": (lambda t, x, s, c: s * torch.where(x > c, nan, x), [[1.0], [9.0]], [[8.0], [8.0]]),
 }
 
