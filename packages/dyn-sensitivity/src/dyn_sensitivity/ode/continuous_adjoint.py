@@ -115,6 +115,7 @@ class ContinuousAdjoint(SensitivityAlgorithm):
             recalls_state=self.recalls_state,
             quadrature=self.quadrature,
             checkpoints=self.checkpoints,
+            keeps_step=self.solver is None and self.rtol is None and self.atol is None,
         )
         x = AdjointFunction.apply(problem, t_span if isinstance(t_span, Tensor) else inner, *inputs)  # type: ignore[no-untyped-call]
         return replace(
