@@ -11,6 +11,8 @@ from dyn_sensitivity import (
     Autograd,
     Backsolve,
     ForwardMode,
+    GaussQuadrature,
+    Interpolating,
     RecursiveCheckpoint,
     Reversible,
     SensitivityAlgorithm,
@@ -38,6 +40,8 @@ def test_names():
         "checkpoint": RecursiveCheckpoint,
         "reversible": Reversible,
         "adjoint": Backsolve,
+        "interpolated_adjoint": Interpolating,
+        "gauss": GaussQuadrature,
         "forward": ForwardMode,
     }
     assert {name: type(algorithm(name)) for name in ALGORITHMS} == known

@@ -20,7 +20,9 @@ from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.autograd import Autograd
 from dyn_sensitivity.ode.backsolve import Backsolve
 from dyn_sensitivity.ode.forward_mode import ForwardMode
+from dyn_sensitivity.ode.gauss_quadrature import GaussQuadrature
 from dyn_sensitivity.ode.integral_loss import solve_with_integral
+from dyn_sensitivity.ode.interpolating import Interpolating
 from dyn_sensitivity.ode.recursive_checkpoint import RecursiveCheckpoint
 from dyn_sensitivity.ode.reversible import Reversible
 from dyn_sensitivity.ode.training_mode import modules_in_training, warn_of_training
@@ -33,6 +35,8 @@ ALGORITHMS: dict[str, Callable[[], SensitivityAlgorithm]] = {
     "reversible": Reversible,
     "adjoint": Backsolve,
     "forward": ForwardMode,
+    "interpolated_adjoint": Interpolating,
+    "gauss": GaussQuadrature,
 }
 """What `sensitivity=` may be called, and what makes it."""
 
@@ -97,6 +101,8 @@ def odeint(
             memory for a given number of states), `"reversible"` (`Reversible`, exact, constant memory, reversible methods),
             `"adjoint"` (`Backsolve`, approximate, constant memory), `"forward"` (`ForwardMode`, exact, for few elements that
             want gradients), or an algorithm with settings of its own.
+            `"adjoint"` (`Backsolve`, approximate, constant memory), `"interpolated_adjoint"` (`Interpolating`) and `"gauss"`
+            (`GaussQuadrature`), approximate, along the dense solution; or an algorithm with settings of its own.
         params: Tensors that `f` captures and that want gradients, beyond the parameters of modules it holds. Only
             algorithms other than `"autograd"` have to be told.
         integral_loss: A function or module `l(t, x, *args)`, of shape `[]` or `[batch]`, say, whose integral along the solution
@@ -108,10 +114,10 @@ def odeint(
         atol: Absolute tolerance, in state units.
         args: Further arguments of `f`; those that are not tensors pass through.
         step_size: Magnitude of fixed steps, in time units.
-        stepping: One step size for the whole state, or one for each sample. The adjoint steps back jointly.
+        stepping: One step size for the whole state, or one for each sample. The adjoints step back jointly.
         controller: Step-size control.
-        events: What to watch for; not with `"adjoint"`.
-        save: What to keep; the adjoint keeps the states at `t_span` alone.
+        events: What to watch for; not with the adjoints.
+        save: What to keep; the adjoints keep the states at `t_span` alone.
         max_steps: Greatest number of attempted steps. Inside `torch.compile`, `"autograd"` has room for a state at each
             of them, by default 4096.
         compact: Whether samples that have ended leave the batch.
