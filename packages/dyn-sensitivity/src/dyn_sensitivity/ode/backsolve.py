@@ -27,7 +27,7 @@ class Backsolve(ContinuousAdjoint):
     solve, or further. Then take more checkpoints, or `Interpolating`.
 
     Gradients reach `x0`, `t_span`, the tensors in `args` and `params`, and the parameters of modules that `f` holds.
-    They can't be differentiated again. The backward solve calls `f` again, under the autocast of the forward solve; it
+    They can't be differentiated again. The backward solve calls `f` again, under autocast and random state of the forward solve; it
     refuses one that depends on other differentiable tensors by then, or has another value where the forward solve
     started. Forward-mode derivatives are refused. Inside `torch.compile` it has a first-order gradient, and no warning.
 
