@@ -44,6 +44,10 @@ def growth(t, x, p):
     return p * torch.cos(t) * x
 
 
+def pendulum(t, x):
+    return torch.stack([x[1], -torch.sin(x[0])])
+
+
 def exact(t, x0, p):
     return x0 * torch.exp(p * (torch.sin(t) - torch.sin(t[0]))[:, None])
 
@@ -174,6 +178,21 @@ def test_one_solve_of_many_outputs(sensitivity, per_step):
     assert (
         f.taken() <= 1 + 2 + 20 * per_step + 19 + 2 * per_step
     )  # whether f is the same, the first step, and short ones
+
+
+def test_the_first_step_is_as_long_as_those_forward():
+    """Where the same method takes both; otherwise it is estimated."""
+    f = Counted(pendulum)
+    counts = []
+    for sensitivity in (Backsolve(), Backsolve(rtol=1e-6)):
+        x0 = torch.tensor([1.0, 0.0], requires_grad=True)
+        sol = odeint(f, x0, [0.0, 3.0], sensitivity=sensitivity, solver="dopri5", rtol=1e-6, atol=1e-6)
+        f.taken()
+        sol.x[-1].sum().backward()
+        counts.append(f.taken())
+    assert counts[0] % 6 == 1 + 1  # whether f is the same, the first slope, and steps
+    assert counts[1] % 6 == 1 + 2
+    assert counts[0] < counts[1]
 
 
 def test_rejected_steps_cost_no_parameter_gradient():

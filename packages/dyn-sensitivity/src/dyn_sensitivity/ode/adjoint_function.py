@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map, tree_unflatten
 
 import dyn_numerics
-from dyn_numerics import Solution, SolverError
+from dyn_numerics import Solution, SolverError, Status
 from dyn_numerics.norms import rms_norm
 from dyn_numerics.ode.dense import DenseSolution
 from dyn_numerics.ode.odeint import solve_observed
@@ -95,7 +95,7 @@ class AdjointProblem:
         if solution.dense is not None:
             self.kept = solution.dense.t, solution.dense.coefficients
         self.forward_solution = solution
-        if self.keeps_step and not self.samples and solution.status.is_success:
+        if self.keeps_step and not self.samples and bool(solution.status_code == Status.SUCCESS.code):
             # The last step may have been cut short.
             mean = (solution.t[-1] - solution.t[0]).abs() / solution.stats.n_accepted
             self.first_step = torch.maximum(mean, solution.dt_last).item() or None

@@ -20,7 +20,8 @@ class Backsolve(ContinuousAdjoint):
 
     With the loss's derivative `a = dL/dx`, it solves `dx/dt = f`, `da/dt = -a df/dx` and `dg/dt = -a df/dtheta` from
     the last output time to the first. Where it passes an output it adds the loss's derivative with respect to that, and puts
-    the state back to that of the forward solve; it is one solve, which keeps its step size there.
+    the state back to that of the forward solve; it is one solve, which keeps its step size there, and begins with one as long
+    as those of the forward solve unless it has a method or tolerances of its own.
     The gradient is *approximate*: it converges with the tolerances. Memory does not grow with the number of steps: it is
     that of the outputs and checkpoints. It needs a state that can be solved backwards, which a strongly contracting or
     chaotic one cannot: an adaptive backward solve warns of a state that ends a thousand tolerances from that of the forward
