@@ -5,5 +5,15 @@ from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.autograd import Autograd
 from dyn_sensitivity.ode.backsolve import Backsolve
 from dyn_sensitivity.ode.odeint import odeint
+from dyn_sensitivity.ode.recursive_checkpoint import RecursiveCheckpoint
+from dyn_sensitivity.ode.reversible import Reversible
 
-__all__ = ["Autograd", "Backsolve", "SensitivityAlgorithm", "__version__", "odeint"]
+__all__ = [
+    "Autograd",
+    "Backsolve",
+    "RecursiveCheckpoint",
+    "Reversible",
+    "SensitivityAlgorithm",
+    "__version__",
+    "odeint",
+]
