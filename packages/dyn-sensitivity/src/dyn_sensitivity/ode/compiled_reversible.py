@@ -37,7 +37,7 @@ def solve(
     controller = options["controller"]
     if controller is not None and controller.jumps:
         raise ValueError(
-            f"controller: got {controller} with sensitivity='reversible' inside torch.compile, where steps are not undone "
+            f"controller: got {type(controller).__name__} with sensitivity='reversible' inside torch.compile, where steps are not undone "
             f"across a jump of the field; use sensitivity='autograd' with another method, or solve outside of torch.compile"
         )
     method = compiled_steps.method_of(options)

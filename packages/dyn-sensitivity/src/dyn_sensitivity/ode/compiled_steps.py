@@ -124,7 +124,9 @@ class _Steps(torch.autograd.Function):
     def forward(ctx: Any, problem: _Problem, times: Tensor, start: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
         field, layout, capacity = problem.field, problem.field.layout, problem.options["max_steps"]
         posed = pose(field.f, layout.unflatten(start), times, args=field.args_with(inputs), **problem.options)
-        record = RecordEnds(capacity, posed.times) if problem.undoes else RecordStates(capacity, posed.start, posed.times)
+        record = (
+            RecordEnds(capacity, posed.times) if problem.undoes else RecordStates(capacity, posed.start, posed.times)
+        )
         solution, state = solve_compiled_to_end(posed, [record])
         outputs = packed(solution, layout)
         kept = [record.states] if isinstance(record, RecordStates) else [state.x, *tree_leaves(state.carry)]
@@ -184,7 +186,9 @@ class _Steps(torch.autograd.Function):
             taken = i < count
             t0, t1 = row(ends, i), row(ends, i, 1)
             if not problem.interpolates and len(times) > 2:
-                output = count_below(ahead, (t1 * clock.direction).unsqueeze(-1), including=False).clamp(max=len(times) - 1)
+                output = count_below(ahead, (t1 * clock.direction).unsqueeze(-1), including=False).clamp(
+                    max=len(times) - 1
+                )
                 output = output.movedim(-1, 0)  # [1, *lead]
                 here = grad_x.gather(0, output.unsqueeze(-1).expand(1, *grad_x.shape[1:]))[0]
                 lands = taken & (times.gather(0, output)[0] == t1) & ~((t1 == times[-1]) & success)
