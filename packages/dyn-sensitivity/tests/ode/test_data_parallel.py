@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -51,22 +53,30 @@ def gradients(model: nn.Module, x0: torch.Tensor) -> list[torch.Tensor | None]:
     return [parameter.grad for parameter in model.parameters()]
 
 
-def work(rank: int, folder: str, x0: torch.Tensor) -> None:
+def batch() -> torch.Tensor:
+    return torch.randn(6, 2, dtype=D, generator=torch.Generator().manual_seed(1))
+
+
+def work(rank: int, folder: str) -> None:
     torch.set_num_threads(1)
     store = torch.distributed.FileStore(f"{folder}/store", 2)
     torch.distributed.init_process_group("gloo", store=store, rank=rank, world_size=2)
-    found = {name: gradients(DistributedDataParallel(Model(name)), x0[rank::2]) for name in SOLVES}
+    found = {name: gradients(DistributedDataParallel(Model(name)), batch()[rank::2]) for name in SOLVES}
     torch.save(found, f"{folder}/{rank}")
     torch.distributed.destroy_process_group()
 
 
 def test_two_processes_have_the_gradients_of_one(tmp_path: Path) -> None:
-    x0 = torch.randn(6, 2, dtype=D)
-    torch.multiprocessing.spawn(work, (str(tmp_path), x0), nprocs=2)  # type: ignore[no-untyped-call]
+    processes = [subprocess.Popen([sys.executable, __file__, str(rank), str(tmp_path)]) for rank in range(2)]
+    assert [process.wait() for process in processes] == [0, 0]
     for rank in range(2):
         found = torch.load(tmp_path / str(rank))
         for name in SOLVES:
-            for one, other in zip(found[name], gradients(Model(name), x0), strict=True):
+            for one, other in zip(found[name], gradients(Model(name), batch()), strict=True):
                 assert (one is None) == (other is None)
                 if other is not None:
                     torch.testing.assert_close(one, other, rtol=1e-11, atol=1e-13)
+
+
+if __name__ == "__main__":
+    work(int(sys.argv[1]), sys.argv[2])
