@@ -60,7 +60,7 @@ def check(field, starts, t, backend="aot_eager", **options):
         pytest.param(2, {"solver": "reversible_heun", "rtol": 1e-4, "atol": 1e-4}, marks=pytest.mark.slow),
         (5, {"solver": "alf", "rtol": 1e-4, "atol": 1e-4, "stepping": "per_sample"}),
         (5, {"solver": ReversibleRungeKutta("euler"), "step_size": 0.07}),
-        (5, {"solver": "reversible_heun", "controller": FixedStep()}),
+        pytest.param(5, {"solver": "reversible_heun", "controller": FixedStep()}, marks=pytest.mark.slow),
         pytest.param(
             3,
             {"solver": ReversibleRungeKutta("bosh3"), "controller": StopAt([0.4, 0.9]), "rtol": 1e-4},
@@ -97,6 +97,7 @@ def test_what_fails_does_not_enter_the_gradient():
     check(Ending(), starts, t, solver="reversible_heun", stepping="per_sample", rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_split_field():
     """Of methods whose steps have an inverse, symplectic ones too."""
     t = torch.linspace(0, 1, 4, dtype=D)
@@ -113,34 +114,19 @@ def test_a_split_field():
         torch.testing.assert_close(one, other, rtol=1e-11, atol=0)
 
 
-def test_what_is_saved_is_one_number_for_every_step():
-    field, x0, t = Field(), torch.randn(4, 2, dtype=D), torch.tensor([0.0, 1.0], dtype=D)
+def test_what_is_saved_is_one_number_for_every_step_and_no_states():
+    field, x0, t = Field(), torch.randn(4, 2, dtype=D, requires_grad=True), torch.tensor([0.0, 1.0], dtype=D)
 
-    def saved(max_steps):
-        torch._dynamo.reset()
-        solve = torch.compile(
-            lambda x0: (
-                odeint(
-                    field,
-                    x0,
-                    t,
-                    args=(1.0,),
-                    solver="alf",
-                    sensitivity="reversible",
-                    step_size=0.1,
-                    max_steps=max_steps,
-                ).x
-            ),
-            fullgraph=True,
-            backend="aot_eager",
-        )
-        node = solve(x0.clone().requires_grad_()).grad_fn
-        while not hasattr(node, "saved_tensors"):
-            node = node.next_functions[0][0]
-        assert len(node.saved_tensors) > 5
-        return sum(tensor.nbytes for tensor in node.saved_tensors)
+    def solve(x0):
+        options = {"solver": "alf", "step_size": 0.1, "max_steps": 1000, "sensitivity": "reversible"}
+        return odeint(field, x0, t, args=(1.0,), **options).x
 
-    assert saved(1064) - saved(64) == 1000 * 8
+    node = torch.compile(solve, fullgraph=True, backend="aot_eager")(x0).grad_fn
+    while not hasattr(node, "saved_tensors"):
+        node = node.next_functions[0][0]
+    sizes = sorted(tensor.numel() for tensor in node.saved_tensors)
+    assert sizes[-1] == 1002  # ends, one more for the start, and one for what is rejected last
+    assert sum(sizes[:-1]) < 100
 
 
 def test_what_is_refused():
