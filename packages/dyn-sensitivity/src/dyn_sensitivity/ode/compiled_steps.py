@@ -25,7 +25,7 @@ from dyn_numerics.ode.posed import pose
 from dyn_numerics.ode.scalar import where
 from dyn_numerics.ode.search import count_below
 from dyn_numerics.ode.solve_context import SolveContext
-from dyn_numerics.ode.stepper import Stepper
+from dyn_numerics.ode.stepper import FlatField, Stepper
 from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_numerics.ode.times import Clock, state_time
 from dyn_numerics.pytree_state import StateLayout
@@ -139,103 +139,154 @@ class _Steps(torch.autograd.Function):
     def backward(ctx: Any, grad_x: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
         times, start, count, code, ends, *rest = ctx.saved_tensors
         kept, inputs = rest[: ctx.n_kept], rest[ctx.n_kept :]
-        problem: _Problem = ctx.problem
-        field, method, controller = problem.field, problem.options["solver"], problem.options["controller"]
-        clock = Clock(times, None, False).with_stops(controller.stops, controller.jumps)
-        interpolates, undoes = problem.interpolates and len(times) > 2, problem.undoes
-        lead = start.shape[:-1]
-        at_start, success = times == times[0], code == 0
-        at_end = (times == times[-1]) & success & ~at_start
-        ahead = (times * clock.direction).movedim(0, -1).contiguous()  # [*lead, T]
+        grad, grads = _WayBack(ctx.problem, times, start, count, code, ends, kept, inputs).pull_back(grad_x)
+        return None, None, grad, *(share.clone() for share in grads)
+
+
+class _WayBack:
+    """The accepted steps of a solve, from the last to the first.
+
+    A link is what a step starts from or ends with, as a list of tensors `[*lead, ...]`: the state, and where steps are undone
+    the leaves of what the method carries.
+
+    Args:
+        problem: The problem.
+        times: Output times, `[T, *lead]`.
+        start: State at the start, `[*lead, N]`.
+        count: Number of accepted steps, `[*lead]`.
+        code: Code of the status.
+        ends: Those of `RecordEnds`.
+        kept: The states of `RecordStates`, or, where steps are undone, the last link.
+        inputs: What gradients go to beside the state.
+    """
+
+    def __init__(
+        self,
+        problem: _Problem,
+        times: Tensor,
+        start: Tensor,
+        count: Tensor,
+        code: Tensor,
+        ends: Tensor,
+        kept: Sequence[Tensor],
+        inputs: Sequence[Tensor],
+    ) -> None:
+        self._problem, self._times, self._start, self._count, self._ends = problem, times, start, count, ends
+        self._kept, self._inputs = kept, inputs
+        self._method: Stepper = problem.options["solver"]
+        controller = problem.options["controller"]
+        self._clock = Clock(times, None, False).with_stops(controller.stops, controller.jumps)
+        self._success = code == 0
+        self._interpolates = problem.interpolates and len(times) > 2
+        self._lands = not problem.interpolates and len(times) > 2
+        self._lead = start.shape[:-1]
+        self._final = (count - 1).reshape(-1)
+        # A problem without such a step computes its last one again, one without any takes another's: both are finite.
+        self._place = substitutes(self._final >= 0) if self._lead else torch.arange(1, device=start.device)
+        self._places = self._place if self._lead else None
+        self._context = problem.context.take(self._place) if self._lead else problem.context
+        self._structure: Any = None  # of what the method carries
+        if problem.undoes:
+            self._structure = tree_flatten(self._begun(inputs, times[0], times[-1], start))[1]
+
+    def pull_back(self, grad_x: Tensor) -> tuple[Tensor, list[Tensor]]:
+        """Pulls the derivative of a loss back through all steps.
+
+        Args:
+            grad_x: Its derivative with respect to the outputs, `[T, *lead, N]`.
+
+        Returns:
+            Those with respect to the state at the start and to the inputs.
+        """
+        times, count, inputs, undoes = self._times, self._count, self._inputs, self._problem.undoes
+        at_start = times == times[0]
+        at_end = (times == times[-1]) & self._success & ~at_start
 
         def cotangent(here: Tensor) -> Tensor:
-            """What the loss says of the outputs somewhere, `[*lead, N]`."""
             return torch.where(here.unsqueeze(-1), grad_x, 0).sum(0)
-
-        number = torch.arange(lead.numel(), device=start.device)
-        final = (count - 1).reshape(-1)
-        # A problem without such a step computes its last one again, one without any takes another's: both are finite.
-        place = substitutes(final >= 0) if lead else number
-        places = place if lead else None
-        context = problem.context.take(place) if lead else problem.context
-
-        def lent(value: Tensor) -> Tensor:
-            return value[place] if lead else value
-
-        def row(buffer: Tensor, i: Tensor, after: int = 0) -> Tensor:
-            at = torch.minimum(i, final[place]).clamp(min=0) + after
-            return buffer[at, place].reshape((*lead, *buffer.shape[2:]))
-
-        def sided(inputs: Sequence[Tensor], t0: Tensor, t1: Tensor, x: Tensor) -> Any:
-            f = clock.sided(field.at(inputs, places), t0, t1, x)
-            return f, method.on(replace(context, args=field.args_with(inputs, places)))
-
-        def begun(x: Tensor, *inputs: Tensor, ends: Any = (times[0], times[-1])) -> Any:
-            """What the method carries at the start of a step."""
-            f, own = sided(inputs, *ends, x)
-            t = state_time(ends[0], x)
-            return own.init(f, t, x, f(t, x))
-
-        # What a step starts from and ends with: the state, and what the method carries where that is not made anew.
-        structure = tree_flatten(begun(start, *inputs))[1] if undoes else None
 
         def going(i: Tensor, *carried: Any) -> Tensor:
             return i >= 0
 
-        def body(i: Tensor, reached: list[Tensor], grad: list[Tensor], grads: list[Tensor]) -> tuple[Any, ...]:
-            taken = i < count
-            t0, t1 = row(ends, i), row(ends, i, 1)
-            if not problem.interpolates and len(times) > 2:
-                output = count_below(ahead, (t1 * clock.direction).unsqueeze(-1), including=False).clamp(
-                    max=len(times) - 1
-                )
-                output = output.movedim(-1, 0)  # [1, *lead]
-                here = grad_x.gather(0, output.unsqueeze(-1).expand(1, *grad_x.shape[1:]))[0]
-                lands = taken & (times.gather(0, output)[0] == t1) & ~((t1 == times[-1]) & success)
-                grad = [grad[0] + torch.where(lands.unsqueeze(-1), here, 0), *grad[1:]]
-
-            def step(*values: Tensor) -> tuple[Tensor, ...]:
-                x, *carry = values[: len(grad)]
-                inputs = values[len(grad) :]
-                f, own = sided(inputs, t0, t1, x)
-                known = tree_unflatten(carry, structure) if undoes else begun(x, *inputs, ends=(t0, t1))
-                found = own.step(f, t0, t1, x, known)
-                after = [found.x, *(tree_leaves(found.carry) if undoes else ())]
-                if not interpolates:
-                    return tuple(after)
-                found = own.complete(f, t1, found)
-                return *after, own.interpolant(f, t0, t1, x, found)
-
-            if undoes:
-                f, own = sided(inputs, t0, t1, reached[0])
-                before = own.inverse_step(f, t0, t1, reached[0], tree_unflatten(reached[1:], structure))
-                link = tree_leaves(before)
-                reached = [where(taken, one, other) for one, other in zip(link, reached, strict=True)]
-            else:
-                link = [row(kept[0], i)]
-            pull = vjp(step, *link, *inputs)[1]
-            of_step = tuple(where(taken, part, torch.zeros_like(part)) for part in grad)
-            if interpolates:
-                of_interpolant = _of_interpolant(times, t0, t1, grad_x, taken, at_end | at_start, method.dense_degree)
-                shares = pull((*of_step, of_interpolant.to(method.dense_dtype(link[0]))))
-            else:
-                shares = pull(of_step)
+        def body(i: Tensor, behind: list[Tensor], grad: list[Tensor], grads: list[Tensor]) -> tuple[Any, ...]:
+            taken, t0, t1 = i < count, self._row(self._ends, i), self._row(self._ends, i, 1)
+            if self._lands:
+                grad = [grad[0] + self._of_output_at(t1, grad_x, taken), *grad[1:]]
+            link = self._undone(t0, t1, behind) if undoes else [self._row(self._kept[0], i)]
+            cotangents = [where(taken, part, torch.zeros_like(part)) for part in grad]
+            if self._interpolates:
+                degree, dtype = self._method.dense_degree, self._method.dense_dtype(link[0])
+                cotangents.append(_of_interpolant(times, t0, t1, grad_x, taken, at_end | at_start, degree).to(dtype))
+            shares = vjp(lambda *values: self._step(t0, t1, values), *link, *inputs)[1](tuple(cotangents))
+            behind = [where(taken, one, other) for one, other in zip(link, behind, strict=False)]
             grad = [where(taken, one, other) for one, other in zip(shares, grad, strict=False)]
-            return i - 1, reached, grad, [a + b for a, b in zip(grads, shares[len(grad) :], strict=True)]
+            return i - 1, behind, grad, [a + b for a, b in zip(grads, shares[len(grad) :], strict=True)]
 
-        last = torch.where(success.unsqueeze(-1), cotangent(at_end), 0)
-        reached = [lent(value) for value in kept] if undoes else []
-        grad = [last, *(torch.zeros_like(value) for value in reached[1:])]
-        first = (count.amax() if lead else count) - 1
+        first = (count.amax() if self._lead else count) - 1
+        behind = [self._lent(value) for value in self._kept] if undoes else []
+        grad = [where(self._success, cotangent(at_end), torch.zeros_like(self._start))]
+        grad += [torch.zeros_like(value) for value in behind[1:]]
         zeros = [torch.zeros_like(value) for value in inputs]
-        _, _, grad, grads = while_loop(going, body, (first, reached, grad, zeros))
+        _, _, grad, grads = while_loop(going, body, (first, behind, grad, zeros))
         if undoes:
-            taken = count > 0
-            pull = vjp(lambda *values: tuple(tree_leaves(begun(*values))), lent(start), *inputs)[1]
-            of_x, *shares = pull(tuple(grad[1:]))
-            grad = [grad[0] + where(taken, of_x, torch.zeros_like(of_x))]
+            of_start, *shares = vjp(self._first_carry, self._lent(self._start), *inputs)[1](tuple(grad[1:]))
+            grad = [grad[0] + where(count > 0, of_start, torch.zeros_like(of_start))]
             grads = [a + b for a, b in zip(grads, shares, strict=True)]
-        return None, None, grad[0] + cotangent(at_start), *(share.clone() for share in grads)
+        return grad[0] + cotangent(at_start), grads
+
+    def _lent(self, value: Tensor) -> Tensor:
+        """The values of those who take the places, `[*lead, ...]`."""
+        return value[self._place] if self._lead else value
+
+    def _row(self, buffer: Tensor, i: Tensor, after: int = 0) -> Tensor:
+        """What is written down of step number `i`, or so many rows after it, of those who take the places."""
+        at = torch.minimum(i, self._final[self._place]).clamp(min=0) + after
+        return buffer[at, self._place].reshape((*self._lead, *buffer.shape[2:]))
+
+    def _stepping(self, inputs: Sequence[Tensor], t0: Tensor, t1: Tensor, x: Tensor) -> tuple[FlatField, Stepper]:
+        """The field as a step sees it, and the method."""
+        field = self._problem.field
+        own = self._method.on(replace(self._context, args=field.args_with(inputs, self._places)))
+        return self._clock.sided(field.at(inputs, self._places), t0, t1, x), own
+
+    def _begun(self, inputs: Sequence[Tensor], t0: Tensor, t1: Tensor, x: Tensor) -> Any:
+        """What the method carries at the start of a step where it is made anew."""
+        f, own = self._stepping(inputs, t0, t1, x)
+        t = state_time(t0, x)
+        return own.init(f, t, x, f(t, x))
+
+    def _first_carry(self, x: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return tuple(tree_leaves(self._begun(inputs, self._times[0], self._times[-1], x)))
+
+    def _step(self, t0: Tensor, t1: Tensor, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
+        """The link behind a step and, if outputs lie within steps, its interpolant; from the link before it and the inputs."""
+        n_link = len(values) - len(self._inputs)
+        (x, *carry), inputs = values[:n_link], values[n_link:]
+        undoes = self._problem.undoes
+        f, own = self._stepping(inputs, t0, t1, x)
+        known = tree_unflatten(carry, self._structure) if undoes else self._begun(inputs, t0, t1, x)
+        found = own.step(f, t0, t1, x, known)
+        after = (found.x, *(tree_leaves(found.carry) if undoes else ()))
+        if not self._interpolates:
+            return after
+        found = own.complete(f, t1, found)
+        return *after, own.interpolant(f, t0, t1, x, found)
+
+    def _undone(self, t0: Tensor, t1: Tensor, behind: Sequence[Tensor]) -> list[Tensor]:
+        """The link before a step, from the one behind it."""
+        x, *carry = behind
+        f, own = self._stepping(self._inputs, t0, t1, x)
+        return tree_leaves(own.inverse_step(f, t0, t1, x, tree_unflatten(carry, self._structure)))
+
+    def _of_output_at(self, t1: Tensor, grad_x: Tensor, taken: Tensor) -> Tensor:
+        """What the loss says of the output at the end of a step, but for that at the end of the solve, `[*lead, N]`."""
+        times, direction = self._times, self._clock.direction
+        ahead = (times * direction).movedim(0, -1).contiguous()  # [*lead, T]
+        output = count_below(ahead, (t1 * direction).unsqueeze(-1), including=False)  # [*lead, 1]
+        output = output.clamp(max=len(times) - 1).movedim(-1, 0)
+        here = grad_x.gather(0, output.unsqueeze(-1).expand(1, *grad_x.shape[1:]))[0]
+        lands = taken & (times.gather(0, output)[0] == t1) & ~((t1 == times[-1]) & self._success)
+        return where(lands, here, torch.zeros_like(here))
 
 
 def _of_interpolant(
