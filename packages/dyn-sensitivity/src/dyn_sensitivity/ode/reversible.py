@@ -29,8 +29,8 @@ class Reversible(StepwiseAlgorithm):
     says by how much.
 
     Gradients reach what they reach with `RecursiveCheckpoint`. Second derivatives, forward mode and `torch.func` are those of
-    `Autograd`, with its memory. Inside of `torch.compile` there is a first-order gradient, where the field has no jumps that
-    the solve stops at.
+    `Autograd`, with its memory. Inside of `torch.compile` there is a first-order gradient and no such warning; stops at
+    which the field jumps are refused there.
 
     The solver is `"reversible_heun"`, `"alf"` or a `ReversibleRungeKutta`, or one of the symplectic methods, whose steps have
     an inverse as well.
