@@ -212,15 +212,19 @@ class _WayBack:
             taken, t0, t1 = i < count, self._row(self._ends, i), self._row(self._ends, i, 1)
             if self._lands:
                 grad = [grad[0] + self._of_output_at(t1, grad_x, taken), *grad[1:]]
-            link = self._undone(t0, t1, behind) if undoes else [self._row(self._kept[0], i)]
+            if undoes:
+                link = self._undone(t0, t1, behind)
+                behind = [where(taken, one, other) for one, other in zip(link, behind, strict=True)]
+            else:
+                link = [self._row(self._kept[0], i)]
             cotangents = [where(taken, part, torch.zeros_like(part)) for part in grad]
             if self._interpolates:
                 degree, dtype = self._method.dense_degree, self._method.dense_dtype(link[0])
                 cotangents.append(_of_interpolant(times, t0, t1, grad_x, taken, at_end | at_start, degree).to(dtype))
-            shares = vjp(lambda *values: self._step(t0, t1, values), *link, *inputs)[1](tuple(cotangents))
-            behind = [where(taken, one, other) for one, other in zip(link, behind, strict=False)]
-            grad = [where(taken, one, other) for one, other in zip(shares, grad, strict=False)]
-            return i - 1, behind, grad, [a + b for a, b in zip(grads, shares[len(grad) :], strict=True)]
+            found = vjp(lambda *values: self._step(t0, t1, values), *link, *inputs)[1](tuple(cotangents))
+            of_link, shares = found[: len(link)], found[len(link) :]
+            grad = [where(taken, one, other) for one, other in zip(of_link, grad, strict=True)]
+            return i - 1, behind, grad, [a + b for a, b in zip(grads, shares, strict=True)]
 
         first = (count.amax() if self._lead else count) - 1
         behind = [self._lent(value) for value in self._kept] if undoes else []
@@ -257,7 +261,8 @@ class _WayBack:
         return own.init(f, t, x, f(t, x))
 
     def _first_carry(self, x: Tensor, *inputs: Tensor) -> tuple[Tensor, ...]:
-        return tuple(tree_leaves(self._begun(inputs, self._times[0], self._times[-1], x)))
+        span = self._lent(self._times[0]), self._lent(self._times[-1])
+        return tuple(tree_leaves(self._begun(inputs, *span, x)))
 
     def _step(self, t0: Tensor, t1: Tensor, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
         """The link behind a step and, if outputs lie within steps, its interpolant; from the link before it and the inputs."""
