@@ -1,9 +1,20 @@
 """Gradients of implicit models: interchangeable sensitivity algorithms for the handlers of dyn-numerics."""
 
 from dyn_sensitivity._version import __version__
+from dyn_sensitivity.compare_gradients import compare_gradients
+from dyn_sensitivity.gradient_comparison import GradientComparison, MeasuredGradient
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.autograd import Autograd
 from dyn_sensitivity.ode.backsolve import Backsolve
 from dyn_sensitivity.ode.odeint import odeint
 
-__all__ = ["Autograd", "Backsolve", "SensitivityAlgorithm", "__version__", "odeint"]
+__all__ = [
+    "Autograd",
+    "Backsolve",
+    "GradientComparison",
+    "MeasuredGradient",
+    "SensitivityAlgorithm",
+    "__version__",
+    "compare_gradients",
+    "odeint",
+]

@@ -1,0 +1,51 @@
+"""What the gradient of a solve goes to."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+from torch.utils._pytree import tree_leaves
+
+from dyn_numerics.per_sample import bare_arguments
+from dyn_sensitivity.captured_tensors import captured_parameters
+
+__all__ = ["wanted_gradients"]
+
+
+def wanted_gradients(
+    f: Callable[..., Any],
+    x0: Any,
+    t_span: Tensor | Sequence[float],
+    *,
+    args: tuple[Any, ...] = (),
+    params: Sequence[Tensor] = (),
+    **options: Any,
+) -> list[Tensor]:
+    """Lists the tensors that a problem has gradients to, each once: all that require one and that can be found.
+
+    Args:
+        f: Vector field; the parameters of modules that it is or holds are among them.
+        x0: Initial state.
+        t_span: Output times.
+        args: Further arguments of `f`.
+        params: Tensors that `f` captures.
+        **options: What else `dyn_sensitivity.odeint` is given, where a solver or a controller may have parameters.
+
+    Example:
+        >>> import torch
+        >>> from dyn_sensitivity.wanted_gradients import wanted_gradients
+        >>> net, x0 = torch.nn.Linear(2, 2), torch.ones(5, 2, requires_grad=True)
+        >>> [tuple(tensor.shape) for tensor in wanted_gradients(lambda t, x: net(x), x0, [0.0, 1.0])]
+        [(5, 2), (2, 2), (2,)]
+    """
+    modules = [option for option in options.values() if isinstance(option, nn.Module)]
+    candidates = [
+        *tree_leaves((x0, bare_arguments(args), t_span)),
+        *params,
+        *captured_parameters(f),
+        *(parameter for module in modules for parameter in module.parameters()),
+    ]
+    wanted = [leaf for leaf in candidates if isinstance(leaf, Tensor) and leaf.requires_grad]
+    return list({id(tensor): tensor for tensor in wanted}.values())
