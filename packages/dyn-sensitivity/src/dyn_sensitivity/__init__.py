@@ -7,14 +7,19 @@ from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.autograd import Autograd
 from dyn_sensitivity.ode.backsolve import Backsolve
 from dyn_sensitivity.ode.odeint import odeint
+from dyn_sensitivity.problem_survey import ProblemSurvey
+from dyn_sensitivity.recommend import Recommendation, recommend
 
 __all__ = [
     "Autograd",
     "Backsolve",
     "GradientComparison",
     "MeasuredGradient",
+    "ProblemSurvey",
+    "Recommendation",
     "SensitivityAlgorithm",
     "__version__",
     "compare_gradients",
     "odeint",
+    "recommend",
 ]

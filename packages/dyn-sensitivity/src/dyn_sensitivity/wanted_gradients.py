@@ -33,6 +33,9 @@ def wanted_gradients(
         params: Tensors that `f` captures.
         **options: What else `dyn_sensitivity.odeint` is given, where a solver or a controller may have parameters.
 
+    Raises:
+        ValueError: If there is none.
+
     Example:
         >>> import torch
         >>> from dyn_sensitivity.wanted_gradients import wanted_gradients
@@ -48,4 +51,9 @@ def wanted_gradients(
         *(parameter for module in modules for parameter in module.parameters()),
     ]
     wanted = [leaf for leaf in candidates if isinstance(leaf, Tensor) and leaf.requires_grad]
+    if not wanted:
+        raise ValueError(
+            "x0, f, args, params, t_span: got nothing that requires a gradient, expected at least one tensor that does; "
+            "call requires_grad_() on what is to be differentiated"
+        )
     return list({id(tensor): tensor for tensor in wanted}.values())
