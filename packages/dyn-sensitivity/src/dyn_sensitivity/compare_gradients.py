@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from statistics import median
@@ -25,6 +25,7 @@ from dyn_sensitivity.wanted_gradients import wanted_gradients
 
 __all__ = ["compare_gradients"]
 
+Choice = str | SensitivityAlgorithm
 FINER_TOLERANCE, FINER_STEPS = 1e-3, 16  # of the reference
 
 
@@ -34,7 +35,7 @@ def compare_gradients(
     t_span: Tensor | Sequence[float],
     *,
     loss: Callable[[Solution], Tensor],
-    algorithms: Sequence[str | SensitivityAlgorithm] | None = None,
+    algorithms: Sequence[Choice] | Mapping[str, Choice] | None = None,
     reference: Mapping[str, Any] | None = None,
     repeats: int = 3,
     args: Sequence[Any] = (),
@@ -52,7 +53,7 @@ def compare_gradients(
         x0: Initial state, as there.
         t_span: Output times, as there.
         loss: A function of the `Solution` that returns a real number, as a tensor `[]`.
-        algorithms: Names or algorithms; all names when None.
+        algorithms: Names or algorithms, or a dictionary of these by what their rows are to be called; all names when None.
         reference: Options of the solve whose gradient, by `"autograd"`, is taken for the right one, where they differ from the
             solve's own. By default tolerances are a thousandth of those, or fixed steps a sixteenth. Errors
             below the rounding of the state's dtype are none: compare in float64.
@@ -67,7 +68,7 @@ def compare_gradients(
     Raises:
         SolverError: If the reference does not reach its end.
         TypeError: If `loss` is no function, or one of the algorithms is neither a name nor an algorithm.
-        ValueError: If there is no algorithm of such a name, nothing requires a gradient, or the loss is no number.
+        ValueError: If there is no algorithm of such a name, two print alike, nothing requires a gradient, or the loss is no number.
 
     Example:
         >>> import torch
@@ -82,9 +83,7 @@ def compare_gradients(
     if not callable(loss):
         raise TypeError(f"loss: got {kind_of(loss)}, expected a function of the Solution, lambda sol: sol.x[-1].sum()")
     positive_integer("repeats", repeats)
-    chosen = {
-        choice if isinstance(choice, str) else repr(choice): algorithm(choice) for choice in algorithms or ALGORITHMS
-    }
+    chosen = _by_name(list(ALGORITHMS) if algorithms is None else algorithms)
     problem = {"args": extra_arguments(args), "params": tuple(params), **options}
     inputs = wanted_gradients(f, x0, t_span, **problem)
 
@@ -109,6 +108,20 @@ def compare_gradients(
             times.append(_seconds(partial(gradient, sensitivity=chosen[name]), device))
     timed = {name: replace(rows[name], seconds=median(times)) for name, times in seconds.items()}
     return GradientComparison(tuple({**rows, **timed}.values()))
+
+
+def _by_name(choices: Iterable[Choice]) -> dict[str, SensitivityAlgorithm]:
+    if isinstance(choices, Mapping):
+        return {name: algorithm(choice) for name, choice in choices.items()}
+    named: dict[str, SensitivityAlgorithm] = {}
+    for choice in choices:
+        name = choice if isinstance(choice, str) else repr(choice)
+        if name in named:
+            raise ValueError(
+                f"algorithms: got two called {name}, expected one; name them as algorithms={{'this': ..., 'that': ...}}"
+            )
+        named[name] = algorithm(choice)
+    return named
 
 
 def _refined(t_span: Tensor | Sequence[float], options: dict[str, Any]) -> dict[str, Any]:

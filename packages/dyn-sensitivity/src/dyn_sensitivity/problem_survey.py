@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
-from math import inf
+from math import inf, nan
 from typing import Any
 
 import torch
@@ -40,7 +40,7 @@ class ProblemSurvey:
         failed_as_stiff: Whether the solve failed because of stiffness with the method that was asked for; all figures are
             then those of `"auto"`.
         drift: By how many tolerances a component of the state misses where it started from when it is solved back; infinite
-            where it cannot be, and where there are events, across which nothing is solved back.
+            where it cannot be, NaN where there are events, across which nothing is solved back.
         opening: Output times as far as the end of the first step, and that, `[n]` or `[n, batch]`.
     """
 
@@ -122,7 +122,7 @@ def survey(
         dense_bytes=(method.dense_degree + 1) * sum(leaf.nbytes for leaf in states),
         stiffness=None if method.implicit else _reach(trial),
         failed_as_stiff=False,
-        drift=inf if trial.events else _drift(solve, x0, trial, options),
+        drift=nan if trial.events else _drift(solve, x0, trial, options),
         opening=_until(trial.t, trial.steps.t[1]),
     )
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from math import comb, inf
+from math import comb, inf, isnan
 from typing import Any
 
 import torch
@@ -65,9 +65,10 @@ class Recommendation:
     def __str__(self) -> str:
         found = self.survey
         reach = "" if found.stiffness is None else f"; |eigenvalue| x step about {found.stiffness:.2g}"
+        drift = "" if isnan(found.drift) else f"; solved back, it misses its start by {found.drift:.2g} tolerances"
         figures = [
             f"{found.n_steps} steps of {found.solver}{reach}",
-            f"a state of {found.n_state} elements, which misses its start by {found.drift:.2g} tolerances when solved back",
+            f"a state of {found.n_state} elements{drift}",
             f"{found.n_inputs} elements want a gradient",
             f'"autograd" keeps {_size(found.step_bytes)} a step, {_size(found.autograd_bytes)} in all, of {_size(self.memory)}',
         ]
@@ -150,13 +151,14 @@ def _candidates(found: ProblemSurvey, room: float) -> list[Candidate]:
         found: Figures of the problem.
         room: Bytes that the gradient may take.
     """
-    there = f"where there is room for {_size(room)}"
-    budget = int(min(max((room - found.step_bytes) / max(found.state_bytes, 1), 2), max(found.n_steps, 2)))
+    there = f"with room for {_size(room)}"
+    link = max(2 * found.state_bytes, 1)  # a state, and the slope that most methods carry along
+    budget = int(min(max((room - found.step_bytes) / link, 2), max(found.n_steps, 2)))
     passes = next(r for r in range(found.n_steps + 1) if comb(budget + r, r) >= found.n_steps) + 1
     checkpoint = Candidate(
         "checkpoint",
         passes <= FEW_REPETITIONS,
-        f"exact: stores {budget} states, {_size(budget * found.state_bytes)}, and takes each step up to {passes} times",
+        f"exact; stores {budget} states, {_size(budget * link)}, and takes each step up to {passes} times",
         {"budget": budget},
     )
     dense_bytes = found.n_steps * found.dense_bytes
@@ -164,24 +166,24 @@ def _candidates(found: ProblemSurvey, room: float) -> list[Candidate]:
         Candidate(
             "autograd",
             found.autograd_bytes <= room,
-            f"exact: takes no step again, and keeps {_size(found.autograd_bytes)} {there}",
+            f"exact, takes no step again; keeps {_size(found.autograd_bytes)}, {there}",
         ),
-        Candidate("reversible", True, f"exact, in constant memory: {found.solver} undoes its steps"),
+        Candidate("reversible", True, f"exact, in constant memory; {found.solver} undoes its steps"),
         Candidate(
             "forward",
             found.n_inputs <= FEW_INPUTS,
-            f"exact, in constant memory: solves for {found.n_inputs} tangents along with the state",
+            f"exact, in constant memory; solves for a tangent of each of {found.n_inputs} elements",
         ),
         checkpoint,
         Candidate(
             "adjoint",
             found.drift <= LARGE_DRIFT,
-            f"approximate, in constant memory: solved back, the state misses its start by {found.drift:.2g} tolerances",
+            f"approximate, in constant memory; solved back, the state misses its start by {found.drift:.2g} tolerances",
         ),
         Candidate(
             "gauss",
             dense_bytes <= room,
-            f"approximate: keeps the dense solution, {_size(dense_bytes)} {there}",
+            f"approximate; keeps the dense solution, {_size(dense_bytes)}, {there}",
         ),
         checkpoint,
     ]

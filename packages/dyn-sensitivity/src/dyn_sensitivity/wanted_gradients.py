@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
+from dyn_numerics import Event
 from dyn_numerics.per_sample import bare_arguments
 from dyn_sensitivity.captured_tensors import captured_parameters
 
@@ -31,7 +32,7 @@ def wanted_gradients(
         t_span: Output times.
         args: Further arguments of `f`.
         params: Tensors that `f` captures.
-        **options: What else `dyn_sensitivity.odeint` is given, where a solver or a controller may have parameters.
+        **options: What else `dyn_sensitivity.odeint` is given; solver, controller and events may have parameters.
 
     Raises:
         ValueError: If there is none.
@@ -43,13 +44,12 @@ def wanted_gradients(
         >>> [tuple(tensor.shape) for tensor in wanted_gradients(lambda t, x: net(x), x0, [0.0, 1.0])]
         [(5, 2), (2, 2), (2,)]
     """
-    modules = [option for option in options.values() if isinstance(option, nn.Module)]
-    candidates = [
-        *tree_leaves((x0, bare_arguments(args), t_span)),
-        *params,
-        *captured_parameters(f),
-        *(parameter for module in modules for parameter in module.parameters()),
-    ]
+    events = options.get("events", ())
+    watched = [events] if isinstance(events, Event) else events
+    parts = [part for event in watched for part in (event.condition, event.jump)]
+    functions = [function for function in (f, *options.values(), *parts) if callable(function)]
+    held = [parameter for function in functions for parameter in captured_parameters(function)]
+    candidates = [*tree_leaves((x0, bare_arguments(args), t_span)), *params, *held]
     wanted = [leaf for leaf in candidates if isinstance(leaf, Tensor) and leaf.requires_grad]
     if not wanted:
         raise ValueError(

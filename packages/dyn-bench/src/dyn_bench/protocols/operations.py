@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from dyn_sensitivity.live_bytes import LiveBytes
 
-__all__ = ["CountOperations", "peak_bytes"]
+__all__ = ["CountOperations", "gradient_bytes", "peak_bytes"]
 
 # Views are told by their schema. These compute nothing either, and have none that says so.
 ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
@@ -86,6 +86,23 @@ def peak_bytes(work: Callable[[], object]) -> int:
     with torch.no_grad(), CountOperations() as counts:
         work()
     return counts.peak
+
+
+def gradient_bytes(loss: Callable[[], Tensor], inputs: Sequence[Tensor]) -> tuple[int, int]:
+    """The bytes of the tensors that are alive between a loss and its backward pass, and the most of both passes.
+
+    Example:
+        >>> import torch
+        >>> from dyn_bench.protocols.operations import gradient_bytes
+        >>> x = torch.ones(1000, requires_grad=True)
+        >>> gradient_bytes(lambda: x.exp().sum(), [x])
+        (4004, 8008)
+    """
+    with LiveBytes() as memory:
+        value = loss()
+        kept = memory.live
+        torch.autograd.grad(value, inputs)
+        return kept, memory.peak
 
 
 class _CountReadingMethods(TorchFunctionMode):

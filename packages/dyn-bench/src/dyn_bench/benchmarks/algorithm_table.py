@@ -1,0 +1,92 @@
+"""Every algorithm for gradients on the same two problems."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import asdict
+from typing import Any
+
+import torch
+from rich.progress import Progress
+from torch import Tensor
+
+from dyn_bench.benchmarks.gradient_setup import TableSetup
+from dyn_bench.experiment import Measurement, Outcome, track
+from dyn_bench.protocols.timing import one_thread
+from dyn_numerics import ReversibleRungeKutta
+from dyn_sensitivity import compare_gradients
+from dyn_sensitivity.ode.odeint import ALGORITHMS
+
+__all__ = ["algorithm_table"]
+
+METHOD = "tsit5"
+CALM, DISSIPATIVE = "Lotka-Volterra", "relaxation"
+
+
+def algorithm_table(progress: Progress, setup: TableSetup) -> Outcome:
+    """Computes one gradient by every algorithm, with respect to the parameters of a field, float64.
+
+    Lotka and Volterra's equations can be solved either way. The solutions of `x' = decay (cos t - x)` approach each other, and
+    part when they are solved backwards.
+
+    Args:
+        progress: Where to show how far it is.
+        setup: Batch, end, tolerance.
+
+    Returns:
+        The errors on the first problem over the tolerance; errors, times, bytes and evaluations on both.
+    """
+    generator = torch.Generator().manual_seed(setup.seed)
+    starts = 1 + torch.rand(setup.batch, 2, generator=generator, dtype=torch.float64)
+    problems = {
+        CALM: (_predators_and_prey, [1.5, 1.0, 1.0, 3.0]),
+        DISSIPATIVE: (_relaxation, [setup.decay]),
+    }
+    names = [name for name in ALGORITHMS if name != "reversible"]
+    runs: list[tuple[dict[str, str], Any]] = [
+        ({name: name for name in names}, METHOD),
+        ({"reversible, with ReversibleRungeKutta": "reversible"}, ReversibleRungeKutta(METHOD)),
+    ]
+    records: dict[str, dict[str, dict[str, Any]]] = {problem: {} for problem in problems}
+    jobs = [(problem, run) for problem in problems for run in runs]
+    for problem, (algorithms, solver) in track(progress, jobs, len(jobs), "every algorithm"):
+        field, rates = problems[problem]
+        with one_thread(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # errors say what drift does
+            table = compare_gradients(
+                field,
+                starts,
+                [0.0, setup.end],
+                loss=lambda solution: solution.x[-1].square().mean(),
+                algorithms=algorithms,
+                args=(torch.tensor(rates, dtype=torch.float64, requires_grad=True),),
+                reference={"solver": "dopri8", "rtol": 1e-11, "atol": 1e-11},
+                solver=solver,
+                rtol=setup.tolerance,
+                atol=setup.tolerance,
+                repeats=setup.repeats,
+            )
+        for row in table.rows:
+            known = asdict(row)
+            name = known.pop("algorithm")
+            records[problem][name] = {"failure": row.failure} if row.failure else known
+    measurements = [
+        Measurement(
+            f"{CALM}: error of {name} / tolerance",
+            None if row["failure"] else row["error"] / setup.tolerance,
+            high=100.0,
+            reason=row["failure"],
+        )
+        for name, row in records[CALM].items()
+    ]
+    return Outcome(measurements, {}, records)
+
+
+def _predators_and_prey(t: Tensor, x: Tensor, rates: Tensor) -> Tensor:
+    growth, predation, gain, death = rates
+    prey, predators = x.unbind(-1)
+    return torch.stack([prey * (growth - predation * predators), predators * (gain * prey - death)], -1)
+
+
+def _relaxation(t: Tensor, x: Tensor, rates: Tensor) -> Tensor:
+    return rates * (torch.cos(t) - x)
