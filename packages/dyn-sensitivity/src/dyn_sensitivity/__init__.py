@@ -7,6 +7,8 @@ from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.autograd import Autograd
 from dyn_sensitivity.ode.backsolve import Backsolve
 from dyn_sensitivity.ode.odeint import odeint
+from dyn_sensitivity.ode.recursive_checkpoint import RecursiveCheckpoint
+from dyn_sensitivity.ode.reversible import Reversible
 from dyn_sensitivity.problem_survey import ProblemSurvey
 from dyn_sensitivity.recommend import Recommendation, recommend
 
@@ -17,6 +19,8 @@ __all__ = [
     "MeasuredGradient",
     "ProblemSurvey",
     "Recommendation",
+    "RecursiveCheckpoint",
+    "Reversible",
     "SensitivityAlgorithm",
     "__version__",
     "compare_gradients",

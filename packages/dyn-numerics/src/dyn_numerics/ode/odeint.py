@@ -25,13 +25,14 @@ from dyn_numerics.ode.flat_field import Counter, WatchedField
 from dyn_numerics.ode.internals import SaveInternals
 from dyn_numerics.ode.observer import Observer
 from dyn_numerics.ode.posed import Posed, pose
+from dyn_numerics.ode.repetition import AcceptedSteps, Attempts, Chain, replay
 from dyn_numerics.ode.resumption import Ended
 from dyn_numerics.ode.rows import BufferRows, ListRows, Rows
 from dyn_numerics.ode.save import Form, Save
 from dyn_numerics.ode.saver import Saved, SaveDense, SaveGrid, Saver, SaveSteps, SaveTimes, SaveValues
 from dyn_numerics.ode.scalar import where
 from dyn_numerics.ode.solution import Solution
-from dyn_numerics.ode.step_record import RecordSteps, replay
+from dyn_numerics.ode.step_record import RecordSteps
 from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.steps import Steps
 from dyn_numerics.ode.times import is_differentiable, state_time
@@ -41,7 +42,10 @@ from dyn_numerics.status import Status
 from dyn_numerics.substitutes import substituted, substitutes
 from dyn_numerics.transforms import any_lane, in_forward_mode, under_transform
 
-__all__ = ["odeint", "solve_compiled"]
+__all__ = ["Repeat", "odeint", "solve_compiled", "solve_repeating"]
+
+Repeat = Callable[[Chain, Tensor, Saver, Sequence[bool]], tuple[Tensor, Any, int]]
+"""How a solve that ran without gradient is taken again: as `replay`, and told in which steps there is something to keep."""
 
 
 def odeint(
@@ -181,7 +185,27 @@ class _Options:
     throw: bool
 
 
-def _solve(posed: Posed, options: _Options, before: Ended | None = None) -> Solution:
+def solve_repeating(
+    repeat: Repeat,
+    posed: Posed,
+    *,
+    progress: bool | ProgressBar | None = None,
+    callbacks: Callbacks | None = None,
+    throw: bool = True,
+) -> Solution:
+    """Solves outside of torch.compile and torch.func, without gradient, and has the steps repeated by somebody else.
+
+    Args:
+        repeat: Takes the steps again, with a gradient of its own, and shows them to what keeps the outputs.
+        posed: The problem, as differentiable as it is.
+        progress: As in `odeint`, and so are the arguments that follow.
+        callbacks: Functions that are called after attempts.
+        throw: Whether a solve that does not reach its end raises.
+    """
+    return _solve(posed, _Options(False, progress, callbacks, throw), repeat=repeat)
+
+
+def _solve(posed: Posed, options: _Options, before: Ended | None = None, repeat: Repeat | None = None) -> Solution:
     """Solves in Python, from the start or from where another solve ended."""
     callbacks = options.callbacks
     if not (callbacks is None or isinstance(callbacks, Callbacks)):
@@ -196,7 +220,9 @@ def _solve(posed: Posed, options: _Options, before: Ended | None = None) -> Solu
 
     problem = posed.problem
     with without_autocast(posed.layout.device.type):
-        if problem.branches:
+        if repeat is not None:
+            state, saved, n_evals = _solve_repeating(posed, watchers, repeat)
+        elif problem.branches:
             state, saved, n_evals = _solve_branching(posed, watchers, before)
         else:
             state, saved, n_evals = _solve_selecting(posed, watchers, options.compact, before)
@@ -299,11 +325,36 @@ def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool, 
     saver = _saver(posed, problem, start, ListRows(t))
     every_step = posed.save.every_step or problem.events is not None
     steps = record.result(state, None if every_step else _last_output(posed, state))
-    x, carry, more_evals = replay(problem, steps, start, [saver], None if before is None else before.carry(problem))
+    chain, carry = AcceptedSteps(problem, steps), None if before is None else before.carry(problem)
+    x, carry, more_evals = replay(chain, start, [saver], carry)
     success = _succeeded(problem, state)
     saved = saver.result(x, success)
     last = x if every_step else torch.where(success.unsqueeze(-1), x, state.x)
     return state._replace(x=last, carry=carry), saved, n_evals + more_evals
+
+
+def _solve_repeating(posed: Posed, watchers: Sequence[Observer], repeat: Repeat) -> Solved:
+    """One or many problems in Python, without gradient; their steps are repeated by somebody else."""
+    problem, start, t = posed.problem, posed.start, posed.times
+    learns = problem.learns
+    events = None if problem.events is None or learns else problem.events.without_gradient()
+    values = replace(problem, clock=problem.clock if learns else problem.clock.without_gradient(), events=events)
+    record = RecordSteps(posed.layout.lead)
+    with torch.no_grad():
+        state, first_evals = initial_state(values, start.detach())
+        state, n_evals = eager_loop.solve(values, state, [record, *watchers])
+    every_step = posed.save.every_step or problem.events is not None
+    steps = record.result(state, None if every_step else _last_output(posed, state))
+    chain: Chain = Attempts(problem, len(record)) if learns else AcceptedSteps(problem, steps)
+    written = record if learns else steps
+    kept = [True] * len(written) if posed.save.every_step else written.holding(t)
+    saver = _saver(posed, problem, start, ListRows(t))
+    x, carry, more_evals = repeat(chain, start, saver, kept)
+    success = _succeeded(problem, state)
+    saved = saver.result(x, success)
+    if not every_step:
+        x = torch.where(success.unsqueeze(-1), x, state.x)
+    return state._replace(x=x, carry=carry), saved, first_evals + n_evals + more_evals
 
 
 def _last_output(posed: Posed, state: State) -> Tensor:

@@ -1,35 +1,28 @@
-"""The accepted steps of a solve, and their repetition: what gradients are of.
-
-A loop that selects computes rejected attempts and problems that have ended along with the rest. It runs without
-gradient and writes the accepted steps down; repeating these, and nothing else, gives the solution with its gradient.
-"""
+"""The accepted steps of a solve, written down while it runs without gradient."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map_only, tree_structure, tree_unflatten
 
-from dyn_numerics.ode.attempt import Problem, State, across
+from dyn_numerics.ode.attempt import State
 from dyn_numerics.ode.events.found import Found
-from dyn_numerics.ode.flat_field import Counter
-from dyn_numerics.ode.interpolants.piece import Piece
 from dyn_numerics.ode.observer import AttemptedStep, Observer
-from dyn_numerics.ode.scalar import where
-from dyn_numerics.ode.times import state_time
-from dyn_numerics.substitutes import substituted, substitutes
+from dyn_numerics.ode.rows import stack
 from dyn_numerics.transforms import any_lane, under_transform
 
-__all__ = ["RecordStates", "RecordSteps", "StepRecord", "replay"]
+__all__ = ["RecordStates", "RecordSteps", "StepRecord"]
 
 
 @dataclass(frozen=True)
 class StepRecord:
     """The accepted steps of every problem, in order; one with fewer than others ends with steps of no length.
+
+    Those of a driver that branches are host numbers, in lists.
 
     Attributes:
         t0: Where each starts, `[n, *lead]`.
@@ -37,29 +30,37 @@ class StepRecord:
         reached: How many of the clock's targets had been reached before.
         taken: Whether it is a step of that problem.
         n_whole: The steps before this one are steps of every problem.
-        found: The events of each, as one `Found` of tensors `[n, *lead]`; None without any.
+        found: The events of each, as one `Found` of tensors `[n, *lead]`, or in a list; None without any.
     """
 
-    t0: Tensor
-    t1: Tensor
-    reached: Tensor
-    taken: Tensor
+    t0: Any
+    t1: Any
+    reached: Any
+    taken: Any
     n_whole: int
-    found: Found | None = None
+    found: Any = None
 
     def __len__(self) -> int:
         return len(self.t0)
 
+    def holding(self, t: Tensor) -> list[bool]:
+        """Whether some problem passes one of some times in each step.
+
+        Args:
+            t: Output times, `[T, *lead]`, of which those between the first and the last are asked for.
+        """
+        return _holding(self.t0, self.t1, self.taken, t)
+
     def events(self, i: int) -> Found | None:
         """The events of the steps number `i`, None if no problem has any."""
-        if self.found is None:
-            return None
+        if self.found is None or isinstance(self.found, list):
+            return self.found and self.found[i]
         found: Found = tree_map_only(Tensor, lambda column: column[i], self.found)
         return found if any_lane(torch.stack(found.happened)) else None  # type: ignore[arg-type]
 
 
 class RecordSteps(Observer):
-    """Writes down the accepted steps of a driver that selects.
+    """Writes down the accepted steps of a driver.
 
     Args:
         lead: Shape of the problems.
@@ -68,15 +69,23 @@ class RecordSteps(Observer):
 
     def __init__(self, lead: torch.Size, differentiable: bool = False) -> None:
         self._lead, self._differentiable = lead, differentiable
-        self._rows: list[list[Tensor]] = []
+        self._rows: list[list[Any]] = []
         self._found: list[Found | None] = []
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    def holding(self, t: Tensor) -> list[bool]:
+        """As `StepRecord.holding`, of all attempts."""
+        t0, t1, _, moved = (list(column) for column in zip(*self._rows, strict=True)) if self._rows else ([],) * 4
+        return _holding(t0, t1, moved, t)
 
     def observe(self, attempted: AttemptedStep) -> None:
         """Keeps the ends of the attempt, whether it stands, and its events."""
         found = attempted.found
         row = [attempted.t0, attempted.t1 if found is None else found.whole, attempted.reached, attempted.moved]
         if not self._differentiable:
-            row = [part.detach() for part in row]
+            row = tree_map_only(Tensor, Tensor.detach, row)
         samples = attempted.samples
         if samples is not None:
 
@@ -95,6 +104,8 @@ class RecordSteps(Observer):
             until: Where the last step that is wanted ends, `[*lead]`; all are wanted if not given.
         """
         last: Any = state.t
+        if not isinstance(last, Tensor):
+            return self._on_host()
         last = last if self._differentiable else last.detach()
         nothing = [last, last, torch.zeros_like(last, dtype=torch.int64), torch.zeros_like(last, dtype=torch.bool)]
         t0, t1, reached, moved = (torch.stack(column) for column in zip(nothing, *self._rows, strict=True))
@@ -114,6 +125,13 @@ class RecordSteps(Observer):
             counts = moved.sum(0)
             n, n_whole = torch.stack([counts.max(), counts.min()]).tolist() if moved.numel() else (0, 0)
         return StepRecord(t0[:n], t1[:n], reached[:n], moved[:n], n_whole, self._events(ends.detach(), order[:n]))
+
+    def _on_host(self) -> StepRecord:
+        """The record of a driver that branches."""
+        kept = [(row[:3], found) for row, found in zip(self._rows, self._found, strict=True) if row[3]]
+        t0, t1, reached = ([row[j] for row, _ in kept] for j in range(3))
+        found = [found for _, found in kept]
+        return StepRecord(t0, t1, reached, [True] * len(kept), len(kept), found)
 
     def _events(self, t1: Tensor, order: Tensor) -> Found | None:
         """The events of the steps in their order, if there are any."""
@@ -162,76 +180,16 @@ class RecordStates(Observer):
         return self._t0, self._t1, self._reached, self._x
 
 
-def replay(
-    problem: Problem, record: StepRecord, x0: Tensor, observers: Sequence[Observer], carry: Any = None
-) -> tuple[Tensor, Any, int]:
-    """Repeats accepted steps, differentiably.
-
-    A problem that is not stepped repeats the step before, which was finite, and one that never moved takes the numbers of
-    another; the results are dropped. See `dyn_numerics.substitutes`.
-
-    Args:
-        problem: The problem, its clock with the differentiable times.
-        record: Its accepted steps.
-        x0: State at the start, `[*lead, N]`.
-        observers: Told of every step.
-        carry: The stepper's at the start; made there if not given.
-
-    Returns:
-        The last states, what the stepper carries there, and the calls of `f`.
-    """
-    stepper, clock, field, events = problem.stepper, problem.clock, problem.f, problem.events
-    x, n_evals = x0, 0
-    shift = problem.shift
-    previous, places = None, None
-    if record.n_whole == 0 and len(record) and record.taken.dim() > 1:
-        places = substitutes(record.taken[0])
-        field, stepper = problem.f.take(places), stepper.on(problem.context.take(places))
-    f = Counter(field)
-    for i in range(len(record)):
-        taken, reached = record.taken[i], record.reached[i]
-        start = clock.start_of_step(record.t0[i], reached, shift)
-        end = clock.end_of_step(record.t1[i], reached, shift)
-        inputs = start, end, x, carry
-        if i >= record.n_whole:
-            inputs = inputs if previous is None else where(taken, inputs, previous)
-            inputs = substituted(places, inputs)
-        t0, t1, at, known = inputs
-        if i == 0 and carry is None:
-            first = clock.sided(f, t0, t1, at)
-            slope = first(state_time(t0, at), at) if problem.completes else None
-            known = stepper.init(first, state_time(t0, at), at, slope)
-            carry = known
-        previous = tree_map_only(Tensor, Tensor.detach, (t0, t1, at, known))
-        sided = clock.sided(f, t0, t1, at)
-        step = stepper.step(sided, t0, t1, at, known)
-        if problem.completes:
-            step = stepper.complete(sided, t1, step)
-        before, ends = (record.t0[i], record.t1[i], reached, i, at), (start, end)
-        attempted = AttemptedStep(problem, *before, step, taken, *ends, (t0, t1), field=field)
-        after, carried = step.x, step.carry
-        found = record.events(i)
-        if events is not None and found is not None:
-            piece = Piece(t0, t1, step.x, lambda made=attempted: made.interpolant)  # type: ignore[misc]
-            met = events.carry_out(stepper, f, piece, step, found)
-            after, carried = met.x, met.carry
-            attempted = replace(
-                attempted,
-                t1=found.end,
-                end=where(taken, met.end, end),
-                stepped=(t0, met.end),
-                step=met.step,
-                found=found,
-                occurrences=met.occurrences,
-                _interpolant=met.interpolant,
-            )
-        for observer in observers:
-            observer.observe(attempted)
-        n_evals += attempted.n_evals
-        if clock.jumps:
-            carried = across(problem, f, (attempted.t1, attempted.end), after, carried, taken)
-        x = where(taken, after, x)
-        carry = where(taken, carried, carry)
-        if shift is not None:
-            shift = where(taken, attempted.end - attempted.t1, shift)
-    return x, carry, n_evals + f.calls
+def _holding(t0: Any, t1: Any, taken: Any, t: Tensor) -> list[bool]:
+    """Whether some problem passes one of the times `[T, *lead]` between the first and the last, in each step; one host read."""
+    t = t.detach()
+    n = len(t0)
+    if len(t) <= 2 or not n:
+        return [False] * n
+    t0, t1 = (stack(column, t) if isinstance(column, list) else column for column in (t0, t1))
+    taken = torch.stack([torch.as_tensor(one, device=t.device) for one in taken])
+    direction = torch.where(t[-1] < t[0], -1.0, 1.0).to(t)
+    ahead, starts, ends = ((times * direction).movedim(0, -1).contiguous() for times in (t[1:-1], t0, t1))
+    passed = torch.searchsorted(ahead, ends, right=True) > torch.searchsorted(ahead, starts, right=True)
+    flags: list[bool] = (passed & taken.movedim(0, -1)).reshape(-1, n).any(0).tolist()
+    return flags

@@ -14,10 +14,17 @@ from dyn_numerics.progress import ProgressBar
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.autograd import Autograd
 from dyn_sensitivity.ode.backsolve import Backsolve
+from dyn_sensitivity.ode.recursive_checkpoint import RecursiveCheckpoint
+from dyn_sensitivity.ode.reversible import Reversible
 
 __all__ = ["ALGORITHMS", "algorithm", "odeint"]
 
-ALGORITHMS: dict[str, Callable[[], SensitivityAlgorithm]] = {"autograd": Autograd, "adjoint": Backsolve}
+ALGORITHMS: dict[str, Callable[[], SensitivityAlgorithm]] = {
+    "autograd": Autograd,
+    "checkpoint": RecursiveCheckpoint,
+    "reversible": Reversible,
+    "adjoint": Backsolve,
+}
 """What `sensitivity=` may be called, and what makes it."""
 
 

@@ -1,0 +1,439 @@
+"""Exact gradients of a solve whose steps are taken again one by one, from the last to the first.
+
+The solve itself runs without gradient. Its steps are a chain of pure functions from link to link; to pull a gradient back
+through one of them takes the link before it, and nothing of the others. Algorithms differ in where they have it from.
+"""
+
+from __future__ import annotations
+
+import itertools
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from math import sqrt
+from typing import Any, ClassVar, NamedTuple, Protocol
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_map_only
+
+import dyn_numerics
+from dyn_numerics import Solution, Stepper
+from dyn_numerics.autocast import autocast_of_caller, without_autocast
+from dyn_numerics.ode.observer import AttemptedStep
+from dyn_numerics.ode.odeint import solve_repeating
+from dyn_numerics.ode.posed import Posed, pose
+from dyn_numerics.ode.repetition import Chain, replay
+from dyn_numerics.ode.save import Save
+from dyn_numerics.ode.saver import Saver
+from dyn_numerics.ode.stepper import Step
+from dyn_numerics.transforms import in_forward_mode, under_transform
+from dyn_sensitivity.captured_tensors import captured_parameters, refuse_entangled, refuse_undeclared
+from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
+from dyn_sensitivity.ode.recalled_field import hooks_set_aside
+from dyn_sensitivity.ode.step_randomness import StepRandomness, generator_states
+from dyn_sensitivity.ode.tensor_tree import TensorTree
+
+__all__ = ["StepwiseAlgorithm", "Trail", "Walk"]
+
+Gradients = list[Tensor | None]
+
+
+class Walk(Protocol):
+    """The steps without gradient, as the solve took them."""
+
+    def __len__(self) -> int: ...
+
+    def forth(self, i: int, link: Any) -> Any:
+        """The link behind step number `i`, from the one before it; None stands for the link before the first."""
+
+    def back(self, i: int, link: Any, kept: Any) -> Any:
+        """The link before step number `i`, from the one behind it and what `Chain.to_undo` returned."""
+
+
+class Trail(Protocol):
+    """What is remembered of a chain while it runs forwards, so that it can be gone backwards."""
+
+    kept: Any
+    """What it remembers, a pytree."""
+
+    def passed(self, i: int, link: Any, attempted: AttemptedStep) -> None:
+        """Told of every step in order.
+
+        Args:
+            i: Its number.
+            link: The link before it.
+            attempted: What observers see of it.
+        """
+
+    def back(self, walk: Walk, kept: Any, end: Any) -> Iterator[tuple[int, Any]]:
+        """Yields the numbers of the steps from the last to the second, and the links before them.
+
+        Args:
+            walk: Takes steps.
+            kept: What it remembers, which it leaves as it is.
+            end: The link behind the last step.
+        """
+
+
+class StepwiseAlgorithm(SensitivityAlgorithm):
+    """An algorithm that pulls back single steps. Subclasses say where the states before them come from.
+
+    Attributes:
+        name: As users call it.
+    """
+
+    name: ClassVar[str]
+
+    @abstractmethod
+    def trail(self, chain: Chain) -> Trail:
+        """What remembers the chain."""
+
+    def refuse(self, solver: Stepper) -> None:
+        """Refuses a method whose steps it cannot go back.
+
+        Raises:
+            ValueError: If it is one.
+        """
+
+    def refuse_random(self) -> None:
+        """Refuses a field that draws random numbers, if the algorithm cannot make it draw them again.
+
+        Raises:
+            ValueError: If it cannot.
+        """
+
+    @abstractmethod
+    def solve_compiled(
+        self,
+        f: Callable[..., Any],
+        x0: Any,
+        t_span: Tensor | Sequence[float],
+        args: tuple[Any, ...],
+        options: dict[str, Any],
+    ) -> Solution:
+        """As `solve`, inside of torch.compile with gradients enabled."""
+
+    def solve(
+        self,
+        f: Callable[..., Any],
+        x0: Any,
+        t_span: Tensor | Sequence[float],
+        *,
+        args: tuple[Any, ...],
+        params: tuple[Tensor, ...],
+        **options: Any,
+    ) -> Solution:
+        """As `SensitivityAlgorithm.solve`.
+
+        Raises:
+            ValueError: If gradients are wanted and the algorithm does not go with the solver, estimates of the solver are to
+                be kept, samples are to leave the batch, or `f` captures a differentiable tensor that it does not know.
+        """
+        if not torch.is_grad_enabled():
+            return dyn_numerics.odeint(f, x0, t_span, args=args, **options)
+        if torch.compiler.is_compiling():
+            return self.solve_compiled(f, x0, t_span, args, options)
+        names = ("solver", "rtol", "atol", "step_size", "stepping", "controller", "save", "max_steps", "events")
+        posing = {name: options[name] for name in names}
+        posed = pose(f, x0, t_span, args=args, **posing)
+        self.refuse(posed.problem.stepper)
+        self._refuse_unsupported(options)
+        arguments, wanted = TensorTree.of(args, lambda tensor: tensor.requires_grad)
+        inputs = [posed.times, posed.start, *wanted, *_extra(f, posed, params)]
+        # Transforms and forward mode differentiate the plain solve, which has the same gradient.
+        if under_transform() or in_forward_mode() or not any(tensor.requires_grad for tensor in inputs):
+            return dyn_numerics.odeint(f, x0, t_span, args=args, **options)
+        solve = _Solve(self, f, posed, posing, arguments, len(wanted), generator_states(posed.layout.device))
+        handed = {name: options[name] for name in ("progress", "callbacks", "throw")}
+        return solve_repeating(lambda *chain: solve.repeat(*chain, inputs), posed, **handed)
+
+    def _refuse_unsupported(self, options: dict[str, Any]) -> None:
+        if Save.of(options["save"]).internals:
+            raise ValueError(
+                f"save: got internals=True with sensitivity={self.name!r}, which keeps no estimates of single steps; use "
+                f"sensitivity='autograd'"
+            )
+        if options["compact"]:
+            raise ValueError(
+                f"compact: got True with sensitivity={self.name!r}, which repeats the steps of the whole batch; leave it out, "
+                f"or use sensitivity='autograd'"
+            )
+
+
+def _extra(f: Callable[..., Any], posed: Posed, params: Sequence[Tensor]) -> list[Tensor]:
+    """Everything beyond the arguments that may want gradients, each once: what functions and modules of the solve hold."""
+    problem = posed.problem
+    functions = [f, problem.stepper, problem.controller]
+    if problem.events is not None:
+        functions += [part for event in problem.events.events for part in (event.condition, event.jump) if part]
+    held = [parameter for function in functions for parameter in captured_parameters(function)]
+    extra = list({id(p): p for p in (*held, *params) if p.requires_grad}.values())
+    refuse_entangled([p for p in params if p.requires_grad], extra)
+    return extra
+
+
+class _Seen(NamedTuple):
+    """What the savers want of a step."""
+
+    start: Any
+    end: Any
+    stepped: Any
+    x: Tensor | None = None
+    interpolant: Tensor | None = None
+    occurrences: Any = ()
+
+    @classmethod
+    def of(cls, attempted: AttemptedStep) -> _Seen:
+        interpolant = attempted.interpolant if attempted.problem.completes else None
+        x, ends = attempted.step.x, (attempted.start, attempted.end, attempted.stepped)
+        return cls(*ends, x, interpolant, attempted.occurrences)
+
+    def shown(self, attempted: AttemptedStep) -> AttemptedStep:
+        """The step, with these tensors in it."""
+        start, end, stepped, x, interpolant, occurrences = self
+        return replace(
+            attempted,
+            start=start,
+            end=end,
+            stepped=stepped,
+            step=Step(x, None, None, None, None),  # type: ignore[arg-type]
+            occurrences=occurrences,
+            _interpolant=interpolant,
+        )
+
+
+_NOTHING = _Seen(None, None, None)
+
+
+class _Solve:
+    """A solve whose steps are pulled back one by one.
+
+    Its inputs are the output times, the state at the start, the tensors in args and what else wants gradients.
+
+    Args:
+        algorithm: The algorithm.
+        f: The user's field.
+        posed: The problem as the user posed it.
+        posing: Arguments of `pose`.
+        arguments: Arguments of the field, without the tensors that want gradients.
+        n_wanted: Number of these.
+        generators: States of the random generators before the solve.
+
+    Attributes:
+        trail: What remembers the chain, until it is handed over.
+    """
+
+    def __init__(
+        self,
+        algorithm: StepwiseAlgorithm,
+        f: Callable[..., Any],
+        posed: Posed,
+        posing: dict[str, Any],
+        arguments: TensorTree,
+        n_wanted: int,
+        generators: list[Tensor],
+    ) -> None:
+        self._algorithm, self._f, self._layout, self._posing = algorithm, f, posed.layout, posing
+        self._arguments, self._n_wanted, self._generators = arguments, n_wanted, generators
+        self._autocast = autocast_of_caller(posed.layout.device.type)
+        self.trail: Trail | None = None
+
+    def repeat(
+        self, chain: Chain, start: Tensor, saver: Saver, observed: Sequence[bool], inputs: Sequence[Tensor]
+    ) -> tuple[Tensor, Any, int]:
+        """Repeats the steps of the solve as one differentiable function, and shows them to what keeps the outputs.
+
+        Args:
+            chain: The steps.
+            start: State at the start, `[*lead, N]`.
+            saver: What keeps the outputs.
+            observed: In which steps there are some.
+            inputs: Everything that gradients go to.
+
+        Returns:
+            The last states, what the stepper carries there, and the calls of `f`.
+        """
+        if not len(chain):
+            return replay(chain, start, [saver])
+        self._chain, self._observed = chain, observed
+        self._randomness = StepRandomness(self._generators, start.device)
+        if self._randomness:
+            self._algorithm.refuse_random()
+        tensors = _StepwiseFunction.apply(self, *inputs)  # type: ignore[no-untyped-call]
+        last, seen = self._outputs.put(tensors)
+        for attempted, values in zip(self._steps, seen.values(), strict=True):
+            saver.observe(values.shown(attempted))
+        return last.x, last.carry, self._n_evals
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """Takes all steps, and returns the differentiable tensors of the last link and of what is to be kept."""
+        chain, differentiable = self._at(*inputs), torch.is_grad_enabled()
+        trail = self._algorithm.trail(chain)
+        link, seen, steps, n_evals = chain.first(inputs[1]), {}, [], 0
+        declared = [tensor for tensor in inputs if tensor.requires_grad]
+        for i in range(len(chain)):
+            before = link
+            first = i == 0 and not differentiable  # it says what the steps depend on
+            with torch.set_grad_enabled(differentiable or first), self.taking(i):
+                link, attempted = chain.advance(i, before)
+                if self._is_observed(i, attempted):
+                    seen[i] = _Seen.of(attempted)
+                    steps.append(replace(_NOTHING.shown(attempted), x0=None))  # type: ignore[arg-type]
+            if first:
+                refuse_undeclared(self._f, _differentiable((link, seen)), declared)
+                link, seen = tree_map_only(Tensor, Tensor.detach, (link, seen))
+            if not differentiable:
+                trail.passed(i, before, attempted)
+            n_evals += attempted.n_evals
+        outputs, tensors = TensorTree.of((link, seen), _has_gradients)
+        if not differentiable:
+            self.trail, self._steps, self._outputs = trail, steps, outputs
+            self._n_evals = n_evals + chain.n_evals
+        return tuple(tensors)
+
+    def backward(
+        self, trail: Trail, kept: Any, outputs: Sequence[Tensor], grads: Gradients, *inputs: Tensor
+    ) -> list[Tensor | None]:
+        """Pulls gradients of what `forward` returned back through the steps, to the inputs.
+
+        Args:
+            trail: What remembers the chain.
+            kept: What it remembers.
+            outputs: What `forward` returned.
+            grads: The gradients of that, None for one that is zero.
+            *inputs: What `forward` was handed.
+        """
+        count = 2 + self._n_wanted
+        inputs = (*(_as_leaf(tensor, tensor.requires_grad) for tensor in inputs[:count]), *inputs[count:])
+        wanted = [tensor for tensor in inputs if tensor.requires_grad]
+        chain = self._at(*inputs)
+
+        end, seen = self._outputs.put(outputs)
+        ahead = iter(grads)
+        of_link: Gradients = [next(ahead) for _ in _differentiable(end)]
+        of_seen = {i: [next(ahead) for _ in _differentiable(values)] for i, values in seen.items()}
+
+        total: Gradients = [None] * len(wanted)
+        for i, link in itertools.chain(trail.back(_Quiet(self, chain, inputs[1]), kept, end), [(0, None)]):
+            with torch.enable_grad(), self.taking(i):
+                link = chain.first(inputs[1]) if link is None else tree_map_only(Tensor, _as_leaf, link)
+                before = [] if i == 0 else _differentiable(link)
+                after, attempted = chain.advance(i, link)
+                made, cotangents = _differentiable(after), of_link
+                if self._is_observed(i, attempted):
+                    made = made + _differentiable(_Seen.of(attempted))
+                    cotangents = cotangents + of_seen[i]
+                refuse_undeclared(self._f, made, [*before, *wanted])
+                found = _pulled_back(zip(made, cotangents, strict=True), [*before, *wanted])
+            if i == len(chain) - 1:
+                self._refuse_changed(after.x, end.x)
+            of_link = found[: len(before)]
+            total = [_sum(a, b) for a, b in zip(total, found[len(before) :], strict=True)]
+        shares = iter(torch.zeros_like(x) if share is None else share for x, share in zip(wanted, total, strict=True))
+        return [next(shares) if tensor.requires_grad else None for tensor in inputs]
+
+    def _at(self, times: Tensor, start: Tensor, *tensors: Tensor) -> Chain:
+        """The chain, with tensors in the places of those in args; parameters stay where they are."""
+        args = self._arguments.put(tensors[: self._n_wanted])
+        with torch.enable_grad(), self._autocast():
+            posed = pose(self._f, self._layout.unflatten(start), times, args=args, **self._posing)
+        return self._chain.on(posed.problem)
+
+    @contextmanager
+    def taking(self, i: int) -> Iterator[None]:
+        """Where step number `i` is taken."""
+        with without_autocast(self._layout.device.type), self._randomness.of(i):
+            yield
+
+    def _is_observed(self, i: int, attempted: AttemptedStep) -> bool:
+        return self._observed[i] or attempted.found is not None
+
+    def _refuse_changed(self, now: Tensor, before: Tensor) -> None:
+        """Refuses a field whose last step ends elsewhere than it did."""
+        now, before = now.detach(), before.detach()
+        allowed = sqrt(torch.finfo(before.dtype).eps) * torch.nan_to_num(before).abs()
+        if before.numel() and bool(((now - before).abs() > allowed.amax()).any()):
+            raise ValueError(
+                f"f: has another value than in the forward solve; keep what it depends on (attributes, train and eval mode, "
+                f"captured variables) until the gradient is computed, pass it as args=(...), or use sensitivity='autograd'. "
+                f"It was found by sensitivity={self._algorithm.name!r}, which takes the steps again for the gradient."
+            )
+
+
+class _Quiet:
+    """A walk along a chain."""
+
+    def __init__(self, solve: _Solve, chain: Chain, start: Tensor) -> None:
+        self._solve, self._chain, self._start = solve, chain, start
+
+    def __len__(self) -> int:
+        return len(self._chain)
+
+    def forth(self, i: int, link: Any) -> Any:
+        with torch.no_grad(), self._solve.taking(i):
+            return self._chain.advance(i, self._chain.first(self._start) if link is None else link)[0]
+
+    def back(self, i: int, link: Any, kept: Any) -> Any:
+        with torch.no_grad(), self._solve.taking(i):
+            return self._chain.undo(i, link, kept)
+
+
+class _StepwiseFunction(torch.autograd.Function):
+    """Maps the inputs of a solve to the differentiable tensors of its last link and of what is to be kept."""
+
+    @staticmethod
+    def forward(solve: _Solve, *inputs: Tensor) -> tuple[Tensor, ...]:
+        return solve.forward(*inputs)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+        solve, *tensors = inputs
+        trail, solve.trail = solve.trail, None
+        ctx.kept, kept = TensorTree.of(trail.kept)
+        trail.kept = None
+        ctx.solve, ctx.trail, ctx.counts = solve, trail, (len(tensors), len(output), len(kept))
+        ctx.save_for_backward(*tensors, *output, *kept)
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
+        solve, saved = ctx.solve, iter(ctx.saved_tensors)
+        inputs, outputs, kept = ([next(saved) for _ in range(count)] for count in ctx.counts)
+        if torch.is_grad_enabled():  # somebody will differentiate again: the whole solve is repeated with its graph
+            wanted = [tensor for tensor in inputs if tensor.requires_grad]
+            shares = iter(_pulled_back(zip(solve.forward(*inputs), grads, strict=True), wanted, create_graph=True))
+            return None, *(next(shares) if tensor.requires_grad else None for tensor in inputs)
+        with hooks_set_aside(inputs):
+            return None, *solve.backward(ctx.trail, ctx.kept.put(kept), outputs, list(grads), *inputs)
+
+
+def _pulled_back(
+    pairs: Iterable[tuple[Tensor, Tensor | None]], inputs: Sequence[Tensor], create_graph: bool = False
+) -> Gradients:
+    """Gradients with respect to the inputs, from pairs of an output and its gradient; None where there is none."""
+    known = [(x, grad) for x, grad in pairs if grad is not None and x.requires_grad]
+    if not known:
+        return [None] * len(inputs)
+    outputs, grads = zip(*known, strict=True)
+    # What f captures may have been computed before; that part of the graph is passed more than once.
+    options = {"retain_graph": True, "allow_unused": True, "create_graph": create_graph}
+    return list(torch.autograd.grad(outputs, inputs, grads, **options))
+
+
+def _has_gradients(tensor: Tensor) -> bool:
+    return tensor.is_floating_point() or tensor.is_complex()
+
+
+def _differentiable(tree: Any) -> list[Tensor]:
+    """The tensors of a pytree that may have gradients."""
+    return TensorTree.of(tree, _has_gradients)[1]
+
+
+def _as_leaf(tensor: Tensor, wanted: bool = True) -> Tensor:
+    return tensor.detach().requires_grad_(wanted and _has_gradients(tensor))
+
+
+def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    return b if a is None else a if b is None else a + b
