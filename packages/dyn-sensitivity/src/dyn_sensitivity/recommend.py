@@ -161,6 +161,11 @@ def _candidates(found: ProblemSurvey, room: float) -> list[Candidate]:
         f"exact; stores {budget} states, {_size(budget * link)}, and takes each step up to {passes} times",
         {"budget": budget},
     )
+    # What is solved back, or undone, where solutions approach each other, is soon somewhere else.
+    tracks, back = (
+        found.drift <= LARGE_DRIFT,
+        f"solved back, the state misses its start by {found.drift:.2g} tolerances",
+    )
     dense_bytes = found.n_steps * found.dense_bytes
     return [
         Candidate(
@@ -168,7 +173,7 @@ def _candidates(found: ProblemSurvey, room: float) -> list[Candidate]:
             found.autograd_bytes <= room,
             f"exact, takes no step again; keeps {_size(found.autograd_bytes)}, {there}",
         ),
-        Candidate("reversible", True, f"exact, in constant memory; {found.solver} undoes its steps"),
+        Candidate("reversible", tracks, f"exact but for rounding, in constant memory; {back}"),
         Candidate(
             "forward",
             found.n_inputs <= FEW_INPUTS,
@@ -177,8 +182,8 @@ def _candidates(found: ProblemSurvey, room: float) -> list[Candidate]:
         checkpoint,
         Candidate(
             "adjoint",
-            found.drift <= LARGE_DRIFT,
-            f"approximate, in constant memory; solved back, the state misses its start by {found.drift:.2g} tolerances",
+            tracks,
+            f"approximate, in constant memory; {back}",
         ),
         Candidate(
             "gauss",
@@ -206,7 +211,7 @@ def _hints(found: ProblemSurvey, name: str) -> tuple[str, ...]:
         hints.append('solver="auto": the solve failed, as a stiff one does; all figures are of this method')
     elif found.is_stiff:
         hints.append('solver="auto" or "kvaerno5": stability decides about the steps, not the tolerance')
-    if name not in ("autograd", "reversible"):
+    elif found.stiffness is not None and name not in ("autograd", "reversible"):
         hints.append(
             'solver=ReversibleRungeKutta("tsit5"): undoes its steps, for "reversible", exact in constant memory'
         )
