@@ -38,8 +38,8 @@ def test_sizes_and_steps(rate):
 @pytest.mark.parametrize(
     "options",
     [
-        {"rtol": 1e-11},
-        {"rtol": 1e-11, "stepping": "per_sample"},
+        {"rtol": 1e-10, "atol": 1e-10},
+        {"rtol": 1e-10, "atol": 1e-10, "stepping": "per_sample"},
         {"solver": "rk4"},
         {"solver": "rk4", "step_size": 0.05},
     ],

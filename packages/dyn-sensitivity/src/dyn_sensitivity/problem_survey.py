@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from math import inf, nan
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 import dyn_numerics
-from dyn_numerics import Save, Solution, StiffnessError
+from dyn_numerics import Save, Solution, Steps, StiffnessError
 from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_sensitivity.live_bytes import LiveBytes
 from dyn_sensitivity.wanted_gradients import wanted_gradients
@@ -110,31 +110,28 @@ def survey(
         found = survey(f, x0, t_span, args=args, params=params, **{**options, "solver": "auto"})
         return replace(found, failed_as_stiff=True)
     method = stepper(options.get("solver", "tsit5"))
-    n_steps = len(trial.steps.t) - 1
+    ends = cast(Steps, trial.steps).t[1:]  # of the steps
     states = tree_leaves(x0)
     return ProblemSurvey(
         solver=type(method).__name__,
         n_state=sum(leaf.numel() for leaf in states),
         n_inputs=sum(tensor.numel() for tensor in inputs),
-        n_steps=n_steps,
+        n_steps=len(ends),
         state_bytes=sum(leaf.nbytes for leaf in states),
-        step_bytes=_kept_by_a_step(solve, x0, trial),
+        step_bytes=_kept_by_a_step(solve, x0, trial.t, ends),
         dense_bytes=(method.dense_degree + 1) * sum(leaf.nbytes for leaf in states),
         stiffness=None if method.implicit else _reach(trial),
         failed_as_stiff=False,
         drift=nan if trial.events else _drift(solve, x0, trial, options),
-        opening=_until(trial.t, trial.steps.t[1]),
+        opening=_until(trial.t, ends[0]),
     )
 
 
-def _kept_by_a_step(solve: Callable[..., Solution], x0: Any, trial: Solution) -> float:
+def _kept_by_a_step(solve: Callable[..., Solution], x0: Any, t: Tensor, ends: Tensor) -> float:
     """Bytes that one more step keeps alive."""
-    ends = trial.steps.t[1:]
     last = min(len(ends), WEIGHED_STEPS)
-    solve(x0, _until(trial.t, ends[0]))  # what is made once and kept for later solves is no step's
-    (some, first), (all_, second) = (
-        _weighed(solve, x0, _until(trial.t, ends[n - 1])) for n in (max(last // 2, 1), last)
-    )
+    solve(x0, _until(t, ends[0]))  # what is made once and kept for later solves is no step's
+    (some, first), (all_, second) = (_weighed(solve, x0, _until(t, ends[n - 1])) for n in (max(last // 2, 1), last))
     return (second - first) / (all_ - some) if all_ > some else second / all_
 
 
@@ -148,10 +145,12 @@ def _weighed(solve: Callable[..., Solution], x0: Any, t: Tensor) -> tuple[int, i
 
 def _until(t: Tensor, end: Tensor) -> Tensor:
     """Output times `[T, *lead]` as far as an end `[*lead]`, and that."""
-    t = t.expand(len(t), *end.shape) if t.dim() == end.dim() + 1 else t.unsqueeze(-1).expand(len(t), *end.shape)
+    t = t if t.dim() > end.dim() else t.unsqueeze(-1).expand(-1, len(end))
     direction = torch.sign(t[-1] - t[0])
-    cut = torch.cat([torch.minimum(direction * t, direction * end), (direction * end).unsqueeze(0)]) * direction
-    return cut if cut.dim() > 1 else cut.unique_consecutive()  # samples alone may repeat their end
+    ahead, last = direction * t, direction * end
+    if end.dim():  # samples may repeat their ends
+        return direction * torch.cat([torch.minimum(ahead, last), last.unsqueeze(0)])
+    return torch.cat([t[ahead < last], end.unsqueeze(0)])
 
 
 def _reach(trial: Solution) -> float | None:
@@ -166,7 +165,7 @@ def _reach(trial: Solution) -> float | None:
 def _drift(solve: Callable[..., Solution], x0: Any, trial: Solution, options: dict[str, Any]) -> float:
     """By how many tolerances the state misses its start when it is solved back from its end."""
     times = trial.t.flip(0) if trial.t.dim() == 1 else trial.t[[-1, 0]]
-    limit = 4 * len(trial.steps.t) + 100
+    limit = 4 * int(trial.stats.n_steps.max()) + 100
     with torch.no_grad():
         back = solve(tree_map(lambda leaf: leaf[-1], trial.x), times, max_steps=limit, throw=False)
         rtol, atol = options.get("rtol", 1e-3), options.get("atol", 1e-6)

@@ -38,14 +38,12 @@ class MemorySetup:
         elements: Number of elements of the state.
         steps: Numbers of fixed steps.
         budget: Number of states that a checkpointed gradient may store.
-        solver: An explicit method of fixed steps.
-        reversible: Names of methods that undo their steps.
+        reversible: Names of methods that undo their steps, beside a reversible one of `rk4`.
     """
 
     elements: int = 1000
     steps: tuple[int, int, int] = (50, 500, 5000)
     budget: int = 20
-    solver: str = "rk4"
     reversible: tuple[str, ...] = ("reversible_heun", "alf")
 
 
