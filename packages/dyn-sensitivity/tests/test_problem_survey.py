@@ -1,6 +1,6 @@
 """Figures of problems that are known."""
 
-from math import exp, isnan
+from math import exp, inf, isnan
 
 import pytest
 import torch
@@ -109,6 +109,12 @@ def test_drift_grows_as_errors_do_backwards(rate):
     assert 1 < many < 10 * exp(8)
     speeds = torch.tensor([1.0, 40.0])
     assert drift(lambda t, x, rate: -rate * speeds * x, 1.0) > 1e6
+
+
+def test_what_cannot_be_solved_back_drifts_without_bound(rate):
+    # All that starts far out is in the same place at the end.
+    found = survey(lambda t, x, rate: -rate * x**3, 1e3 * torch.ones(1), [0.0, 1.0], args=(rate,))
+    assert found.drift == inf
 
 
 def test_drift_is_that_of_the_worst_sample_and_leaf(rate):
