@@ -304,7 +304,7 @@ def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool, 
     # Otherwise there is nothing to notice, or to detach.
     watched = not learns and (torch.is_grad_enabled() or under_transform() or in_forward_mode())
     events = None if problem.events is None else problem.events.without_gradient()
-    clock = problem.clock.without_gradient()
+    clock = problem.clock if learns else problem.clock.without_gradient()
     values = replace(
         problem, f=field if watched else problem.f, clock=clock, events=problem.events if learns else events
     )
@@ -344,10 +344,14 @@ def _solve_repeating(posed: Posed, watchers: Sequence[Observer], repeat: Repeat)
         state, first_evals = initial_state(values, start.detach())
         state, n_evals = eager_loop.solve(values, state, [record, *watchers])
     every_step = posed.save.every_step or problem.events is not None
-    steps = record.result(state, None if every_step else _last_output(posed, state))
-    chain: Chain = Attempts(problem, len(record)) if learns else AcceptedSteps(problem, steps)
-    written = record if learns else steps
-    kept = [True] * len(written) if posed.save.every_step else written.holding(t)
+    chain: Chain
+    if learns:
+        chain, kept = Attempts(problem, len(record)), record.holding(t)
+    else:
+        steps = record.result(state, None if every_step else _last_output(posed, state))
+        chain, kept = AcceptedSteps(problem, steps), steps.holding(t)
+    if posed.save.every_step:
+        kept = [True] * len(chain)
     saver = _saver(posed, problem, start, ListRows(t))
     x, carry, more_evals = repeat(chain, start, saver, kept)
     success = _succeeded(problem, state)

@@ -47,8 +47,13 @@ class Link(NamedTuple):
 class Chain(Protocol):
     """Pure steps from link to link."""
 
-    problem: Problem
-    n_evals: int
+    @property
+    def problem(self) -> Problem:
+        """The problem."""
+
+    @property
+    def n_evals(self) -> int:
+        """Calls of `f` so far."""
 
     def __len__(self) -> int: ...
 
@@ -65,6 +70,9 @@ class Chain(Protocol):
 
     def advance(self, i: int, link: Any) -> tuple[Any, AttemptedStep]:
         """Takes step number `i` from the link before it: returns the link behind it, and what observers see of it."""
+
+    def has_event(self, i: int) -> bool:
+        """Whether it is known that something happens in step number `i`."""
 
     def undo(self, i: int, link: Any, kept: Any) -> Any:
         """The link before step number `i`, by the exact inverse of a reversible method, from the link behind it.
@@ -120,6 +128,9 @@ class AcceptedSteps:
     @property
     def n_evals(self) -> int:
         return self._f.calls
+
+    def has_event(self, i: int) -> bool:
+        return self.record.events(i) is not None
 
     def first(self, x: Tensor, carry: Any = None) -> Link:
         return Link(x, carry, self.problem.shift)
@@ -210,6 +221,9 @@ class Attempts:
 
     def on(self, problem: Problem) -> Attempts:
         return Attempts(problem, self._n)
+
+    def has_event(self, i: int) -> bool:
+        return False
 
     def first(self, x: Tensor, carry: Any = None) -> Link:
         return Link(x)

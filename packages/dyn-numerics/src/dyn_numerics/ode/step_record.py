@@ -53,8 +53,11 @@ class StepRecord:
 
     def events(self, i: int) -> Found | None:
         """The events of the steps number `i`, None if no problem has any."""
-        if self.found is None or isinstance(self.found, list):
-            return self.found and self.found[i]
+        if self.found is None:
+            return None
+        if isinstance(self.found, list):
+            known: Found | None = self.found[i]
+            return known
         found: Found = tree_map_only(Tensor, lambda column: column[i], self.found)
         return found if any_lane(torch.stack(found.happened)) else None  # type: ignore[arg-type]
 

@@ -83,8 +83,9 @@ def odeint(
         f: Vector field, as in `dyn_numerics.odeint`.
         x0: Initial state, a tensor or a pytree of tensors.
         t_span: Output times `[T]`.
-        sensitivity: `"autograd"` (`Autograd`, exact, through the accepted steps), `"adjoint"` (`Backsolve`,
-            approximate, constant memory), or an algorithm with settings of its own.
+        sensitivity: `"autograd"` (`Autograd`, exact, through the accepted steps), `"checkpoint"` (`RecursiveCheckpoint`, exact,
+            memory for a given number of states), `"reversible"` (`Reversible`, exact, constant memory, reversible methods),
+            `"adjoint"` (`Backsolve`, approximate, constant memory), or an algorithm with settings of its own.
         params: Tensors that `f` captures and that want gradients, beyond the parameters of modules it holds. Only
             algorithms other than `"autograd"` have to be told.
         solver: As in `dyn_numerics.odeint`, and so are the arguments that follow.
@@ -94,7 +95,7 @@ def odeint(
         step_size: Magnitude of fixed steps, in time units.
         stepping: One step size for the whole state, or one for each sample. The adjoint steps back jointly.
         controller: Step-size control.
-        events: What to watch for; only with `"autograd"`.
+        events: What to watch for; not with `"adjoint"`.
         save: What to keep; the adjoint keeps the states at `t_span` alone.
         max_steps: Greatest number of attempted steps. Inside `torch.compile`, `"autograd"` has room for a state at each
             of them, by default 4096.

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
+from math import isfinite, sqrt
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor
 
 from dyn_numerics import Solution, Stepper
@@ -94,3 +97,26 @@ class _Steps:
         for i in reversed(range(1, len(walk))):
             link = walk.back(i, link, kept[i])
             yield i, link
+        if len(walk) > 1:
+            _check_drift(link.x, walk.forth(0, None).x, len(walk))
+
+
+def _check_drift(found: Tensor, known: Tensor, n: int) -> None:
+    """Compares the state behind the first step, as it was found by undoing all others, with what it is.
+
+    Raises:
+        RuntimeError: If it is not finite.
+    """
+    drift = ((found - known).abs().amax() / known.abs().amax()).item() if found.numel() else 0.0
+    remedy = "use sensitivity='checkpoint', shorter steps, or a ReversibleRungeKutta with a coupling nearer to 1"
+    if not isfinite(drift):
+        raise RuntimeError(
+            f"sensitivity='reversible': undoing {n} steps led to states that are not finite, where the forward solve had some; "
+            f"{remedy}"
+        )
+    if drift > 10 * sqrt(torch.finfo(known.dtype).eps):
+        warnings.warn(
+            f"sensitivity='reversible': undoing {n} steps led {drift:.1e} of the state's size away from where the forward solve "
+            f"came from, so that the gradient is not exact; {remedy}",
+            stacklevel=2,
+        )

@@ -19,10 +19,10 @@ from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 import dyn_numerics
-from dyn_numerics import Solution, Stepper
+from dyn_numerics import Event, Solution, Stepper
 from dyn_numerics.autocast import autocast_of_caller, without_autocast
 from dyn_numerics.ode.observer import AttemptedStep
-from dyn_numerics.ode.odeint import solve_repeating
+from dyn_numerics.ode.odeint import Repeat, solve_repeating
 from dyn_numerics.ode.posed import Posed, pose
 from dyn_numerics.ode.repetition import Chain, replay
 from dyn_numerics.ode.save import Save
@@ -141,13 +141,13 @@ class StepwiseAlgorithm(SensitivityAlgorithm):
         self.refuse(posed.problem.stepper)
         self._refuse_unsupported(options)
         arguments, wanted = TensorTree.of(args, lambda tensor: tensor.requires_grad)
-        inputs = [posed.times, posed.start, *wanted, *_extra(f, posed, params)]
+        inputs = [posed.times, posed.start, *wanted, *_extra(f, posed, options["events"], params)]
         # Transforms and forward mode differentiate the plain solve, which has the same gradient.
         if under_transform() or in_forward_mode() or not any(tensor.requires_grad for tensor in inputs):
             return dyn_numerics.odeint(f, x0, t_span, args=args, **options)
         solve = _Solve(self, f, posed, posing, arguments, len(wanted), generator_states(posed.layout.device))
         handed = {name: options[name] for name in ("progress", "callbacks", "throw")}
-        return solve_repeating(lambda *chain: solve.repeat(*chain, inputs), posed, **handed)
+        return solve_repeating(solve.repeating(inputs), posed, **handed)
 
     def _refuse_unsupported(self, options: dict[str, Any]) -> None:
         if Save.of(options["save"]).internals:
@@ -162,13 +162,14 @@ class StepwiseAlgorithm(SensitivityAlgorithm):
             )
 
 
-def _extra(f: Callable[..., Any], posed: Posed, params: Sequence[Tensor]) -> list[Tensor]:
+def _extra(
+    f: Callable[..., Any], posed: Posed, events: Event | Sequence[Event], params: Sequence[Tensor]
+) -> list[Tensor]:
     """Everything beyond the arguments that may want gradients, each once: what functions and modules of the solve hold."""
-    problem = posed.problem
-    functions = [f, problem.stepper, problem.controller]
-    if problem.events is not None:
-        functions += [part for event in problem.events.events for part in (event.condition, event.jump) if part]
-    held = [parameter for function in functions for parameter in captured_parameters(function)]
+    watched = (events,) if isinstance(events, Event) else events
+    parts = [part for event in watched for part in (event.condition, event.jump) if part is not None]
+    holders: list[Callable[..., Any]] = [f, posed.problem.stepper, posed.problem.controller, *parts]
+    held = [parameter for holder in holders for parameter in captured_parameters(holder)]
     extra = list({id(p): p for p in (*held, *params) if p.requires_grad}.values())
     refuse_entangled([p for p in params if p.requires_grad], extra)
     return extra
@@ -240,32 +241,27 @@ class _Solve:
         self._autocast = autocast_of_caller(posed.layout.device.type)
         self.trail: Trail | None = None
 
-    def repeat(
-        self, chain: Chain, start: Tensor, saver: Saver, observed: Sequence[bool], inputs: Sequence[Tensor]
-    ) -> tuple[Tensor, Any, int]:
-        """Repeats the steps of the solve as one differentiable function, and shows them to what keeps the outputs.
+    def repeating(self, inputs: Sequence[Tensor]) -> Repeat:
+        """What repeats the steps of the solve as one differentiable function, and shows them to what keeps the outputs.
 
         Args:
-            chain: The steps.
-            start: State at the start, `[*lead, N]`.
-            saver: What keeps the outputs.
-            observed: In which steps there are some.
             inputs: Everything that gradients go to.
-
-        Returns:
-            The last states, what the stepper carries there, and the calls of `f`.
         """
-        if not len(chain):
-            return replay(chain, start, [saver])
-        self._chain, self._observed = chain, observed
-        self._randomness = StepRandomness(self._generators, start.device)
-        if self._randomness:
-            self._algorithm.refuse_random()
-        tensors = _StepwiseFunction.apply(self, *inputs)  # type: ignore[no-untyped-call]
-        last, seen = self._outputs.put(tensors)
-        for attempted, values in zip(self._steps, seen.values(), strict=True):
-            saver.observe(values.shown(attempted))
-        return last.x, last.carry, self._n_evals
+
+        def repeat(chain: Chain, start: Tensor, saver: Saver, observed: Sequence[bool]) -> tuple[Tensor, Any, int]:
+            if not len(chain):
+                return replay(chain, start, [saver])
+            self._chain, self._observed = chain, observed
+            self._randomness = StepRandomness(self._generators, start.device)
+            if self._randomness:
+                self._algorithm.refuse_random()
+            tensors = _StepwiseFunction.apply(self, *inputs)  # type: ignore[no-untyped-call]
+            last, seen = self._outputs.put(tensors)
+            for attempted, values in zip(self._steps, seen.values(), strict=True):
+                saver.observe(values.shown(attempted))
+            return last.x, last.carry, self._n_evals
+
+        return repeat
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
         """Takes all steps, and returns the differentiable tensors of the last link and of what is to be kept."""
@@ -275,14 +271,18 @@ class _Solve:
         declared = [tensor for tensor in inputs if tensor.requires_grad]
         for i in range(len(chain)):
             before = link
-            first = i == 0 and not differentiable  # it says what the steps depend on
-            with torch.set_grad_enabled(differentiable or first), self.taking(i):
-                link, attempted = chain.advance(i, before)
+            # What steps depend on shows in the graph of the first, and of those in which something happens.
+            looked_at = not differentiable and (i == 0 or chain.has_event(i))
+            if looked_at:
+                link = tree_map_only(Tensor, _as_leaf, link)
+                known = [*declared, *_differentiable(link)]
+            with torch.set_grad_enabled(differentiable or looked_at), self.taking(i):
+                link, attempted = chain.advance(i, link)
                 if self._is_observed(i, attempted):
                     seen[i] = _Seen.of(attempted)
                     steps.append(replace(_NOTHING.shown(attempted), x0=None))  # type: ignore[arg-type]
-            if first:
-                refuse_undeclared(self._f, _differentiable((link, seen)), declared)
+            if looked_at:
+                refuse_undeclared(self._f, _differentiable((link, seen)), known)
                 link, seen = tree_map_only(Tensor, Tensor.detach, (link, seen))
             if not differentiable:
                 trail.passed(i, before, attempted)
@@ -339,7 +339,7 @@ class _Solve:
         args = self._arguments.put(tensors[: self._n_wanted])
         with torch.enable_grad(), self._autocast():
             posed = pose(self._f, self._layout.unflatten(start), times, args=args, **self._posing)
-        return self._chain.on(posed.problem)
+            return self._chain.on(posed.problem)
 
     @contextmanager
     def taking(self, i: int) -> Iterator[None]:
@@ -372,8 +372,13 @@ class _Quiet:
         return len(self._chain)
 
     def forth(self, i: int, link: Any) -> Any:
-        with torch.no_grad(), self._solve.taking(i):
-            return self._chain.advance(i, self._chain.first(self._start) if link is None else link)[0]
+        link = self._chain.first(self._start) if link is None else link
+        # The time of an event is a tensor where it is differentiable, and a number otherwise.
+        as_with_gradient = self._chain.has_event(i)
+        if as_with_gradient:
+            link = tree_map_only(Tensor, _as_leaf, link)
+        with torch.set_grad_enabled(as_with_gradient), self._solve.taking(i):
+            return tree_map_only(Tensor, Tensor.detach, self._chain.advance(i, link)[0])
 
     def back(self, i: int, link: Any, kept: Any) -> Any:
         with torch.no_grad(), self._solve.taking(i):
