@@ -66,6 +66,11 @@ def test_one_step_is_enough(rate):
     assert found.step_bytes > 0
 
 
+def test_a_span_of_no_length_is_refused(rate):
+    with pytest.raises(ValueError, match="no length"):
+        survey(turn, torch.rand(3, 2), [1.0, 1.0], args=(rate,))
+
+
 def test_eigenvalue_times_step(rate):
     steps = {"solver": "dopri5", "step_size": 0.01, "args": (rate,)}
     found = survey(lambda t, x, rate: -30 * rate * x, torch.ones(2), [0.0, 1.0], **steps)

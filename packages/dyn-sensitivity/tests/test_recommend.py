@@ -9,7 +9,7 @@ from torch import nn
 
 from dyn_numerics import Event, ExplicitRungeKutta, NonFiniteError, ReversibleRungeKutta, SolverError
 from dyn_numerics.ode.tableaus.explicit import BOSH3
-from dyn_sensitivity import odeint, recommend
+from dyn_sensitivity import Autograd, odeint, recommend
 from dyn_sensitivity.ode.odeint import ALGORITHMS
 
 STATE = torch.linspace(-1, 1, 20, dtype=torch.float64).reshape(10, 2)
@@ -106,6 +106,19 @@ def test_a_stiff_problem_gets_a_hint(net):
     choice = recommend(stiff, STATE, [0.0, 5.0], memory=1e8, max_steps=200)
     assert "failed" in choice.hints[0]
     assert not any("auto" in hint for hint in recommend(turn(net), STATE, TIMES, memory=1e8).hints)
+
+
+def test_a_refusal_is_one_with_the_method_that_the_figures_are_of(net, monkeypatch):
+    asked = []
+
+    class Spy(Autograd):
+        def solve(self, *problem, **options):
+            asked.append(options["solver"])
+            return super().solve(*problem, **options)
+
+    monkeypatch.setitem(ALGORITHMS, "autograd", Spy)
+    recommend(lambda t, x: -1000 * x + net(x), STATE, [0.0, 5.0], memory=1e8, max_steps=200)
+    assert asked[-1] == "auto"
 
 
 def test_an_undoing_method_is_a_hint_where_memory_is_short(net):

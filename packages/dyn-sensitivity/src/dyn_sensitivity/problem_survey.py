@@ -11,10 +11,10 @@ import torch
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-import dyn_numerics
 from dyn_numerics import Save, Solution, Steps, StiffnessError
 from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_sensitivity.live_bytes import LiveBytes
+from dyn_sensitivity.ode.odeint import odeint
 from dyn_sensitivity.wanted_gradients import wanted_gradients
 
 __all__ = ["ProblemSurvey", "survey"]
@@ -88,7 +88,7 @@ def survey(
 
     Raises:
         SolverError: If the solve does not reach its end, but for a suspicion of stiffness.
-        ValueError: If nothing requires a gradient.
+        ValueError: If nothing requires a gradient, or the span has no length.
 
     Example:
         >>> import torch
@@ -101,7 +101,7 @@ def survey(
     inputs = wanted_gradients(f, x0, t_span, args=args, params=params, **options)
 
     def solve(x0: Any, t: Any, **changed: Any) -> Solution:
-        return dyn_numerics.odeint(f, x0, t, **{**options, "args": args, **changed})
+        return odeint(f, x0, t, **{**options, "args": args, "params": params, **changed})
 
     try:
         with torch.no_grad():
@@ -111,6 +111,8 @@ def survey(
         return replace(found, failed_as_stiff=True)
     method = stepper(options.get("solver", "tsit5"))
     ends = cast(Steps, trial.steps).t[1:]  # of the steps
+    if not len(ends):
+        raise ValueError(f"t_span: got {t_span!r:.60}, a span of no length, expected one that takes steps")
     states = tree_leaves(x0)
     return ProblemSurvey(
         solver=type(method).__name__,

@@ -109,7 +109,7 @@ def recommend(
     Raises:
         SolverError: If the solve does not reach its end, but for a suspicion of stiffness.
         TypeError: If the memory is no number.
-        ValueError: If nothing requires a gradient, or the memory is not positive.
+        ValueError: If nothing requires a gradient, the span has no length, or the memory is not positive.
 
     Example:
         >>> import torch
