@@ -125,6 +125,7 @@ def test_an_undoing_method_is_a_hint_where_memory_is_short(net):
     assert recommend(turn(net), STATE, TIMES, memory=1e8).hints == ()
     (hint,) = recommend(turn(net), STATE, TIMES, memory=KEPT).hints
     assert "ReversibleRungeKutta" in hint
+    assert recommend(relax(net), STATE, TIMES, memory=KEPT).hints == ()  # on which it would not be stable
 
 
 def test_the_explanation_has_the_figures(net):

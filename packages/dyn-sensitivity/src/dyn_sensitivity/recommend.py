@@ -211,7 +211,7 @@ def _hints(found: ProblemSurvey, name: str) -> tuple[str, ...]:
         hints.append('solver="auto": the solve failed, as a stiff one does; all figures are of this method')
     elif found.is_stiff:
         hints.append('solver="auto" or "kvaerno5": stability decides about the steps, not the tolerance')
-    elif found.stiffness is not None and name not in ("autograd", "reversible"):
+    elif found.drift <= LARGE_DRIFT and name not in ("autograd", "reversible"):
         hints.append(
             'solver=ReversibleRungeKutta("tsit5"): undoes its steps, for "reversible", exact in constant memory'
         )

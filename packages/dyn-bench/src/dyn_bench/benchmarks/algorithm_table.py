@@ -20,14 +20,14 @@ from dyn_sensitivity.ode.odeint import ALGORITHMS
 __all__ = ["algorithm_table"]
 
 METHOD, REVERSIBLE = "tsit5", "with ReversibleRungeKutta"
-CALM, DISSIPATIVE = "Lotka-Volterra", "relaxation"
+CALM, DISSIPATIVE = "Lotka-Volterra", "friction"
 
 
 def algorithm_table(progress: Progress, setup: TableSetup) -> Outcome:
     """Computes one gradient by every algorithm, with respect to the parameters of a field, float64.
 
-    Lotka and Volterra's equations can be solved either way. The solutions of `x' = decay (cos t - x)` approach each other, and
-    part when they are solved backwards.
+    Lotka and Volterra's equations can be solved either way. The velocities of what friction carries along with the wind,
+    `q' = v`, `v' = drag (cos t - v)`, approach each other, and part when they are solved backwards.
 
     Args:
         progress: Where to show how far it is.
@@ -41,7 +41,7 @@ def algorithm_table(progress: Progress, setup: TableSetup) -> Outcome:
     starts = 1 + torch.rand(setup.batch, 2, generator=generator, dtype=torch.float64)
     problems = {
         CALM: (_predators_and_prey, [1.5, 1.0, 1.0, 3.0]),
-        DISSIPATIVE: (_relaxation, [setup.decay]),
+        DISSIPATIVE: (_carried_by_wind, [setup.drag]),
     }
     names = [name for name in ALGORITHMS if name != "reversible"]
     runs: list[tuple[dict[str, str], Any]] = [
@@ -92,5 +92,6 @@ def _predators_and_prey(t: Tensor, x: Tensor, rates: Tensor) -> Tensor:
     return torch.stack([prey * (growth - predation * predators), predators * (gain * prey - death)], -1)
 
 
-def _relaxation(t: Tensor, x: Tensor, rates: Tensor) -> Tensor:
-    return rates * (torch.cos(t) - x)
+def _carried_by_wind(t: Tensor, x: Tensor, drag: Tensor) -> Tensor:
+    velocity = x[..., 1]
+    return torch.stack([velocity, drag * (torch.cos(t) - velocity)], -1)

@@ -55,7 +55,7 @@ class TableSetup:
         batch: Number of initial states.
         end: End of the solve, which starts at 0.
         tolerance: Relative and absolute tolerance.
-        decay: Rate at which solutions of the dissipative problem approach each other.
+        drag: Rate at which velocities of the problem with friction approach each other.
         repeats: How often each gradient is timed.
         seed: Seed of the initial states.
     """
@@ -63,7 +63,7 @@ class TableSetup:
     batch: int = 256
     end: float = 10.0
     tolerance: float = 1e-6
-    decay: float = 5.0
+    drag: float = 2.0
     repeats: int = 5
     seed: int = 0
 
