@@ -157,8 +157,8 @@ def _candidates(found: ProblemSurvey, room: float) -> list[Candidate]:
     passes = next(r for r in range(found.n_steps + 1) if comb(budget + r, r) >= found.n_steps) + 1
     checkpoint = Candidate(
         "checkpoint",
-        passes <= FEW_REPETITIONS,
-        f"exact; stores {budget} states, {_size(budget * link)}, and takes each step up to {passes} times",
+        found.step_bytes + 2 * link <= room and passes <= FEW_REPETITIONS,
+        f"exact; keeps {_size(found.step_bytes)} of a step, stores {budget} states, {_size(budget * link)}, and takes each step up to {passes} times",
         {"budget": budget},
     )
     # What is solved back, or undone, where solutions approach each other, is soon somewhere else.
@@ -186,7 +186,8 @@ def _candidates(found: ProblemSurvey, room: float) -> list[Candidate]:
             f"approximate, in constant memory; {back}",
         ),
         Candidate(
-            "gauss",
+            # Stages of the backward solve hold as many elements as want a gradient, unless these are integrated on the side.
+            "gauss" if found.n_inputs > found.n_state else "interpolated_adjoint",
             dense_bytes <= room,
             f"approximate; keeps the dense solution, {_size(dense_bytes)}, {there}",
         ),
