@@ -84,6 +84,11 @@ def test_the_reference_of_fixed_steps_has_finer_ones(rate):
         assert row.error == pytest.approx(error, rel=1e-6)
 
 
+def test_the_reference_takes_as_many_steps_as_it_needs(rate):
+    (row,) = compare(args=(rate,), sensitivity="adjoint", max_steps=5).rows
+    assert row.error < 0.01
+
+
 def test_a_wrong_gradient_shows(rate):
     right, wrong = compare(args=(rate,), algorithms={"right": Autograd(), "wrong": Doubled()}, rtol=1e-8).rows
     assert right.error < 1e-5

@@ -152,8 +152,8 @@ def test_the_explanation_has_the_figures(net):
         assert part in text
 
 
-def test_half_of_the_free_memory_unless_nobody_can_tell(net, monkeypatch):
-    pages = {"SC_AVPHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}
+def test_half_of_the_memory_unless_nobody_can_tell(net, monkeypatch):
+    pages = {"SC_PHYS_PAGES": 1000, "SC_PAGE_SIZE": 4096}
     monkeypatch.setattr(os, "sysconf", lambda name: pages[name])
     assert recommend(turn(net), STATE, TIMES).memory == 2_048_000
 

@@ -101,7 +101,7 @@ def survey(
     inputs = wanted_gradients(f, x0, t_span, args=args, params=params, **options)
 
     def solve(x0: Any, t: Any, **changed: Any) -> Solution:
-        return odeint(f, x0, t, **{**options, "args": args, "params": params, **changed})
+        return odeint(f, x0, t, **{**options, "sensitivity": "autograd", "args": args, "params": params, **changed})
 
     try:
         with torch.no_grad():

@@ -98,7 +98,7 @@ def recommend(
         f: Vector field, as in `dyn_sensitivity.odeint`.
         x0: Initial state, as there.
         t_span: Output times, as there.
-        memory: Bytes that the gradient may take; half of what is free on the state's device when None.
+        memory: Bytes that the gradient may take; half of what a GPU has free, or the machine has, when None.
         args: Further arguments of `f`.
         params: Tensors that `f` captures and that want gradients.
         **options: Everything else that `odeint` takes.
@@ -118,7 +118,11 @@ def recommend(
         >>> recommend(lambda t, x: net(x), x0, [0.0, 1.0], memory=1e9).name
         'autograd'
     """
-    room = _half_of_the_free(tree_leaves(x0)[0].device) if memory is None else positive("memory", memory, "bytes")
+    room = (
+        _half_the_memory(tree_leaves(x0)[0].device)
+        if memory is None
+        else positive("memory", memory, "a positive number of bytes")
+    )
     problem = {"f": f, "x0": x0, "t_span": t_span, "args": extra_arguments(args), "params": tuple(params), **options}
     found = survey(**problem)
     if found.failed_as_stiff:
@@ -162,10 +166,8 @@ def _candidates(found: ProblemSurvey, room: float) -> list[Candidate]:
         {"budget": budget},
     )
     # What is solved back, or undone, where solutions approach each other, is soon somewhere else.
-    tracks, back = (
-        found.drift <= LARGE_DRIFT,
-        f"solved back, the state misses its start by {found.drift:.2g} tolerances",
-    )
+    tracks = found.drift <= LARGE_DRIFT
+    back = f"solved back, the state misses its start by {found.drift:.2g} tolerances"
     dense_bytes = found.n_steps * found.dense_bytes
     return [
         Candidate(
@@ -180,11 +182,7 @@ def _candidates(found: ProblemSurvey, room: float) -> list[Candidate]:
             f"exact, in constant memory; solves for a tangent of each of {found.n_inputs} elements",
         ),
         checkpoint,
-        Candidate(
-            "adjoint",
-            tracks,
-            f"approximate, in constant memory; {back}",
-        ),
+        Candidate("adjoint", tracks, f"approximate, in constant memory; {back}"),
         Candidate(
             # Stages of the backward solve hold as many elements as want a gradient, unless these are integrated on the side.
             "gauss" if found.n_inputs > found.n_state else "interpolated_adjoint",
@@ -219,12 +217,12 @@ def _hints(found: ProblemSurvey, name: str) -> tuple[str, ...]:
     return tuple(hints)
 
 
-def _half_of_the_free(device: torch.device) -> float:
-    """Half the memory that is free on a device, in bytes; no bound where nobody can tell."""
+def _half_the_memory(device: torch.device) -> float:
+    """Half of what a GPU has free, or of what the machine has, in bytes; no bound where nobody can tell."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0] / 2
     try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 2
     except (AttributeError, ValueError):  # a system that does not tell
         return inf
 
