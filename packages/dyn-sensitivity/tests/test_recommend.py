@@ -52,7 +52,6 @@ def test_reversible_where_the_method_is(net):
     assert "with room for 2 kB" in choice.others["autograd"]
 
 
-@pytest.mark.skipif("forward" not in ALGORITHMS, reason="to come")
 def test_forward_for_few_inputs():
     rate = torch.tensor([1.0, 2.0], requires_grad=True)
     choice = recommended(lambda t, x, rate: rate * x.flip(-1), memory=KEPT, args=(rate,))
@@ -75,7 +74,6 @@ def test_the_adjoint_where_checkpoints_are_too_few_and_the_state_is_found_again(
     assert "of a step" in choice.others["checkpoint"]
 
 
-@pytest.mark.skipif("gauss" not in ALGORITHMS, reason="to come")
 @pytest.mark.parametrize(("n_inputs", "name"), [(82, "gauss"), (17, "interpolated_adjoint")])
 def test_along_the_dense_solution_where_it_is_not(net, n_inputs, name):
     if n_inputs == 17:

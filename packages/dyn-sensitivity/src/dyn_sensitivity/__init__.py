@@ -6,6 +6,10 @@ from dyn_sensitivity.gradient_comparison import GradientComparison, MeasuredGrad
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.autograd import Autograd
 from dyn_sensitivity.ode.backsolve import Backsolve
+from dyn_sensitivity.ode.forward_mode import ForwardMode
+from dyn_sensitivity.ode.gauss_quadrature import GaussQuadrature
+from dyn_sensitivity.ode.integral_solution import IntegralSolution
+from dyn_sensitivity.ode.interpolating import Interpolating
 from dyn_sensitivity.ode.odeint import odeint
 from dyn_sensitivity.ode.recursive_checkpoint import RecursiveCheckpoint
 from dyn_sensitivity.ode.reversible import Reversible
@@ -15,7 +19,11 @@ from dyn_sensitivity.recommend import Recommendation, recommend
 __all__ = [
     "Autograd",
     "Backsolve",
+    "ForwardMode",
+    "GaussQuadrature",
     "GradientComparison",
+    "IntegralSolution",
+    "Interpolating",
     "MeasuredGradient",
     "ProblemSurvey",
     "Recommendation",

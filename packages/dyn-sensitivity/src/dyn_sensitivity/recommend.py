@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from dyn_numerics.arguments import extra_arguments, positive
+from dyn_sensitivity.ode.adjoint_function import MOST_DRIFT
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.odeint import ALGORITHMS, odeint
 from dyn_sensitivity.problem_survey import ProblemSurvey, survey
@@ -21,7 +22,6 @@ __all__ = ["Recommendation", "recommend"]
 
 FEW_INPUTS = 16  # for each of which forward mode solves for a tangent
 FEW_REPETITIONS = 4  # of a step, for a gradient that is exact
-LARGE_DRIFT = 1000.0  # in tolerances
 UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 
@@ -166,7 +166,7 @@ def _candidates(found: ProblemSurvey, room: float) -> list[Candidate]:
         {"budget": budget},
     )
     # What is solved back, or undone, where solutions approach each other, is soon somewhere else.
-    tracks = found.drift <= LARGE_DRIFT
+    tracks = found.drift <= MOST_DRIFT
     back = f"solved back, the state misses its start by {found.drift:.2g} tolerances"
     dense_bytes = found.n_steps * found.dense_bytes
     return [
@@ -210,7 +210,7 @@ def _hints(found: ProblemSurvey, name: str) -> tuple[str, ...]:
         hints.append('solver="auto": the solve failed, as a stiff one does; all figures are of this method')
     elif found.is_stiff:
         hints.append('solver="auto" or "kvaerno5": stability decides about the steps, not the tolerance')
-    elif found.drift <= LARGE_DRIFT and name not in ("autograd", "reversible"):
+    elif found.drift <= MOST_DRIFT and name not in ("autograd", "reversible"):
         hints.append(
             'solver=ReversibleRungeKutta("tsit5"): undoes its steps, for "reversible", exact in constant memory'
         )
