@@ -1,6 +1,7 @@
 """Peers that are missing, and those that are there against a closed form."""
 
 import sys
+from functools import partial
 from types import SimpleNamespace
 
 import numpy as np
@@ -9,7 +10,7 @@ import torch
 from torch import nn
 
 from dyn_bench.peers import diffrax as diffrax_module
-from dyn_bench.peers.diffrax import diffrax_solve
+from dyn_bench.peers.diffrax import diffrax_gradient, diffrax_solve
 from dyn_bench.peers.missing import PeerMissingError
 from dyn_bench.peers.scipy import scipy_roots, scipy_solve, scipy_stiff_solve
 from dyn_bench.peers.torchdeq import torchdeq_fixed_point, torchdeq_gradient
@@ -28,7 +29,7 @@ OSCILLATOR = VanDerPol(mu=0.0)
 
 
 def loss(x):
-    return x.square().mean()
+    return (x * x).mean()  # torch and jax have this in common
 
 
 SOLVES = {
@@ -238,10 +239,11 @@ def test_a_missing_peer_says_how_to_get_it(peer, monkeypatch):
         SOLVES[peer]()
 
 
-def test_the_gradient_of_a_missing_peer(monkeypatch):
-    monkeypatch.setitem(sys.modules, "torchdiffeq", None)
+@pytest.mark.parametrize(("peer", "gradient"), [("torchdiffeq", torchdiffeq_gradient), ("diffrax", diffrax_gradient)])
+def test_the_gradient_of_a_missing_peer(peer, gradient, monkeypatch):
+    monkeypatch.setitem(sys.modules, peer, None)
     with pytest.raises(PeerMissingError):
-        torchdiffeq_gradient(Perceptron(), X0, T, tolerance=1e-5, loss=loss)
+        gradient(Perceptron(), X0, T, tolerance=1e-5, loss=loss)
 
 
 def test_diffrax_is_told_to_use_one_thread_beside_what_it_was_told(monkeypatch):
@@ -285,10 +287,19 @@ def test_an_installed_peer_solves_the_oscillator(peer):
     assert 20 < solve.evaluations(result) < 500
 
 
-def test_an_installed_torchdiffeq_has_the_gradient():
-    pytest.importorskip("torchdiffeq")
+@pytest.mark.parametrize(
+    ("peer", "gradient"),
+    [
+        ("torchdiffeq", torchdiffeq_gradient),
+        ("torchdiffeq", partial(torchdiffeq_gradient, adjoint=False)),
+        ("diffrax", diffrax_gradient),
+        ("diffrax", partial(diffrax_gradient, adjoint="backsolve")),
+    ],
+)
+def test_an_installed_peer_has_the_gradient(peer, gradient):
+    pytest.importorskip(peer)
     field = Perceptron(width=8)
-    found = torchdiffeq_gradient(field, X0, T, tolerance=1e-6, loss=loss)
+    found = gradient(field, X0, T, tolerance=1e-6, loss=loss)
     ours = dyn_gradient(field, X0, T, tolerance=1e-6, loss=loss)
     torch.testing.assert_close(values_of(found), values_of(ours), atol=1e-4, rtol=0)
 
@@ -327,3 +338,22 @@ def test_an_installed_torchdeq_has_our_gradient(solver):
     gradient = values_of(torchdeq_gradient(layer, z0, tolerance=1e-10, solver=solver, **options))
     expected = values_of(dyn_fixed_point_gradient(layer, z0, tolerance=1e-12, **options))
     torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-7 * expected.norm().item())
+
+
+def test_torchdiffeq_is_asked_for_the_gradient_that_is_meant(monkeypatch):
+    asked = []
+
+    def record(name):
+        def odeint(field, x0, t, **options):
+            asked.append((name, options))
+            return torch.stack([x0, x0 + field(t[0], x0)])
+
+        return odeint
+
+    peer = SimpleNamespace(odeint=record("odeint"), odeint_adjoint=record("odeint_adjoint"))
+    monkeypatch.setitem(sys.modules, "torchdiffeq", peer)
+    for adjoint in (True, False):
+        solve = torchdiffeq_gradient(Perceptron(width=8), X0, T, tolerance=1e-7, loss=loss, adjoint=adjoint)
+        assert values_of(solve).shape == (8 * 2 + 8 + 8 * 8 + 8 + 8 * 2 + 2,)
+    options = {"rtol": 1e-7, "atol": 1e-7, "method": "dopri5"}
+    assert asked == [("odeint_adjoint", options), ("odeint", options)]

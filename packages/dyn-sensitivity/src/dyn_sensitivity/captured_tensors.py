@@ -9,7 +9,7 @@ from __future__ import annotations
 import dis
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -18,8 +18,11 @@ from torch.autograd.forward_ad import unpack_dual
 from torch.autograd.graph import Node, get_gradient_edge
 
 __all__ = [
+    "Edge",
     "captured_modules",
     "captured_parameters",
+    "edges",
+    "outermost_modules",
     "reaches_others",
     "refuse_entangled",
     "refuse_tangents",
@@ -27,6 +30,8 @@ __all__ = [
 ]
 
 Edge = tuple[Node, int]
+"""Where a differentiable tensor's gradient goes: a node, which several tensors may share, and its output."""
+
 Path = tuple[Edge, "Path | None"]  # an edge, and how an output leads there
 Named = tuple[str, Any]
 
@@ -34,7 +39,20 @@ ADVICE = "pass it as args=(...) and have f take it, or as params=(...), or use s
 CONTAINERS = (list, tuple, set, frozenset, dict)
 
 
-def captured_modules(f: Callable[..., Any]) -> list[nn.Module]:
+def captured_modules(f: Callable[..., Any]) -> Iterator[tuple[str, nn.Module]]:
+    """Yields all modules that `f` is or holds, each once, those within modules too, with names for messages.
+
+    Args:
+        f: The field; it is searched as by `captured_parameters`.
+    """
+    seen: set[nn.Module] = set()
+    for name, held in _held("f", f):
+        if isinstance(held, nn.Module):
+            for path, module in held.named_modules(memo=seen):
+                yield f"{name}.{path}" if path else name, module
+
+
+def outermost_modules(f: Callable[..., Any]) -> list[nn.Module]:
     """Lists the modules that `f` is or holds, but for those that are parts of others."""
     modules = {id(held): held for _, held in _held("f", f) if isinstance(held, nn.Module)}
     parts = {id(part) for module in modules.values() for part in module.modules() if part is not module}
@@ -54,13 +72,22 @@ def captured_parameters(f: Callable[..., Any]) -> list[nn.Parameter]:
     return list(parameters.values())
 
 
+def edges(tensors: Iterable[Tensor]) -> set[Edge]:
+    """Where the gradients of differentiable tensors go."""
+    return {_edge(tensor) for tensor in tensors}
+
+
 def reaches_others(outputs: Iterable[Tensor], known: Iterable[Tensor]) -> bool:
     """Whether gradients of some outputs go anywhere else than to known tensors."""
-    return any(_is_leaf(path) for path in _walk(outputs, stop_at=known))
+    return any(_is_leaf(path) for path in _walk(outputs, edges(known)))
 
 
 def refuse_undeclared(
-    f: Callable[..., Any], outputs: Iterable[Tensor], declared: Iterable[Tensor], advice: str = ADVICE
+    f: Callable[..., Any],
+    outputs: Iterable[Tensor],
+    declared: Iterable[Tensor],
+    known: Set[Edge] = frozenset(),
+    advice: str = ADVICE,
 ) -> None:
     """Refuses a field whose outputs depend on differentiable tensors that nobody declared.
 
@@ -68,12 +95,13 @@ def refuse_undeclared(
         f: The field, searched for the names of what it captured.
         outputs: What it returned when it was evaluated with gradients enabled, its arguments detached.
         declared: The tensors that are known to the caller, the detached arguments among them.
+        known: The edges of others that are.
         advice: What to do about it, for the message.
 
     Raises:
         ValueError: If there are any; the message names them.
     """
-    unknown = [path for path in _walk(outputs, stop_at=declared) if _is_leaf(path)]
+    unknown = [path for path in _walk(outputs, {*edges(declared), *known}) if _is_leaf(path)]
     if unknown:
         names = {_edge(value): name for name, value in _held("f", f) if _is_differentiable(value)}
         found = ", ".join(dict.fromkeys(_name(path, names) for path in unknown))
@@ -203,9 +231,9 @@ def _edge(tensor: Tensor) -> Edge:
     return edge.node, edge.output_nr
 
 
-def _walk(outputs: Iterable[Tensor], stop_at: Iterable[Tensor] = ()) -> Iterator[Path]:
+def _walk(outputs: Iterable[Tensor], stop_at: Set[Edge] = frozenset()) -> Iterator[Path]:
     """Yields the edges of the outputs' graph, none twice, without passing `stop_at`."""
-    seen = {_edge(tensor) for tensor in stop_at}
+    seen = set(stop_at)
     ahead: list[Path] = [(_edge(tensor), None) for tensor in outputs if tensor.requires_grad]
     while ahead:
         path = ahead.pop()

@@ -42,7 +42,7 @@ from dyn_numerics.status import Status
 from dyn_numerics.substitutes import substituted, substitutes
 from dyn_numerics.transforms import any_lane, in_forward_mode, under_transform
 
-__all__ = ["Repeat", "odeint", "solve_compiled", "solve_repeating"]
+__all__ = ["Repeat", "odeint", "solve_compiled", "solve_compiled_to_end", "solve_observed", "solve_repeating"]
 
 Repeat = Callable[[Chain, Tensor, Saver, Sequence[bool]], tuple[Tensor, Any, int]]
 """How a solve that ran without gradient is taken again: as `replay`, and told in which steps there is something to keep."""
@@ -205,7 +205,23 @@ def solve_repeating(
     return _solve(posed, _Options(False, progress, callbacks, throw), repeat=repeat)
 
 
-def _solve(posed: Posed, options: _Options, before: Ended | None = None, repeat: Repeat | None = None) -> Solution:
+def solve_observed(posed: Posed, observers: Sequence[Observer]) -> Solution:
+    """Solves outside of torch.compile and torch.func, and raises where that does not reach the end.
+
+    Args:
+        posed: The problem.
+        observers: Told of every attempt, besides what keeps the outputs.
+    """
+    return _solve(posed, _Options(False, None, None, True), observers=observers)
+
+
+def _solve(
+    posed: Posed,
+    options: _Options,
+    before: Ended | None = None,
+    repeat: Repeat | None = None,
+    observers: Sequence[Observer] = (),
+) -> Solution:
     """Solves in Python, from the start or from where another solve ended."""
     callbacks = options.callbacks
     if not (callbacks is None or isinstance(callbacks, Callbacks)):
@@ -213,7 +229,9 @@ def _solve(posed: Posed, options: _Options, before: Ended | None = None, repeat:
             f"callbacks: got a {type(callbacks).__name__}, expected Callbacks(on_step=..., on_accept=..., on_reject=...)"
         )
     bar = progress_bar(options.progress)
-    watchers: list[Observer] = [] if callbacks is None else [TellCallbacks(callbacks, posed.layout)]
+    watchers = list(observers)
+    if callbacks is not None:
+        watchers.append(TellCallbacks(callbacks, posed.layout))
     shown = None if bar is None else ShowProgress(bar, posed.layout.lead.numel())
     if shown is not None:
         watchers.append(shown)
@@ -300,6 +318,8 @@ def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool, 
     if problem.events is not None and torch.is_grad_enabled():
         known = known or problem.events.has_differentiable_conditions(problem.clock.start, start.detach())
     known = known or is_differentiable(start) or problem.clock.differentiable is not None
+    stops = problem.clock.stops
+    known = known or (torch.is_grad_enabled() and stops is not None and stops.jump is not None)
     field = WatchedField(problem.f, known)
     # Otherwise there is nothing to notice, or to detach.
     watched = not learns and (torch.is_grad_enabled() or under_transform() or in_forward_mode())
@@ -389,6 +409,13 @@ def solve_compiled(posed: Posed, observers: Sequence[Observer] = (), diagnose: b
         observers: Told of every attempt, besides what keeps the outputs.
         diagnose: Whether to look for the cause where it ran out of step size or of steps.
     """
+    return solve_compiled_to_end(posed, observers, diagnose)[0]
+
+
+def solve_compiled_to_end(
+    posed: Posed, observers: Sequence[Observer] = (), diagnose: bool = True
+) -> tuple[Solution, State]:
+    """As `solve_compiled`, with the last state."""
     start = posed.start.detach()
     values = replace(posed.problem, clock=posed.problem.clock.without_gradient())
     with without_autocast(posed.layout.device.type):
@@ -400,7 +427,7 @@ def solve_compiled(posed: Posed, observers: Sequence[Observer] = (), diagnose: b
         if diagnose and values.controller.adaptive:
             code, more = compiled_loop.diagnose(values, state, code)
             n_evals += more
-        return pack(posed, state, saved, code, n_evals + first_evals)
+        return pack(posed, state, saved, code, n_evals + first_evals), state
 
 
 def _saver(posed: Posed, problem: Problem, start: Tensor, rows: Rows) -> Saver:

@@ -18,7 +18,7 @@ from dyn_numerics import FunctionOperator, LinearOperator
 from dyn_numerics.autocast import without_autocast
 from dyn_numerics.linear.pullback import pullback
 from dyn_numerics.root.residual import Residual
-from dyn_sensitivity.captured_tensors import captured_modules, reaches_others
+from dyn_sensitivity.captured_tensors import outermost_modules, reaches_others
 from dyn_sensitivity.root.parametric_residual import ParametricResidual
 
 __all__ = ["implicit_root"]
@@ -60,7 +60,7 @@ def implicit_root(f: Callable[..., Any], residual: Residual, root: Tensor, solve
         (found,) = torch.autograd.grad(value, here, u, retain_graph=True, allow_unused=True, materialize_grads=True)
         return found
 
-    equations = ParametricResidual(residual, captured_modules(f))
+    equations = ParametricResidual(residual, outermost_modules(f))
     evaluation = _Evaluation(product, lambda x, inputs: equations.verify(f, x, inputs, value.detach()))
     found: Tensor = _Root.apply(equations, solve, evaluation, root, value, *equations.inputs)  # type: ignore[no-untyped-call]
     return found

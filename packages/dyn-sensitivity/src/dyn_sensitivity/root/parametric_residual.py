@@ -72,7 +72,7 @@ class ParametricResidual:
         known = [tensor.detach().requires_grad_() for tensor in (x, *inputs)]
         with torch.enable_grad():
             now = self(*known)
-        refuse_undeclared(f, [now], known, ADVICE)
+        refuse_undeclared(f, [now], known, advice=ADVICE)
         scale = torch.maximum(now.abs().amax(), x.abs().amax())
         if any_lane(((now - before).abs() > sqrt(torch.finfo(now.dtype).eps) * scale).detach()):
             raise ValueError(
