@@ -12,6 +12,7 @@ from dyn_bench.benchmarks import algorithm_table as algorithm_table_module
 from dyn_bench.benchmarks import gradient_memory as gradient_memory_module
 from dyn_bench.benchmarks import gradient_times as gradient_times_module
 from dyn_bench.benchmarks.algorithm_table import CALM, DISSIPATIVE, algorithm_table
+from dyn_bench.benchmarks.equilibrium_setup import EquilibriumSetup
 from dyn_bench.benchmarks.gradient_memory import gradient_memory
 from dyn_bench.benchmarks.gradient_setup import MemorySetup, SeminormSetup, TableSetup
 from dyn_bench.benchmarks.gradient_times import gradient_times
@@ -26,6 +27,7 @@ PERCEPTRON = Setup(batch=3, end=0.5, tolerance=1e-5, repeats=1)
 SEMINORM = SeminormSetup(width=8, end=2.0)
 MEMORY = MemorySetup(elements=1000, steps=(8, 16, 32), budget=4, reversible=("alf",))
 TABLE = TableSetup(batch=2, end=1.0, repeats=1)
+LAYER = EquilibriumSetup("layer", width=8, batch=4, repeats=1, residual=1e-4)
 
 
 def run(work, *args):
@@ -161,9 +163,18 @@ def test_what_fails_in_the_table_says_so(monkeypatch):
 
 
 def test_all_of_it(asked):
-    small = Gradients(perceptron=PERCEPTRON, seminorm=SEMINORM, memory=MEMORY, table=replace(TABLE, end=0.1))
+    small = Gradients(
+        perceptron=PERCEPTRON, seminorm=SEMINORM, memory=MEMORY, table=replace(TABLE, end=0.1), equilibrium=LAYER
+    )
     outcome = run(small.run)
     (figure,) = outcome.pictures.values()
     assert isinstance(figure, Figure)
-    assert set(outcome.records) == {"perceptron gradient", "seminorm", "gradient_memory", CALM, DISSIPATIVE}
-    assert len(outcome.measurements) == 8 + 1 + 6 + len(outcome.records[CALM]) - 1
+    assert set(outcome.records) == {
+        "perceptron gradient",
+        "seminorm",
+        "gradient_memory",
+        CALM,
+        DISSIPATIVE,
+        "layer, training step",
+    }
+    assert len(outcome.measurements) == 8 + 1 + 6 + len(outcome.records[CALM]) - 1 + 1
