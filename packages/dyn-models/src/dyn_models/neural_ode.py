@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
@@ -12,9 +11,7 @@ from torch.utils._pytree import tree_map
 
 from dyn_models.fields.signature import takes_time
 from dyn_numerics import Controller, Solution, SplitField, Stepper
-from dyn_numerics.arguments import check_initial_state, kind_of
-from dyn_numerics.autocast import autocast_of_caller
-from dyn_numerics.dtypes import real_dtype
+from dyn_numerics.arguments import kind_of
 from dyn_numerics.ode.arguments import (
     check_tolerance,
     choose_controller,
@@ -26,18 +23,7 @@ from dyn_numerics.pytree_state import StateLayout
 from dyn_sensitivity import SensitivityAlgorithm, odeint
 from dyn_sensitivity.ode.odeint import algorithm
 
-__all__ = ["IntegralSolution", "NeuralODE"]
-
-
-@dataclass(frozen=True, eq=False)
-class IntegralSolution(Solution):
-    """A solution with the integral of a loss along it.
-
-    Attributes:
-        integral: `∫ l(s, x(s)) ds` from `t[0]` to every output time, `[T, *shape of l]`; differentiable.
-    """
-
-    integral: Tensor | None = None
+__all__ = ["NeuralODE"]
 
 
 class NeuralODE(nn.Module):
@@ -146,29 +132,12 @@ class NeuralODE(nn.Module):
             ValueError: As in `dyn_sensitivity.odeint`.
         """
         times = self.t_span if t_span is None else t_span
-        if self.integral_loss is None:
-            return self._solve(self.vector_field if self._is_split else self._slope, x, times, args)
-
-        layout = check_initial_state(x)
-        with torch.no_grad(), autocast_of_caller(layout.device.type)():
-            _, inner, _ = time_span(times, layout, on_host=False)
-            zero = torch.zeros_like(self._integrand(inner[0].to(real_dtype(layout.dtype)), x))
-        solution = self._solve(self._slope_and_loss, (x, zero), times, args)
-        kept = {field.name: getattr(solution, field.name) for field in fields(solution)}
-        state, integral = kept.pop("x")
-        kept["_resumption"] = "with an integral, expected one without"
-        return IntegralSolution(**kept, x=state, integral=integral)
-
-    def trajectory(self, x: Any, t_span: Tensor | Sequence[float] | None = None, args: Sequence[Any] = ()) -> Any:
-        """The states alone, `[T, batch, ...]`; arguments and errors as in `forward`."""
-        return self(x, t_span, args).x
-
-    def _solve(self, f: Callable[..., Any], x: Any, t_span: Tensor | Sequence[float], args: Sequence[Any]) -> Solution:
         return odeint(
-            f,
+            self.vector_field if self._is_split else self._slope,
             x,
-            t_span,
+            times,
             sensitivity=self.sensitivity,
+            integral_loss=None if self.integral_loss is None else self._integrand,
             solver=self.solver,
             rtol=self.rtol,
             atol=self.atol,
@@ -178,13 +147,14 @@ class NeuralODE(nn.Module):
             max_steps=self.max_steps,
         )
 
-    def _integrand(self, t: Tensor, x: Any) -> Tensor:
+    def trajectory(self, x: Any, t_span: Tensor | Sequence[float] | None = None, args: Sequence[Any] = ()) -> Any:
+        """The states alone, `[T, batch, ...]`; arguments and errors as in `forward`."""
+        return self(x, t_span, args).x
+
+    def _integrand(self, t: Tensor, x: Any, *args: Any) -> Tensor:
         loss = self.integral_loss
         value: Tensor = loss(t, x) if self._loss_takes_time else loss(x)  # type: ignore[misc]
-        return value.to(t.dtype) if torch.is_autocast_enabled(t.device.type) else value
-
-    def _slope_and_loss(self, t: Tensor, state: tuple[Any, Tensor], *args: Any) -> tuple[Any, Tensor]:
-        return self._slope(t, state[0], *args), self._integrand(t, state[0])
+        return value
 
     def _slope(self, t: Tensor, x: Any, *args: Any) -> Any:
         slope = self.vector_field(t, x, *args) if self._takes_time else self.vector_field(x, *args)

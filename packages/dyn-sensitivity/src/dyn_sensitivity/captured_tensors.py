@@ -9,7 +9,7 @@ from __future__ import annotations
 import dis
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -17,13 +17,36 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 from torch.autograd.graph import Node, get_gradient_edge
 
-__all__ = ["captured_parameters", "refuse_entangled", "refuse_tangents", "refuse_undeclared"]
+__all__ = [
+    "Edge",
+    "captured_modules",
+    "captured_parameters",
+    "edges",
+    "refuse_entangled",
+    "refuse_tangents",
+    "refuse_undeclared",
+]
 
 Edge = tuple[Node, int]
+"""Where a differentiable tensor's gradient goes: a node, which several tensors may share, and its output."""
+
 Path = tuple[Edge, "Path | None"]  # an edge, and how an output leads there
 Named = tuple[str, Any]
 
 CONTAINERS = (list, tuple, set, frozenset, dict)
+
+
+def captured_modules(f: Callable[..., Any]) -> Iterator[tuple[str, nn.Module]]:
+    """Yields all modules that `f` is or holds, each once, those within modules too, with names for messages.
+
+    Args:
+        f: The field; it is searched as by `captured_parameters`.
+    """
+    seen: set[nn.Module] = set()
+    for name, held in _held("f", f):
+        if isinstance(held, nn.Module):
+            for path, module in held.named_modules(memo=seen):
+                yield f"{name}.{path}" if path else name, module
 
 
 def captured_parameters(f: Callable[..., Any]) -> list[nn.Parameter]:
@@ -39,18 +62,26 @@ def captured_parameters(f: Callable[..., Any]) -> list[nn.Parameter]:
     return list(parameters.values())
 
 
-def refuse_undeclared(f: Callable[..., Any], outputs: Iterable[Tensor], declared: Iterable[Tensor]) -> None:
+def edges(tensors: Iterable[Tensor]) -> set[Edge]:
+    """Where the gradients of differentiable tensors go."""
+    return {_edge(tensor) for tensor in tensors}
+
+
+def refuse_undeclared(
+    f: Callable[..., Any], outputs: Iterable[Tensor], declared: Iterable[Tensor], known: Set[Edge] = frozenset()
+) -> None:
     """Refuses a field whose outputs depend on differentiable tensors that nobody declared.
 
     Args:
         f: The field, searched for the names of what it captured.
         outputs: What it returned when it was evaluated with gradients enabled, its arguments detached.
         declared: The tensors that are known to the caller, the detached arguments among them.
+        known: The edges of others that are.
 
     Raises:
         ValueError: If there are any; the message names them.
     """
-    unknown = [path for path in _walk(outputs, stop_at=declared) if _is_leaf(path)]
+    unknown = [path for path in _walk(outputs, {*edges(declared), *known}) if _is_leaf(path)]
     if unknown:
         names = {_edge(value): name for name, value in _held("f", f) if _is_differentiable(value)}
         found = ", ".join(dict.fromkeys(_name(path, names) for path in unknown))
@@ -181,9 +212,9 @@ def _edge(tensor: Tensor) -> Edge:
     return edge.node, edge.output_nr
 
 
-def _walk(outputs: Iterable[Tensor], stop_at: Iterable[Tensor] = ()) -> Iterator[Path]:
+def _walk(outputs: Iterable[Tensor], stop_at: Set[Edge] = frozenset()) -> Iterator[Path]:
     """Yields the edges of the outputs' graph, none twice, without passing `stop_at`."""
-    seen = {_edge(tensor) for tensor in stop_at}
+    seen = set(stop_at)
     ahead: list[Path] = [(_edge(tensor), None) for tensor in outputs if tensor.requires_grad]
     while ahead:
         path = ahead.pop()

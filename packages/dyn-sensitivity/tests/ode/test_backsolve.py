@@ -280,7 +280,7 @@ def test_frozen_parameters_get_nothing_and_unused_ones_zeros():
 
 def test_unused_args_and_params_get_zeros():
     x0, a, b = torch.ones(2, requires_grad=True), torch.ones(2, requires_grad=True), torch.ones(3, requires_grad=True)
-    frozen = torch.ones(2)
+    frozen = torch.nn.Parameter(torch.ones(2), requires_grad=False)
     x = odeint(
         lambda t, x, a, frozen: -x * frozen, x0, [0, 1], args=(a, frozen), params=(b, frozen), sensitivity="adjoint"
     ).x
@@ -345,9 +345,8 @@ def test_a_failed_forward_solve_raises_with_the_partial_solution():
 def test_a_failed_backward_solve_says_where_it_was():
     x0 = torch.tensor([0.4, 0.2], requires_grad=True)
     x = odeint(pendulum, x0, [0, 9], args=(2.0,), sensitivity=Backsolve(rtol=1e-12, atol=1e-12), max_steps=60).x
-    with pytest.raises(MaxStepsError) as caught:
+    with pytest.raises(MaxStepsError, match=r"sensitivity='adjoint': the backward solve .* try 'interpolated_adjoint'"):
         x[-1].sum().backward()
-    assert any("backward solve of sensitivity='adjoint'" in note for note in caught.value.__notes__)
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf])

@@ -9,6 +9,8 @@ import torch
 
 from dyn_sensitivity import odeint
 
+ALGORITHMS = ["autograd", "adjoint", "interpolated_adjoint", "gauss"]
+
 # 34-digit extrapolation, gradients by forward sensitivities: x(10) of x1' = a x1 - b x1 x2, x2' = -c x2 + d x1 x2
 # from x(0) = (1, 1) at a, b, c, d = 1.5, 1, 3, 1.
 X_FINAL = [1.0263447675750894, 0.9096910781360417]
@@ -28,7 +30,7 @@ def lotka_volterra(t, x, p):
     return torch.stack([a * prey - b * prey * predators, -c * predators + d * prey * predators])
 
 
-@pytest.mark.parametrize(("sensitivity", "tolerance"), [("autograd", 1e-8), ("adjoint", 1e-8)])
+@pytest.mark.parametrize(("sensitivity", "tolerance"), [(name, 1e-8) for name in ALGORITHMS])
 def test_gradients(sensitivity, tolerance):
     x0 = torch.tensor([1.0, 1.0], requires_grad=True)
     p = torch.tensor([1.5, 1.0, 3.0, 1.0], requires_grad=True)
@@ -38,7 +40,7 @@ def test_gradients(sensitivity, tolerance):
     torch.testing.assert_close(torch.stack(rows, 1), torch.tensor(list(GRADIENTS.values())), rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("sensitivity", ["autograd", "adjoint"])
+@pytest.mark.parametrize("sensitivity", ALGORITHMS)
 def test_gradients_converge_with_the_tolerance(sensitivity):
     expected = torch.tensor(list(GRADIENTS.values()))[:, 0]
     errors = []

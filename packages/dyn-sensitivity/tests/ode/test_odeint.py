@@ -7,14 +7,24 @@ import torch
 
 import dyn_numerics
 from dyn_numerics import Solution
-from dyn_sensitivity import Autograd, Backsolve, SensitivityAlgorithm, odeint
+from dyn_sensitivity import (
+    Autograd,
+    Backsolve,
+    ForwardMode,
+    GaussQuadrature,
+    Interpolating,
+    RecursiveCheckpoint,
+    Reversible,
+    SensitivityAlgorithm,
+    odeint,
+)
 from dyn_sensitivity.ode.odeint import ALGORITHMS, algorithm
 
 
 def test_unknown_name_lists_the_known_ones_and_suggests_the_nearest():
-    with pytest.raises(ValueError, match=r"sensitivity: got 'adjiont', expected one of autograd, adjoint; .*'adjoint'"):
+    with pytest.raises(ValueError, match=r"sensitivity: got 'adjiont', expected one of autograd, .*; .*'adjoint'"):
         odeint(lambda t, x: x, torch.ones(1), [0, 1], sensitivity="adjiont")
-    with pytest.raises(ValueError, match=r"expected one of autograd, adjoint$"):
+    with pytest.raises(ValueError, match=f"expected one of {', '.join(ALGORITHMS)}$"):
         odeint(lambda t, x: x, torch.ones(1), [0, 1], sensitivity="zzz")
 
 
@@ -25,14 +35,23 @@ def test_refuses_what_is_no_algorithm(wrong):
 
 
 def test_names():
-    assert {name: type(algorithm(name)) for name in ALGORITHMS} == {"autograd": Autograd, "adjoint": Backsolve}
+    known = {
+        "autograd": Autograd,
+        "checkpoint": RecursiveCheckpoint,
+        "reversible": Reversible,
+        "adjoint": Backsolve,
+        "interpolated_adjoint": Interpolating,
+        "gauss": GaussQuadrature,
+        "forward": ForwardMode,
+    }
+    assert {name: type(algorithm(name)) for name in ALGORITHMS} == known
     own = Backsolve(rtol=1e-3)
     assert algorithm(own) is own
 
 
 def test_takes_everything_that_the_numerics_take_with_the_same_defaults():
     here, there = inspect.signature(odeint).parameters, inspect.signature(dyn_numerics.odeint).parameters
-    assert set(here) - set(there) == {"sensitivity", "params"}
+    assert set(here) - set(there) == {"sensitivity", "params", "integral_loss"}
     assert {name: here[name].default for name in there} == {name: there[name].default for name in there}
 
 
@@ -45,7 +64,7 @@ def test_an_algorithm_of_ones_own_gets_the_problem():
     def f(t, x, a):
         return a * x
 
-    own, x0, p = Own(), torch.ones(1), torch.ones(1)
+    own, x0, p = Own(), torch.ones(1), torch.ones(1, requires_grad=True)
     sol = odeint(f, x0, [0, 1], sensitivity=own, args=[2.0], params=[p], rtol=1e-4, max_steps=99)
     assert own.seen[:5] == (f, x0, [0, 1], (2.0,), (p,))
     assert own.seen[5]["rtol"] == 1e-4
@@ -77,5 +96,24 @@ BAD = {
 def test_bad_input_is_refused_by_name(sensitivity, which):
     error, match, change = BAD[which]
     good = {"f": lambda t, x: -x, "x0": torch.ones(1, requires_grad=True), "t_span": [0.0, 1.0]}
+    if sensitivity == "reversible":
+        good["solver"] = "reversible_heun"
     with pytest.raises(error, match=match):
         odeint(**good | change, sensitivity=sensitivity)
+
+
+@pytest.mark.parametrize("sensitivity", ALGORITHMS)
+def test_params_that_cannot_have_gradients_are_refused(sensitivity):
+    solver = "reversible_heun" if sensitivity == "reversible" else "tsit5"
+
+    def solve(param):
+        f, x0 = lambda t, x: param * x, torch.ones(1)
+        return odeint(f, x0, [0, 1], params=(param,), sensitivity=sensitivity, solver=solver)
+
+    with pytest.raises(TypeError, match=r"params: got dtype torch.int64 at index 0, which has no gradient"):
+        solve(torch.ones(1, dtype=torch.int64))
+    with pytest.raises(ValueError, match="params: got at index 0 a tensor that is detached"):
+        solve(torch.ones(1))
+    solve(torch.nn.Parameter(torch.ones(1), requires_grad=False))  # it is frozen
+    with torch.no_grad():
+        solve(torch.ones(1))

@@ -337,7 +337,7 @@ def test_dropout_draws_the_same_again():
         assert abs(expected) > 1e-3
         assert abs((gradient * direction).sum().item() - expected) < 1e-7
     with pytest.raises(ValueError, match=r"f: draws random numbers.*'reversible'.*use sensitivity='checkpoint'"):
-        odeint(lambda t, x: drop(x), x0, [0.0, 1.0], solver="alf", sensitivity="reversible")
+        odeint(lambda t, x: drop(x), x0, [0.0, 1.0], solver="alf", step_size=0.5, sensitivity="reversible")
 
 
 def saved_bytes(run):

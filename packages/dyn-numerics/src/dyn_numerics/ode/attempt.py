@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from dyn_numerics.loop import when
 from dyn_numerics.ode.controllers.controller import Controller
 from dyn_numerics.ode.controllers.initial_step import initial_step
 from dyn_numerics.ode.error_norm import ErrorNorm
@@ -192,6 +193,7 @@ def initial_state(problem: Problem, x0: Tensor) -> tuple[State, int]:
     clock, controller, stepper = problem.clock, problem.controller, problem.stepper
     f = Counter(problem.f)
     number, count, flag = _makers(problem, x0)
+    x0 = clock.beyond_start(x0)
     t0, field = state_time(clock.first, x0), clock.sided(f, clock.first, clock.end, x0)
     standing = problem.branches and bool(clock.start == clock.end)  # a span of no length takes no evaluation
     slope, dt, finite, x = None, number(controller.max_step), flag(True), x0
@@ -313,29 +315,54 @@ def attempt(problem: Problem, state: State) -> Attempt:
     if problem.events is not None:
         tried = problem.events.meet(problem, f, state, tried)
     if problem.clock.jumps and moved is not False:
-        carry = across(problem, f, (tried.t1, tried.end), tried.x, tried.carry, moved)
-        tried = tried._replace(carry=carry, n_evals=f.calls + step.n_evals)
+        beyond = across(problem, (tried.t1, tried.end), tried.x, tried.carry, moved)
+        tried = tried._replace(x=beyond.x, carry=beyond.carry, n_evals=tried.n_evals + beyond.n_evals)
+        if tried.events is not None:
+            signs = problem.events.beyond(tried.events, tried.t1, tried.x, beyond.landed)  # type: ignore[union-attr]
+            tried = tried._replace(events=signs)
     return tried
 
 
-def across(problem: Problem, f: Counter, end: tuple[Scalar, Scalar], x: Tensor, carry: Any, moved: Flag) -> Any:
-    """What the stepper carries on from a step that ends where the field jumps: made anew on the far side.
+class Beyond(NamedTuple):
+    """What a solve goes on with from a step that ends where something jumps.
+
+    Attributes:
+        x: State, `[*lead, N]`.
+        carry: The stepper's.
+        landed: Where there is a jump, a truth value or `[*lead]`.
+        n_evals: Calls of `f`.
+    """
+
+    x: Tensor
+    carry: Any
+    landed: Flag
+    n_evals: Any
+
+
+def across(problem: Problem, end: tuple[Scalar, Scalar], x: Tensor, carry: Any, moved: Flag) -> Beyond:
+    """Goes to the far side of where the field or the state jumps; the stepper's carry is made anew there.
 
     Args:
         problem: The problem.
-        f: Its field.
         end: End of the step, as control knows it and as differentiable as it is.
         x: State there, `[*lead, N]`.
-        carry: What it would carry on otherwise.
+        carry: What the stepper would carry on otherwise.
         moved: Where the solve moves on.
     """
-    t1, attached = end
-    landed = both(both(moved, problem.clock.stops.hold(t1)), t1 != problem.clock.end)  # type: ignore[union-attr]
-    # A method that carries nothing evaluates its first slope itself; a compiled loop has no branches.
-    if carry is None or not (torch.compiler.is_compiling() or any_lane(landed)):
-        return carry
-    t, field = state_time(attached, x), problem.clock.sided(f, attached, problem.clock.end, x)
-    return where(landed, problem.stepper.init(field, t, x, field(t, x)), carry)
+    clock, (t1, attached) = problem.clock, end
+    x, landed = clock.beyond(t1, attached, x, moved)
+
+    def anew() -> tuple[Any, int]:
+        f = Counter(problem.f)
+        t, field = state_time(attached, x), clock.sided(f, attached, clock.end, x)
+        made = problem.stepper.init(field, t, x, field(t, x))
+        return where(landed, made, carry), f.calls
+
+    n_evals: Any = 0
+    if carry is not None:  # a method that carries nothing evaluates its first slope itself
+        some = landed.any() if torch.compiler.is_compiling() else any_lane(landed)  # type: ignore[union-attr]
+        carry, n_evals = when(some, anew, lambda: (carry, 0))
+    return Beyond(x, carry, landed, n_evals)
 
 
 def _step(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Scalar, Scalar]:

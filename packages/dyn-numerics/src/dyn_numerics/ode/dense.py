@@ -22,6 +22,7 @@ class DenseSolution:
     Attributes:
         t: The ends of the accepted steps, `[n + 1]`, in the dtype of times; monotone in the direction of the solve. Under
             `stepping="per_sample"` it is `[n + 1, batch]`, every column filled up with its last time.
+        coefficients: The polynomials in the position in a step, from 0 to 1, lowest power first, `[n, *lead, p + 1, N]`.
 
     Example:
         >>> import torch
@@ -33,7 +34,7 @@ class DenseSolution:
 
     def __init__(self, t: Tensor, coefficients: Tensor, layout: StateLayout) -> None:
         self.t = t
-        self._coefficients = coefficients  # [n, *lead, p + 1, N]
+        self.coefficients = coefficients
         self._layout = layout
 
     def __call__(self, t: Tensor | Sequence[float] | float) -> Any:
@@ -67,7 +68,7 @@ class DenseSolution:
         Args:
             lost: Which problems have none, `[]`, or `[batch]` under `stepping="per_sample"`.
         """
-        return DenseSolution(self.t, torch.where(lost[..., None, None], torch.nan, self._coefficients), self._layout)
+        return DenseSolution(self.t, torch.where(lost[..., None, None], torch.nan, self.coefficients), self._layout)
 
     def _locate(self, t: Tensor | Sequence[float] | float) -> tuple[Tensor, Tensor, Tensor]:
         """The polynomials `[..., p + 1, N]` that hold the times, the positions `[...]` in them, and their lengths."""
@@ -93,7 +94,7 @@ class DenseSolution:
             ahead = (times * direction).reshape(-1, *lead).movedim(0, -1).contiguous()  # [*lead, m]
             at = torch.searchsorted(ends, ahead).movedim(-1, 0).clamp(max=len(self.t) - 2)  # [m, *lead]
         start, end = (t.gather(0, at).reshape(times.shape) for t in (self.t[:-1], self.t[1:]))
-        piece = self._coefficients[(at, *(torch.arange(n, device=at.device) for n in lead))]
+        piece = self.coefficients[(at, *(torch.arange(n, device=at.device) for n in lead))]
         piece = piece.reshape(*times.shape, *piece.shape[-2:])
         dt = torch.where(end == start, 1, end - start)
         return piece, torch.where(inside, (times - start) / dt, torch.nan), dt

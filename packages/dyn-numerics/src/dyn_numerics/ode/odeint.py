@@ -42,7 +42,14 @@ from dyn_numerics.status import Status
 from dyn_numerics.substitutes import substituted, substitutes
 from dyn_numerics.transforms import any_lane, in_forward_mode, under_transform
 
-__all__ = ["Repeat", "odeint", "solve_compiled", "solve_compiled_to_end", "solve_repeating"]
+__all__ = [
+    "Repeat",
+    "odeint",
+    "solve_compiled",
+    "solve_compiled_to_end",
+    "solve_observed",
+    "solve_repeating",
+]
 
 Repeat = Callable[[Chain, Tensor, Saver, Sequence[bool]], tuple[Tensor, Any, int]]
 """How a solve that ran without gradient is taken again: as `replay`, and told in which steps there is something to keep."""
@@ -205,7 +212,23 @@ def solve_repeating(
     return _solve(posed, _Options(False, progress, callbacks, throw), repeat=repeat)
 
 
-def _solve(posed: Posed, options: _Options, before: Ended | None = None, repeat: Repeat | None = None) -> Solution:
+def solve_observed(posed: Posed, observers: Sequence[Observer]) -> Solution:
+    """Solves outside of torch.compile and torch.func, and raises where that does not reach the end.
+
+    Args:
+        posed: The problem.
+        observers: Told of every attempt, besides what keeps the outputs.
+    """
+    return _solve(posed, _Options(False, None, None, True), observers=observers)
+
+
+def _solve(
+    posed: Posed,
+    options: _Options,
+    before: Ended | None = None,
+    repeat: Repeat | None = None,
+    observers: Sequence[Observer] = (),
+) -> Solution:
     """Solves in Python, from the start or from where another solve ended."""
     callbacks = options.callbacks
     if not (callbacks is None or isinstance(callbacks, Callbacks)):
@@ -213,7 +236,9 @@ def _solve(posed: Posed, options: _Options, before: Ended | None = None, repeat:
             f"callbacks: got a {type(callbacks).__name__}, expected Callbacks(on_step=..., on_accept=..., on_reject=...)"
         )
     bar = progress_bar(options.progress)
-    watchers: list[Observer] = [] if callbacks is None else [TellCallbacks(callbacks, posed.layout)]
+    watchers = list(observers)
+    if callbacks is not None:
+        watchers.append(TellCallbacks(callbacks, posed.layout))
     shown = None if bar is None else ShowProgress(bar, posed.layout.lead.numel())
     if shown is not None:
         watchers.append(shown)
@@ -300,6 +325,8 @@ def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool, 
     if problem.events is not None and torch.is_grad_enabled():
         known = known or problem.events.has_differentiable_conditions(problem.clock.start, start.detach())
     known = known or is_differentiable(start) or problem.clock.differentiable is not None
+    stops = problem.clock.stops
+    known = known or (torch.is_grad_enabled() and stops is not None and stops.jump is not None)
     field = WatchedField(problem.f, known)
     # Otherwise there is nothing to notice, or to detach.
     watched = not learns and (torch.is_grad_enabled() or under_transform() or in_forward_mode())

@@ -26,17 +26,19 @@ from dyn_numerics.ode.attempt import Problem
 from dyn_numerics.ode.controllers.controller import Controller
 from dyn_numerics.ode.error_norm import ErrorNorm
 from dyn_numerics.ode.events.event import Event
+from dyn_numerics.ode.events.jump import Jump
 from dyn_numerics.ode.events.watch import EventWatch
 from dyn_numerics.ode.flat_field import flat_field
 from dyn_numerics.ode.kept_values import KeptValues
 from dyn_numerics.ode.save import Form, Save
+from dyn_numerics.ode.scalar import Flag
 from dyn_numerics.ode.solve_context import SolveContext
 from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.steppers.by_name import stepper as stepper_by_name
 from dyn_numerics.ode.times import Clock, is_differentiable
 from dyn_numerics.pytree_state import StateLayout
 from dyn_numerics.transforms import under_transform, under_vmap
-from dyn_numerics.user_function import check_signature
+from dyn_numerics.user_function import UserFunction, check_signature
 
 __all__ = ["Posed", "pose", "pose_again"]
 
@@ -131,6 +133,7 @@ def pose(
         )
     check_compiler("odeint")
     t, inner, clock = _schedule(t_span, layout, controller, step_size, limit)
+    clock = clock.with_stops(controller.stops, controller.jumps, _state_jump(controller, args, layout))
     norm = ErrorNorm(
         flat_tolerance("rtol", rtol, layout),
         flat_tolerance("atol", atol, layout),
@@ -161,7 +164,9 @@ def pose(
     return Posed(problem, layout, start, inner, t, save, not unreadable, values)
 
 
-def pose_again(posed: Posed, x: Tensor, t_span: Tensor | Sequence[float], save: Save, max_steps: float) -> Posed:
+def pose_again(
+    posed: Posed, x: Tensor, t_span: Tensor | Sequence[float], save: Save, max_steps: float, has_jumped: Flag = False
+) -> Posed:
     """Poses a problem again with other times.
 
     Args:
@@ -170,6 +175,7 @@ def pose_again(posed: Posed, x: Tensor, t_span: Tensor | Sequence[float], save: 
         t_span: Output times.
         save: What to keep.
         max_steps: Greatest number of attempts.
+        has_jumped: Where the state at the start is that after a jump there.
 
     Raises:
         TypeError: As `dyn_numerics.odeint`, of `t_span`.
@@ -178,6 +184,8 @@ def pose_again(posed: Posed, x: Tensor, t_span: Tensor | Sequence[float], save: 
     problem, layout = posed.problem, posed.layout
     controller, norm = problem.controller, problem.error_norm
     t, inner, clock = _schedule(t_span, layout, controller, problem.clock.step, max_steps)
+    clock = clock.with_stops(controller.stops, controller.jumps, _state_jump(controller, problem.context.args, layout))
+    clock.has_jumped = has_jumped
     learns = _learns(controller)
     values = posed.values
     if save is not posed.save:
@@ -213,7 +221,16 @@ def _schedule(
     marks = inner if under_transform() or is_differentiable(inner) else None
     lands_on_times = not controller.adaptive and step_size is None
     clock = Clock(times if on_host else inner.detach(), step_size, lands_on_times, marks)
-    return t, inner, clock.with_stops(controller.stops, controller.jumps)
+    return t, inner, clock
+
+
+def _state_jump(controller: Controller, args: Sequence[Any], layout: StateLayout) -> Jump | None:
+    """What becomes of the state at the controller's stops, if anything does."""
+    if controller.jump is None:
+        return None
+    if not torch.compiler.is_compiling():
+        check_signature(controller.jump, len(args), "jump", "jump")
+    return Jump("jump", UserFunction(controller.jump, args, layout, "jump"), layout)
 
 
 def _kept_values(save: Save, layout: StateLayout) -> KeptValues | None:

@@ -133,7 +133,7 @@ class AcceptedSteps:
         return self.record.events(i) is not None
 
     def first(self, x: Tensor, carry: Any = None) -> Link:
-        return Link(x, carry, self.problem.shift)
+        return Link(self.problem.clock.beyond_start(x), carry, self.problem.shift)
 
     def advance(self, i: int, link: Link) -> tuple[Link, AttemptedStep]:
         problem, record, f, stepper = self.problem, self.record, self._f, self._stepper
@@ -177,7 +177,9 @@ class AcceptedSteps:
                 _interpolant=met.interpolant,
             )
         if clock.jumps:
-            carried = across(problem, f, (attempted.t1, attempted.end), after, carried, taken)
+            beyond = across(problem, (attempted.t1, attempted.end), after, carried, taken)
+            after, carried = beyond.x, beyond.carry
+            f.calls += beyond.n_evals
         if shift is not None:
             shift = where(taken, attempted.end - attempted.t1, shift)
         return Link(where(taken, after, x), where(taken, carried, carry), shift, last), attempted
@@ -259,7 +261,7 @@ class Attempts:
 
 
 def _has_no_inverse(attempted: AttemptedStep) -> bool:
-    """Whether more happened in a step than the method did: an event, or a jump of the field where it ends."""
+    """Whether more happened in a step than the method did: an event, or a jump where it ends."""
     clock = attempted.problem.clock
     return attempted.found is not None or (clock.jumps and any_lane(clock.stops.hold(attempted.t1)))  # type: ignore[union-attr]
 

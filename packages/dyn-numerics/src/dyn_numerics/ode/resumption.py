@@ -94,12 +94,15 @@ class Ended:
             ValueError: As `dyn_numerics.odeint`, of `t_span`; and if these start elsewhere or go the other way.
         """
         old = self.posed
+        # Steps that run out, or end with an event, may have gone beyond a jump; a span ends before it.
+        within = self.stopped & (self.t_reached != old.times[-1].detach())
         posed = pose_again(
             old,
             self.state.x,
             t_span,
             old.save if save is None else save,
             old.problem.max_steps if max_steps is None else max_steps,
+            bool(within) if old.problem.branches else within,
         )
         first, last = posed.times[0].detach(), old.times[-1].detach()
         end = torch.where(self.stopped, self.t_reached, last)
@@ -144,9 +147,10 @@ class Ended:
         zero, n_evals, events = last.n_steps * 0, 0, last.events
         if events is not None:
             events = events._replace(code=zero + Status.SUCCESS.code)
-        new = both(running, negate(self.begun))
+        new, x0 = both(running, negate(self.begun)), x
+        x = clock.beyond_start(x0)
         if any_lane(new):
-            fresh, n_evals = initial_state(problem, x)
+            fresh, n_evals = initial_state(problem, x0)
             dt, memory = where(new, (fresh.dt, fresh.memory), (dt, memory))
             carry = fresh.carry
         elif carry is None and running is not False:
@@ -184,8 +188,8 @@ class Ended:
             problem: The problem as it was posed again.
         """
         clock = self.posed.problem.clock
-        # Before a first step there is none; that of a step that an event cuts is behind it; the field may jump at the end.
-        jumps = clock.stops is not None and clock.stops.jumps and any_lane(clock.stops.hold(clock.end))
+        # Before a first step there is none; that of a step that an event cuts is behind it; something may jump at the end.
+        jumps = clock.jumps and any_lane(clock.stops.hold(clock.end))  # type: ignore[union-attr]
         whole = not (any_lane(negate(self.begun)) or any_lane(self.stopped) or jumps)
         recorded = all(then or not now for then, now in zip(self.modes, _modes(), strict=True))
         # A slope at the end moves with that time, and at the start with the other.

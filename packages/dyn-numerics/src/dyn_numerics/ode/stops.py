@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Sequence
 from math import inf
-from typing import Any
+from typing import Any, Protocol, Self
 
 import torch
 from torch import Tensor
@@ -15,8 +15,25 @@ from dyn_numerics.ode.scalar import Flag, Scalar, magnitude, minimum, where
 from dyn_numerics.ode.search import count_below
 from dyn_numerics.ode.split_field import Part
 from dyn_numerics.ode.stepper import FlatField, in_loop
+from dyn_numerics.substitutes import substituted, substitutes
+from dyn_numerics.transforms import any_lane
 
-__all__ = ["Stops"]
+__all__ = ["StateJump", "Stops"]
+
+
+class StateJump(Protocol):
+    """What becomes of states at given times."""
+
+    def take(self, samples: Tensor, /) -> Self:
+        """The jump of some of the samples, whose indices are `[m]`."""
+
+    def __call__(self, t: Scalar, x: Tensor, /) -> Tensor:
+        """The states right after a time, `[*lead, N]`.
+
+        Args:
+            t: The time, as control knows it where it has no gradient.
+            x: The states there; they stay as they are.
+        """
 
 
 class Stops:
@@ -26,13 +43,24 @@ class Stops:
         times: The times, host numbers or a tensor `[n, *lead]`, in any order.
         direction: 1.0 forward, -1.0 in reversed time, or `[*lead]`.
         jumps: Whether the field jumps there.
+        jump: What becomes of the state there, or None where it goes on as it is.
+        differentiable: Whether that is differentiated.
 
     Attributes:
         jumps: Whether the field jumps there.
+        jump: What becomes of the state there.
     """
 
-    def __init__(self, times: Sequence[float] | Tensor, direction: Scalar, jumps: bool) -> None:
-        self._direction, self.jumps = direction, jumps
+    def __init__(
+        self,
+        times: Sequence[float] | Tensor,
+        direction: Scalar,
+        jumps: bool,
+        jump: StateJump | None = None,
+        differentiable: bool = True,
+    ) -> None:
+        self._direction, self.jumps, self.jump = direction, jumps, jump
+        self._differentiable = differentiable
         self._ahead: Any  # in the order of the solve: host numbers, or [*lead, n]
         if isinstance(times, Tensor):
             self._ahead = (times * direction).movedim(0, -1).sort(dim=-1).values.contiguous()
@@ -41,8 +69,15 @@ class Stops:
 
     def take(self, samples: Tensor) -> Stops:
         """Those of some of the samples, whose indices are `[m]`."""
-        twin = Stops((), self._direction[samples], self.jumps)  # type: ignore[index]
+        jump = None if self.jump is None else self.jump.take(samples)
+        twin = Stops((), self._direction[samples], self.jumps, jump, self._differentiable)  # type: ignore[index]
         twin._ahead = self._ahead[samples]
+        return twin
+
+    def without_gradient(self) -> Stops:
+        """The same in a loop that nobody differentiates."""
+        twin = Stops((), self._direction, self.jumps, self.jump, differentiable=False)
+        twin._ahead = self._ahead
         return twin
 
     def before(self, target: Scalar, t: Scalar) -> Scalar:
@@ -65,6 +100,23 @@ class Stops:
             return found == now
         i = bisect_left(ahead, now)
         return i < len(ahead) and ahead[i] == now
+
+    def beyond(self, t: Scalar, x: Tensor, landed: Flag) -> Tensor:
+        """The states right after a time, `[*lead, N]`.
+
+        Args:
+            t: The time.
+            x: The states there.
+            landed: Where it is one of the times.
+        """
+        if self.jump is None or not (torch.compiler.is_compiling() or any_lane(landed)):
+            return x
+        if isinstance(landed, Tensor) and landed.dim():  # the jump meets only states for which it is wanted
+            places = substitutes(landed)
+            after = self.jump.take(places)(*substituted(places, (t, x)))
+        else:
+            after = self.jump(t, x)
+        return where(landed, after if self._differentiable else after.detach(), x)
 
     def sided(self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor) -> FlatField:
         """The field as a step sees it: where it jumps at an end of the step, at a time just within.

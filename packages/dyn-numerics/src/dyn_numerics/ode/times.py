@@ -10,9 +10,9 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from dyn_numerics.dtypes import real_dtype
-from dyn_numerics.ode.scalar import Flag, Scalar, either, where
+from dyn_numerics.ode.scalar import Flag, Scalar, both, either, negate, where
 from dyn_numerics.ode.stepper import FlatField
-from dyn_numerics.ode.stops import Stops
+from dyn_numerics.ode.stops import StateJump, Stops
 from dyn_numerics.transforms import without_transforms
 
 __all__ = ["Clock", "host_numbers", "is_differentiable", "state_time", "time_dtype"]
@@ -67,6 +67,7 @@ class Clock:
         end: End of the solve.
         direction: 1.0 forward, -1.0 in reversed time.
         stops: Further times to land on, or None.
+        has_jumped: Where the state at the start is that after a jump there.
     """
 
     def __init__(
@@ -79,6 +80,7 @@ class Clock:
         self.times, self.step, self.lands_on_times = times, step, lands_on_times
         self.differentiable = differentiable
         self.stops: Stops | None = None
+        self.has_jumped: Flag = False
         self.start: Scalar = times[0]
         self.end: Scalar = times[-1]
         self.direction: Scalar
@@ -91,20 +93,21 @@ class Clock:
         else:
             self.direction = -1.0 if self.end < self.start else 1.0
 
-    def with_stops(self, times: Tensor | None, jumps: bool) -> Clock:
+    def with_stops(self, times: Tensor | None, jumps: bool, jump: StateJump | None = None) -> Clock:
         """The same clock with further times to land on.
 
         Args:
             times: The times, float64 `[n]` or `[n, *lead]`, in any order; or None.
             jumps: Whether the field jumps there.
+            jump: What becomes of the state there, or None where it goes on as it is.
         """
         twin = Clock(self.times, self.step, self.lands_on_times, self.differentiable)
         if times is not None and isinstance(self.start, Tensor):
             times = times.to(self.start)
             times = times.reshape(-1, *[1] * self.start.dim()) if times.dim() == 1 else times
-            twin.stops = Stops(times.expand(-1, *self.start.shape), self.direction, jumps)
+            twin.stops = Stops(times.expand(-1, *self.start.shape), self.direction, jumps, jump)
         elif times is not None:
-            twin.stops = Stops(host_numbers(times), self.direction, jumps)
+            twin.stops = Stops(host_numbers(times), self.direction, jumps, jump)
         return twin
 
     @property
@@ -136,8 +139,30 @@ class Clock:
 
     @property
     def jumps(self) -> bool:
-        """Whether the field jumps at the stops."""
-        return self.stops is not None and self.stops.jumps
+        """Whether the field or the state jumps at the stops."""
+        return self.stops is not None and (self.stops.jumps or self.stops.jump is not None)
+
+    def beyond(self, t: Scalar, at: Scalar, x: Tensor, moved: Flag = True) -> tuple[Tensor, Flag]:
+        """The states right after a time, `[*lead, N]`, and where something jumps then: at a stop, but not at the end.
+
+        Args:
+            t: The time, as control knows it.
+            at: The same as differentiable as it is.
+            x: The states there.
+            moved: Where they are wanted.
+        """
+        if self.stops is None or not self.jumps:
+            return x, False
+        landed = both(both(moved, self.stops.hold(t)), t != self.end)
+        return self.stops.beyond(at, x, landed), landed
+
+    def beyond_start(self, x: Tensor) -> Tensor:
+        """The states right after the start, `[*lead, N]`.
+
+        Args:
+            x: The states there.
+        """
+        return self.beyond(self.start, self.start, x, negate(self.has_jumped))[0]
 
     def sided(self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor) -> FlatField:
         """The field as a step sees it, on one side of where it jumps.
@@ -206,13 +231,15 @@ class Clock:
     def without_gradient(self) -> Clock:
         """The same clock for a loop that nobody differentiates."""
         twin = Clock(self.times, self.step, self.lands_on_times)
-        twin.stops = self.stops
+        twin.stops = None if self.stops is None else self.stops.without_gradient()
+        twin.has_jumped = self.has_jumped
         return twin
 
     def take(self, samples: Tensor) -> Clock:
         """The clock of some of the samples, whose indices are `[m]`."""
         twin = Clock(self.times[:, samples], self.step, self.lands_on_times)  # type: ignore[call-overload]
         twin.stops = None if self.stops is None else self.stops.take(samples)
+        twin.has_jumped = self.has_jumped[samples] if isinstance(self.has_jumped, Tensor) else self.has_jumped
         return twin
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor
 
@@ -14,7 +14,14 @@ __all__ = ["SensitivityAlgorithm"]
 
 
 class SensitivityAlgorithm(ABC):
-    """How the gradient of a solve is computed. Algorithms are interchangeable: none changes the values of the solve."""
+    """How the gradient of a solve is computed. Algorithms are interchangeable: none changes the values of the solve.
+
+    Attributes:
+        exact: Whether the gradient is that of the computed numbers with the accepted step sizes held fixed; otherwise it is
+            approximate, and converges with the tolerance.
+    """
+
+    exact: ClassVar[bool] = False
 
     @abstractmethod
     def solve(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -36,6 +36,8 @@ class Autograd(SensitivityAlgorithm):
         >>> round(x0.grad.item(), 6)
         0.367879
     """
+
+    exact: ClassVar[bool] = True
 
     def __repr__(self) -> str:
         return "Autograd()"

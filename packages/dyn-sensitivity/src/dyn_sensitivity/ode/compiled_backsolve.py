@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch.func import vjp
 from dyn_numerics import Solution
 from dyn_numerics.ode.odeint import solve_compiled
 from dyn_numerics.ode.posed import pose
+from dyn_numerics.ode.scalar import Scalar
 from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_numerics.ode.times import state_time
 from dyn_numerics.pytree_state import StateLayout
@@ -97,45 +98,58 @@ class _Adjoint(torch.autograd.Function):
         x = torch.where(reached, x, start)  # from an output that it did not reach a sample stands still at its start
         grad_x = torch.where(reached, grad_x, 0)
 
-        def back(
-            span: Tensor, y: Tensor, a: Tensor, shares: Sequence[Tensor], reached: Tensor
-        ) -> tuple[Tensor, list[Tensor]]:
-            alive = reached.to(y.dtype)
-
-            def augmented(s: Tensor, state: Any) -> Any:
-                (y,), (a,), _ = state
-                now = state_time(torch.where(reached.squeeze(-1), s, t[0]), y)
-                slope, pull = vjp(lambda y, *inputs: problem.field.at(inputs, places)(now, y), y, *inputs)[:2]
-                grad_y, *shares = pull(-a)
-                return (slope * alive,), (grad_y,), tuple(shares)
-
-            posed = pose(augmented, ((y,), (a,), tuple(shares)), span, **problem.backward)
-            _, (solved,), found = solve_compiled(posed, diagnose=False).x
-            # Where nobody stands there is nothing to solve, and maybe no value of the field.
-            kept = [torch.where(reached.any(), new[-1], old) for new, old in zip(found, shares, strict=True)]
-            return torch.where(reached.any(), solved[-1], a), kept
-
+        reached = reached.squeeze(-1)  # [T, *lead]
         zeros = [torch.zeros_like(value) for value in inputs]
-        if len(times) == 2:
-            grad, grads = back(t.flip(0), x[1], grad_x[1], zeros, reached[1])
-            grad = grad + grad_x[0]
-        else:
 
-            def going(j: Tensor, *carried: Tensor) -> Tensor:
-                return j > 0
+        def augmented(s: Tensor, state: Any) -> Any:
+            (y,), (a,), _ = state
+            alive = (a != 0).any(-1)  # [*lead]; the others did not get there, or have nothing to say
+            now = state_time(torch.where(alive, s, t[0]), y)
+            slope, pull = vjp(lambda y, *inputs: problem.field.at(inputs, places)(now, y), y, *inputs)[:2]
+            grad_y, *shares = pull(-a)
+            moved = alive.unsqueeze(-1)
+            return (torch.where(moved, slope, 0),), (torch.where(moved, grad_y, 0),), tuple(shares)
 
-            # In one vector: what is carried must not be a view.
-            carried = StateLayout((grad_x[0], *zeros), "grad")
+        start_of_all = ((x[-1],), (grad_x[-1],), tuple(zeros))
+        posed = pose(augmented, start_of_all, torch.stack([t[-1], t[0]]), **problem.backward)
+        if len(times) > 2:
+            controller, clock = problem.backward["controller"], posed.problem.clock
+            stops = t[1:-1] if controller.stops is None else torch.cat([controller.stops.to(t), t[1:-1]])
+            clock = clock.with_stops(stops, controller.jumps, _Kicks(posed.layout, t, x, grad_x))
+            posed = replace(posed, problem=replace(posed.problem, clock=clock))
+        _, (adjoint,), shares = solve_compiled(posed, diagnose=False).x
+        # Where nobody got anywhere there is nothing to solve, and maybe no value of the field.
+        some = reached[1:].any()
+        grad = torch.where(some, adjoint[-1], 0) + grad_x[0]
+        return None, None, grad, *(torch.where(some, share[-1], 0) for share in shares)
 
-            def body(j: Tensor, vector: Tensor) -> tuple[Tensor, Tensor]:
-                pair = torch.stack([j, j - 1])
-                span, y = t.index_select(0, pair), x.index_select(0, pair[:1])[0]
-                a, *shares = carried.unflatten(vector)
-                a, shares = back(span, y, a, shares, reached.index_select(0, pair[:1])[0])
-                return j - 1, carried.flatten((a + grad_x.index_select(0, pair[1:])[0], *shares))
 
-            last = torch.full((), len(times) - 1, dtype=torch.int64, device=x.device)
-            start = carried.flatten((grad_x[-1], *zeros))
-            _, vector = torch.while_loop(going, body, (last, start))  # type: ignore[no-untyped-call]
-            grad, *grads = carried.unflatten(vector)
-        return None, None, grad.clone(), *(share.clone() for share in grads)
+class _Kicks:
+    """What happens to a backward solve at the outputs that it passes.
+
+    The adjoint gets what the loss says of the output, and the state is put back to that of the forward solve.
+
+    Args:
+        layout: Layout of state, adjoint and gradients.
+        t: Output times, `[T]`.
+        x: States there, `[T, *lead, N]`.
+        grad_x: Derivative of the loss with respect to them.
+    """
+
+    def __init__(self, layout: StateLayout, t: Tensor, x: Tensor, grad_x: Tensor) -> None:
+        self._layout, self._t, self._x, self._grad_x = layout, t, x, grad_x
+
+    def take(self, samples: Tensor) -> _Kicks:
+        """That of some of the samples: it is of all."""
+        return self
+
+    def __call__(self, t: Scalar, vector: Tensor) -> Tensor:
+        """What a vector becomes at a time."""
+        (y,), (a,), shares = self._layout.unflatten(vector)
+        here = self._t == t
+        at = here.to(torch.int64).argmax().reshape(1)
+        passes = here.any()  # otherwise it is a stop of the forward solve
+        x, gradient = self._x.index_select(0, at)[0], self._grad_x.index_select(0, at)[0]
+        a = a + torch.where(passes, gradient, 0)
+        y = torch.where(passes & (a != 0).any(-1, keepdim=True), x, y)
+        return self._layout.flatten(((y,), (a,), shares))

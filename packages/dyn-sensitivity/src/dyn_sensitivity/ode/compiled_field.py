@@ -25,6 +25,7 @@ from dyn_numerics.ode.split_field import Split
 from dyn_numerics.ode.times import state_time
 from dyn_numerics.per_sample import bare_arguments, sampled_leaves
 from dyn_numerics.pytree_state import StateLayout
+from dyn_sensitivity.ode.integral_loss import FieldAndLoss
 
 __all__ = ["CompiledField", "refuse_differentiable"]
 
@@ -40,8 +41,8 @@ class CompiledField:
     Attributes:
         f: The user's field.
         layout: Layout of the state.
-        module: The module that the field is or belongs to, or None.
-        names: Names of its parameters that want gradients; one that is used in several places has several.
+        modules: The modules that the field is or belongs to, of each of its functions.
+        names: Names of their parameters that want gradients; one that is used in several places has several.
         places: Which of the parameters each name is for.
         arg_leaves: Leaves of the args.
         arg_structure: Structure of the args.
@@ -52,9 +53,9 @@ class CompiledField:
 
     f: Callable[..., Any]
     layout: StateLayout
-    module: nn.Module | None
-    names: tuple[str, ...]
-    places: tuple[int, ...]
+    modules: tuple[nn.Module, ...]
+    names: tuple[tuple[str, ...], ...]
+    places: tuple[tuple[int, ...], ...]
     arg_leaves: tuple[Any, ...]
     arg_structure: TreeSpec
     wanted_at: tuple[int, ...]
@@ -73,26 +74,25 @@ class CompiledField:
         Raises:
             ValueError: If the field is random, since its steps are computed again on the way back.
         """
-        module = _module_of(f)
-        for part in () if module is None else module.modules():
-            if isinstance(part, _DropoutNd) and part.training and part.p > 0:
-                raise ValueError(
-                    f"f: holds a {type(part).__name__} in training mode, which would draw other numbers in the backward pass of a compiled "
-                    f"solve; call its eval(), or solve outside of torch.compile with sensitivity='autograd'"
-                )
-        named = [] if module is None else [(n, p) for n, p in _named_parameters(module) if p.requires_grad]
+        modules = _modules_of(f)
         parameters: list[Tensor] = []
-        places = []
-        for _, parameter in named:
-            at = next((i for i, known in enumerate(parameters) if known is parameter), len(parameters))
-            places.append(at)
-            if at == len(parameters):
-                parameters.append(parameter)
+        names, places = [], []
+        for module in modules:
+            _refuse_random(module)
+            named = [(n, p) for n, p in _named_parameters(module) if p.requires_grad]
+            own = []
+            for _, parameter in named:
+                at = next((i for i, known in enumerate(parameters) if known is parameter), len(parameters))
+                own.append(at)
+                if at == len(parameters):
+                    parameters.append(parameter)
+            names.append(tuple(name for name, _ in named))
+            places.append(tuple(own))
         leaves, structure = tree_flatten(bare_arguments(args))
         wanted_at = tuple(i for i, leaf in enumerate(leaves) if isinstance(leaf, Tensor) and leaf.requires_grad)
-        names = tuple(name for name, _ in named)
         sampled = sampled_leaves(args)
-        field = cls(f, layout, module, names, tuple(places), tuple(leaves), structure, wanted_at, sampled, split)
+        held = modules, tuple(names), tuple(places)
+        field = cls(f, layout, *held, tuple(leaves), structure, wanted_at, sampled, split)
         return field, [*(leaves[i] for i in wanted_at), *parameters]
 
     def args_with(self, inputs: Sequence[Tensor], places: Tensor | None = None) -> tuple[Any, ...]:
@@ -115,18 +115,14 @@ class CompiledField:
     def at(self, inputs: Sequence[Tensor], places: Tensor | None = None) -> SampledField:
         """The field on flat states with some tensors in the places of those that its gradient goes to; as `args_with`."""
         args = self.args_with(inputs, places)
-        module, names = self.module, self.names
         given = inputs[len(self.wanted_at) :]
-        parameters = {name: given[at] for name, at in zip(names, self.places, strict=True)}
 
         def called(function: Callable[..., Any]) -> Callable[..., Any]:
-            def call(t: Tensor, x: Any, *args: Any) -> Any:
-                if module is None or not names:
-                    return function(t, x, *args)
-                with _reparametrize_module(module, parameters):
-                    return function(t, x, *args)
-
-            return call
+            for module, names, places in zip(self.modules, self.names, self.places, strict=True):
+                if names:
+                    parameters = {name: given[at] for name, at in zip(names, places, strict=True)}
+                    function = _with_parameters(module, parameters, function)
+            return function
 
         f = self.f
         f = SplitField(called(f.a), called(f.b)) if isinstance(f, SplitField) else called(f)
@@ -173,9 +169,34 @@ def _named_parameters(module: nn.Module) -> list[tuple[str, Tensor]]:
     return found
 
 
-def _module_of(f: Callable[..., Any]) -> nn.Module | None:
-    """The module that a field is or is a method of."""
-    if isinstance(f, nn.Module):
-        return f
-    owner = f.__self__ if isinstance(f, MethodType) else None
-    return owner if isinstance(owner, nn.Module) else None
+def _with_parameters(
+    module: nn.Module, parameters: dict[str, Tensor], function: Callable[..., Any]
+) -> Callable[..., Any]:
+    """A function that finds others in the places of a module's parameters."""
+
+    def call(t: Tensor, x: Any, *args: Any) -> Any:
+        with _reparametrize_module(module, parameters):
+            return function(t, x, *args)
+
+    return call
+
+
+def _refuse_random(module: nn.Module) -> None:
+    """Refuses a module that draws random numbers, which would be others in the backward pass."""
+    for part in module.modules():
+        if isinstance(part, _DropoutNd) and part.training and part.p > 0:
+            raise ValueError(
+                f"f: holds a {type(part).__name__} in training mode, which would draw other numbers in the backward pass of a compiled "
+                f"solve; call its eval(), or solve outside of torch.compile with sensitivity='autograd'"
+            )
+
+
+def _modules_of(f: Callable[..., Any]) -> tuple[nn.Module, ...]:
+    """The modules that the functions of a field are or are methods of, each once."""
+    functions = (f.f, f.loss) if isinstance(f, FieldAndLoss) else (f,)
+    found: list[nn.Module] = []
+    for function in functions:
+        owner = function.__self__ if isinstance(function, MethodType) else function
+        if isinstance(owner, nn.Module) and not any(owner is known for known in found):
+            found.append(owner)
+    return tuple(found)

@@ -106,6 +106,11 @@ def solve(
     limit = MOST_RECORDED_STEPS if options["max_steps"] is None else options["max_steps"]
     field, inputs = CompiledField.of(f, layout, args, method.split)
     controller = choose_controller(options["controller"], method, options["step_size"])
+    if controller.jump is not None:
+        raise ValueError(
+            "controller: got one with a jump of the state inside torch.compile, through which a compiled solve has no "
+            "gradient; solve outside of it, or under torch.no_grad()"
+        )
     names = ("rtol", "atol", "step_size", "stepping")
     posing = {name: options[name] for name in names}
     posing.update(solver=method, controller=controller, max_steps=limit)

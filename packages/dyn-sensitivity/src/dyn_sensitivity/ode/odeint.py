@@ -4,18 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
+from functools import partial
 from typing import Any, Literal
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 
 from dyn_numerics import Callbacks, Controller, Event, Save, Solution, Stepper
 from dyn_numerics.arguments import extra_arguments
+from dyn_numerics.ode.arguments import choose_controller
+from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_numerics.progress import ProgressBar
+from dyn_numerics.transforms import in_forward_mode, under_transform
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.autograd import Autograd
 from dyn_sensitivity.ode.backsolve import Backsolve
+from dyn_sensitivity.ode.forward_mode import ForwardMode
+from dyn_sensitivity.ode.gauss_quadrature import GaussQuadrature
+from dyn_sensitivity.ode.integral_loss import solve_with_integral
+from dyn_sensitivity.ode.interpolating import Interpolating
 from dyn_sensitivity.ode.recursive_checkpoint import RecursiveCheckpoint
 from dyn_sensitivity.ode.reversible import Reversible
+from dyn_sensitivity.ode.training_mode import modules_in_training, warn_of_training
 
 __all__ = ["ALGORITHMS", "algorithm", "odeint"]
 
@@ -24,6 +34,9 @@ ALGORITHMS: dict[str, Callable[[], SensitivityAlgorithm]] = {
     "checkpoint": RecursiveCheckpoint,
     "reversible": Reversible,
     "adjoint": Backsolve,
+    "forward": ForwardMode,
+    "interpolated_adjoint": Interpolating,
+    "gauss": GaussQuadrature,
 }
 """What `sensitivity=` may be called, and what makes it."""
 
@@ -54,6 +67,7 @@ def odeint(
     *,
     sensitivity: str | SensitivityAlgorithm = "autograd",
     params: Sequence[Tensor] = (),
+    integral_loss: Callable[..., Tensor] | None = None,
     solver: str | Stepper = "tsit5",
     rtol: float | Tensor = 1e-3,
     atol: float | Tensor = 1e-6,
@@ -86,18 +100,25 @@ def odeint(
         t_span: Output times `[T]`.
         sensitivity: `"autograd"` (`Autograd`, exact, through the accepted steps), `"checkpoint"` (`RecursiveCheckpoint`, exact,
             memory for a given number of states), `"reversible"` (`Reversible`, exact, constant memory, reversible methods),
-            `"adjoint"` (`Backsolve`, approximate, constant memory), or an algorithm with settings of its own.
+            `"adjoint"` (`Backsolve`, approximate, constant memory), `"forward"` (`ForwardMode`, exact, for few elements that
+            want gradients), or an algorithm with settings of its own.
+            `"adjoint"` (`Backsolve`, approximate, constant memory), `"interpolated_adjoint"` (`Interpolating`) and `"gauss"`
+            (`GaussQuadrature`), approximate, along the dense solution; or an algorithm with settings of its own.
         params: Tensors that `f` captures and that want gradients, beyond the parameters of modules it holds. Only
             algorithms other than `"autograd"` have to be told.
+        integral_loss: A function or module `l(t, x, *args)`, of shape `[]` or `[batch]`, say, whose integral along the solution
+            is returned as well, with gradients to the loss's own parameters. It is one more part of the state: it shares
+            steps and error control, and everything but `f` and itself sees the pair `(x, integral)`, such as events, the norm of a
+            controller and what is kept of steps. Not with a `SplitField`.
         solver: As in `dyn_numerics.odeint`, and so are the arguments that follow.
         rtol: Relative tolerance.
         atol: Absolute tolerance, in state units.
         args: Further arguments of `f`; those that are not tensors pass through.
         step_size: Magnitude of fixed steps, in time units.
-        stepping: One step size for the whole state, or one for each sample. The adjoint steps back jointly.
+        stepping: One step size for the whole state, or one for each sample. The adjoints step back jointly.
         controller: Step-size control.
-        events: What to watch for; not with `"adjoint"`.
-        save: What to keep; the adjoint keeps the states at `t_span` alone.
+        events: What to watch for; not with the adjoints.
+        save: What to keep; the adjoints keep the states at `t_span` alone.
         max_steps: Greatest number of attempted steps. Inside `torch.compile`, `"autograd"` has room for a state at each
             of them, by default 4096, and `"reversible"` for one number.
         compact: Whether samples that have ended leave the batch.
@@ -106,12 +127,17 @@ def odeint(
         throw: Whether a solve that does not reach its end raises.
 
     Returns:
-        The solution, which unpacks as `t, x`. It can be resumed, but for one of the adjoint.
+        The solution, which unpacks as `t, x`; an `IntegralSolution` with an `integral_loss`. It can be resumed, but for one
+        of the adjoint or with an integral.
 
     Raises:
         SolverError: As in `dyn_numerics.odeint`.
-        TypeError: As in `dyn_numerics.odeint`.
-        ValueError: As in `dyn_numerics.odeint`, and if the algorithm cannot give a gradient that is asked for.
+        TypeError: As in `dyn_numerics.odeint`; also if the params are not floating or complex tensors.
+        ValueError: As in `dyn_numerics.odeint`; also if a param is detached, or the algorithm cannot give a gradient that is
+            asked for.
+
+    Warns:
+        UserWarning: Once of every dropout and batch normalisation in training mode in an adaptive solve or an adjoint.
 
     Example:
         >>> import torch
@@ -122,7 +148,15 @@ def odeint(
         >>> round(rate.grad.item(), 3)
         -0.607
     """
-    return algorithm(sensitivity).solve(
+    chosen = algorithm(sensitivity)
+    if not torch.compiler.is_compiling():
+        functions = [f] if integral_loss is None else [f, integral_loss]
+        if modules := list(modules_in_training(functions)):
+            adaptive = choose_controller(controller, stepper(solver), step_size).adaptive
+            if adaptive or (torch.is_grad_enabled() and not chosen.exact):
+                warn_of_training(modules, adaptive)
+    solve = chosen.solve if integral_loss is None else partial(solve_with_integral, chosen, integral_loss)
+    return solve(
         f,
         x0,
         t_span,
@@ -147,4 +181,15 @@ def odeint(
 def _tensors(name: str, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     if isinstance(tensors, Tensor) or not all(isinstance(tensor, Tensor) for tensor in tensors):
         raise TypeError(f"{name}: got {tensors!r:.60}, expected a sequence of tensors; try {name}=(tensor,)")
+    for i, tensor in enumerate(tensors):
+        if not (tensor.is_floating_point() or tensor.is_complex()):
+            raise TypeError(
+                f"{name}: got dtype {tensor.dtype} at index {i}, which has no gradient, expected a floating or complex one"
+            )
+        wants = tensor.requires_grad or isinstance(tensor, nn.Parameter)  # a parameter may be frozen
+        if not wants and torch.is_grad_enabled() and not (under_transform() or in_forward_mode()):
+            raise ValueError(
+                f"{name}: got at index {i} a tensor that is detached, expected one that requires a gradient; call its "
+                f"requires_grad_(), or leave it out"
+            )
     return tuple(tensors)

@@ -6,7 +6,7 @@ expect one gradient. An algorithm that recalls the field leaves these to this mo
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import reduce
@@ -20,6 +20,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_map_on
 from dyn_numerics.per_sample import bare_arguments, sampled_leaves
 from dyn_numerics.user_function import check_signature
 from dyn_sensitivity.captured_tensors import (
+    Edge,
     captured_parameters,
     refuse_entangled,
     refuse_tangents,
@@ -156,6 +157,11 @@ class RecalledField:
                 f"args=(...), or use sensitivity='autograd'. {CHANGED}"
             )
 
+    def time_of(self, t: Tensor, state: Sequence[Tensor]) -> Tensor:
+        """Times `[]` or `[batch]` as the field receives them: shaped against a state that is a tensor."""
+        dims = state[0].dim() - 1 if t.dim() and self.state_structure.is_leaf() else 0
+        return t.reshape(*t.shape, *[1] * dims) if dims else t
+
     def pull_back(
         self,
         t: Tensor,
@@ -163,7 +169,11 @@ class RecalledField:
         cotangent: Sequence[Tensor],
         wanted: Sequence[Tensor],
         extra: Sequence[Tensor],
-    ) -> tuple[list[Tensor], list[Tensor]]:
+        *,
+        by_state: bool = True,
+        by_rest: bool = True,
+        known: Set[Edge] | None = None,
+    ) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Evaluates `f` at a state, and its vector-Jacobian product with respect to state, args and parameters.
 
         Args:
@@ -172,10 +182,13 @@ class RecalledField:
             cotangent: What the slopes are contracted with, in the shapes of the state.
             wanted: Tensors in args that want gradients.
             extra: Parameters that want gradients.
+            by_state: Whether the product with respect to the state is wanted.
+            by_rest: Whether those with respect to args and parameters are.
+            known: The edges of the parameters, for one who evaluates often.
 
         Returns:
-            The leaves of the slope, and the products in the order state, args, parameters; zero where `f` does not
-            depend on one.
+            The leaves of the slope, the products with respect to the state, and those with respect to args and parameters;
+            zero where `f` does not depend on one, and none where they are not wanted.
 
         Raises:
             ValueError: If `f` depends on a differentiable tensor that the forward solve did not know of.
@@ -184,20 +197,24 @@ class RecalledField:
         with torch.enable_grad():
             state, wanted = _as_leaves(state), _as_leaves(wanted)
             slope = tree_leaves(self.f(t, tree_unflatten(state, self.state_structure), *self.args_with(wanted)))
-            inputs = [*state, *wanted, *extra]
+            declared = [*state, *wanted, *extra]
+            inputs = (
+                declared if by_state and by_rest else state if by_state else declared[len(state) :] if by_rest else []
+            )
             try:
-                refuse_undeclared(self.f, slope, inputs)
+                refuse_undeclared(self.f, slope, declared if known is None else [*state, *wanted], known or set())
             except ValueError as error:
                 error.add_note(CHANGED)
                 raise
             pairs = [(k, a) for k, a in zip(slope, cotangent, strict=True) if k.requires_grad]
             found: Sequence[Tensor | None] = [None] * len(inputs)
-            if pairs:
+            if pairs and inputs:
                 outputs, cotangents = zip(*pairs, strict=True)
                 # What f captures may have been computed before; that part of the graph is passed more than once.
                 found = torch.autograd.grad(outputs, inputs, cotangents, retain_graph=True, allow_unused=True)
         products = [torch.zeros_like(x) if g is None else g for g, x in zip(found, inputs, strict=True)]
-        return [k.detach() for k in slope], products
+        count = len(state) if by_state else 0
+        return [k.detach() for k in slope], products[:count], products[count:]
 
 
 @contextmanager

@@ -12,14 +12,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from math import sqrt
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
 import dyn_numerics
-from dyn_numerics import Event, Solution, Stepper
+from dyn_numerics import Solution, Stepper
 from dyn_numerics.autocast import autocast_of_caller, without_autocast
 from dyn_numerics.ode.observer import AttemptedStep
 from dyn_numerics.ode.odeint import Repeat, solve_repeating
@@ -27,13 +27,14 @@ from dyn_numerics.ode.posed import Posed, pose
 from dyn_numerics.ode.repetition import Chain, replay
 from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.saver import Saver
-from dyn_numerics.ode.stepper import Step
 from dyn_numerics.transforms import in_forward_mode, under_transform
-from dyn_sensitivity.captured_tensors import captured_parameters, refuse_entangled, refuse_undeclared
+from dyn_sensitivity.captured_tensors import refuse_undeclared
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
+from dyn_sensitivity.ode.held_tensors import held_tensors
 from dyn_sensitivity.ode.recalled_field import hooks_set_aside
+from dyn_sensitivity.ode.seen_step import SeenStep
 from dyn_sensitivity.ode.step_randomness import StepRandomness, generator_states
-from dyn_sensitivity.ode.tensor_tree import TensorTree
+from dyn_sensitivity.ode.tensor_tree import TensorTree, has_gradients
 
 __all__ = ["StepwiseAlgorithm", "Trail", "Walk"]
 
@@ -84,6 +85,7 @@ class StepwiseAlgorithm(SensitivityAlgorithm):
         name: As users call it.
     """
 
+    exact: ClassVar[bool] = True
     name: ClassVar[str]
 
     @abstractmethod
@@ -141,7 +143,7 @@ class StepwiseAlgorithm(SensitivityAlgorithm):
         self.refuse(posed.problem.stepper)
         self._refuse_unsupported(options)
         arguments, wanted = TensorTree.of(args, lambda tensor: tensor.requires_grad)
-        inputs = [posed.times, posed.start, *wanted, *_extra(f, posed, options["events"], params)]
+        inputs = [posed.times, posed.start, *wanted, *held_tensors(f, posed, options["events"], params)]
         # Transforms and forward mode differentiate the plain solve, which has the same gradient.
         if under_transform() or in_forward_mode() or not any(tensor.requires_grad for tensor in inputs):
             return dyn_numerics.odeint(f, x0, t_span, args=args, **options)
@@ -160,52 +162,6 @@ class StepwiseAlgorithm(SensitivityAlgorithm):
                 f"compact: got True with sensitivity={self.name!r}, which repeats the steps of the whole batch; leave it out, "
                 f"or use sensitivity='autograd'"
             )
-
-
-def _extra(
-    f: Callable[..., Any], posed: Posed, events: Event | Sequence[Event], params: Sequence[Tensor]
-) -> list[Tensor]:
-    """Everything beyond the arguments that may want gradients, each once: what functions and modules of the solve hold."""
-    watched = (events,) if isinstance(events, Event) else events
-    parts = [part for event in watched for part in (event.condition, event.jump) if part is not None]
-    holders: list[Callable[..., Any]] = [f, posed.problem.stepper, posed.problem.controller, *parts]
-    held = [parameter for holder in holders for parameter in captured_parameters(holder)]
-    extra = list({id(p): p for p in (*held, *params) if p.requires_grad}.values())
-    refuse_entangled([p for p in params if p.requires_grad], extra)
-    return extra
-
-
-class _Seen(NamedTuple):
-    """What the savers want of a step."""
-
-    start: Any
-    end: Any
-    stepped: Any
-    x: Tensor | None = None
-    interpolant: Tensor | None = None
-    occurrences: Any = ()
-
-    @classmethod
-    def of(cls, attempted: AttemptedStep) -> _Seen:
-        interpolant = attempted.interpolant if attempted.problem.completes else None
-        x, ends = attempted.step.x, (attempted.start, attempted.end, attempted.stepped)
-        return cls(*ends, x, interpolant, attempted.occurrences)
-
-    def shown(self, attempted: AttemptedStep) -> AttemptedStep:
-        """The step, with these tensors in it."""
-        start, end, stepped, x, interpolant, occurrences = self
-        return replace(
-            attempted,
-            start=start,
-            end=end,
-            stepped=stepped,
-            step=Step(x, None, None, None, None),  # type: ignore[arg-type]
-            occurrences=occurrences,
-            _interpolant=interpolant,
-        )
-
-
-_NOTHING = _Seen(None, None, None)
 
 
 class _Solve:
@@ -279,15 +235,15 @@ class _Solve:
             with torch.set_grad_enabled(differentiable or looked_at), self.taking(i):
                 link, attempted = chain.advance(i, link)
                 if self._is_observed(i, attempted):
-                    seen[i] = _Seen.of(attempted)
-                    steps.append(replace(_NOTHING.shown(attempted), x0=None))  # type: ignore[arg-type]
+                    seen[i] = SeenStep.of(attempted)
+                    steps.append(replace(SeenStep().shown(attempted), x0=None))  # type: ignore[arg-type]
             if looked_at:
                 refuse_undeclared(self._f, _differentiable((link, seen)), known)
                 link, seen = tree_map_only(Tensor, Tensor.detach, (link, seen))
             if not differentiable:
                 trail.passed(i, before, attempted)
             n_evals += attempted.n_evals
-        outputs, tensors = TensorTree.of((link, seen), _has_gradients)
+        outputs, tensors = TensorTree.of((link, seen), has_gradients)
         if not differentiable:
             self.trail, self._steps, self._outputs = trail, steps, outputs
             self._n_evals = n_evals + chain.n_evals
@@ -323,7 +279,7 @@ class _Solve:
                 after, attempted = chain.advance(i, link)
                 made, cotangents = _differentiable(after), of_link
                 if self._is_observed(i, attempted):
-                    made = made + _differentiable(_Seen.of(attempted))
+                    made = made + _differentiable(SeenStep.of(attempted))
                     cotangents = cotangents + of_seen[i]
                 refuse_undeclared(self._f, made, [*before, *wanted])
                 found = _pulled_back(zip(made, cotangents, strict=True), [*before, *wanted])
@@ -427,17 +383,13 @@ def _pulled_back(
     return list(torch.autograd.grad(outputs, inputs, grads, **options))
 
 
-def _has_gradients(tensor: Tensor) -> bool:
-    return tensor.is_floating_point() or tensor.is_complex()
-
-
 def _differentiable(tree: Any) -> list[Tensor]:
     """The tensors of a pytree that may have gradients."""
-    return TensorTree.of(tree, _has_gradients)[1]
+    return TensorTree.of(tree, has_gradients)[1]
 
 
 def _as_leaf(tensor: Tensor, wanted: bool = True) -> Tensor:
-    return tensor.detach().requires_grad_(wanted and _has_gradients(tensor))
+    return tensor.detach().requires_grad_(wanted and has_gradients(tensor))
 
 
 def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:

@@ -11,7 +11,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from dyn_numerics import PerSample
 
-__all__ = ["TensorTree"]
+__all__ = ["TensorTree", "has_gradients"]
 
 _GAP = object()
 
@@ -62,3 +62,8 @@ class TensorTree:
             elif leaf is _GAP:
                 leaves[i] = next(ahead)
         return tree_unflatten(leaves, self.structure)
+
+
+def has_gradients(tensor: Tensor) -> bool:
+    """Whether a tensor is of a dtype that can be differentiated."""
+    return tensor.is_floating_point() or tensor.is_complex()

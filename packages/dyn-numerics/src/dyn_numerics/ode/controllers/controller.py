@@ -65,6 +65,7 @@ class Controller(nn.Module, ABC):
     Attributes:
         adaptive: Whether steps follow the error estimate; False for a fixed grid.
         jumps: Whether the field jumps at its `stops`.
+        jump: What becomes of the state there, a function `jump(t, x, *args)`; None where it goes on as it is.
         differentiable: Whether its parameters are trained through the solve. Step sizes then carry gradients, through
             the errors that they were chosen by; otherwise they are constants to every gradient.
         first_step: Magnitude of the first step in time units, or None to have it estimated.
@@ -77,6 +78,7 @@ class Controller(nn.Module, ABC):
 
     adaptive: bool = True
     jumps: bool = False
+    jump: Callable[..., Any] | None = None
     differentiable: bool = False
     min_step: float = 0.0
     max_step: float = inf

@@ -303,6 +303,23 @@ class EventWatch:
             times.append(where(jumped, found.end, memory.since[i]))
         return tried._replace(dt=dt), memory._replace(signs=tuple(signs), since=tuple(times))
 
+    def beyond(self, memory: EventMemory, t: Scalar, x: Tensor, landed: Flag) -> EventMemory:
+        """The memory after a jump that no event made: what changes its sign there does not cross zero.
+
+        Args:
+            memory: The memory.
+            t: The time.
+            x: State after the jump, `[*lead, N]`.
+            landed: Where there is one.
+        """
+        if not any_lane(landed):
+            return memory
+        here, signs = Piece.point(t, x).detach(), []
+        for condition, event, sign in zip(self._conditions, self._events, memory.signs, strict=True):
+            changed = both(landed, _sign(self._value(condition, here, 1.0)) != sign)
+            signs.append(where(changed, event.sign_at_start + 0 * sign, sign))
+        return memory._replace(signs=tuple(signs))
+
     def carry_out(self, stepper: Stepper, f: Counter, piece: Piece, step: Step, found: Found) -> Met:
         """Ends a step where its first event does, lets the state jump, and says what happened, with gradient.
 

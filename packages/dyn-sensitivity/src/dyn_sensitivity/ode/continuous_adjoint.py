@@ -1,0 +1,220 @@
+"""What the continuous adjoints share: they solve an equation of the gradient backwards in time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+from torch.utils._pytree import tree_unflatten
+
+import dyn_numerics
+from dyn_numerics import Save, Seminorm, Solution, SplitField, Stepper
+from dyn_numerics.arguments import check_initial_state
+from dyn_numerics.ode.arguments import check_tolerance, choose_controller, refuse_compiled, time_span
+from dyn_numerics.ode.steppers.by_name import stepper
+from dyn_sensitivity.ode.adjoint_function import AdjointFunction, AdjointProblem
+from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
+from dyn_sensitivity.ode.forward_conditions import ForwardConditions
+from dyn_sensitivity.ode.recalled_field import RecalledField
+
+__all__ = ["BackwardNorm", "ContinuousAdjoint"]
+
+BackwardNorm = Callable[[Any], Tensor] | Seminorm
+"""Measures the error of a backward step: in the structure of what is solved, or a seminorm over parts of it."""
+
+
+class ContinuousAdjoint(SensitivityAlgorithm):
+    """A backward solve of the adjoint. Subclasses say where the state comes from and where parameter gradients go.
+
+    Args:
+        norm: Norm of the backward error, a function of the tuple of what is solved back to a tensor `[]`, or a seminorm over
+            parts of it; None for the root mean square of all.
+        solver: Method of the backward solve; that of the forward solve when None.
+        rtol: Relative tolerance of the backward solve; that of the forward solve when None.
+        atol: Absolute tolerance of the backward solve; that of the forward solve when None.
+        quadrature: Whether the gradients of args and parameters are integrated over each step, instead of being solved for.
+        checkpoints: Number of further states that are kept of the forward solve.
+
+    Attributes:
+        name: As users call it.
+        recalls_state: Whether the state is read from the forward solution, instead of being solved back.
+
+    Raises:
+        TypeError: If the solver is no name or `Stepper`, or a tolerance no number.
+        ValueError: If there is no solver of that name, or a tolerance is not positive.
+    """
+
+    name: ClassVar[str]
+    recalls_state: ClassVar[bool]
+
+    def __init__(
+        self,
+        norm: BackwardNorm | None,
+        solver: str | Stepper | None,
+        rtol: float | None,
+        atol: float | None,
+        quadrature: bool,
+        checkpoints: int = 0,
+    ) -> None:
+        if solver is not None:
+            stepper(solver)
+        for name, tolerance in (("rtol", rtol), ("atol", atol)):
+            if tolerance is not None:
+                check_tolerance(name, tolerance)
+        self.norm = norm
+        self.solver = solver
+        self.rtol = rtol
+        self.atol = atol
+        self.quadrature = quadrature
+        self.checkpoints = checkpoints
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(solver={self.solver!r}, rtol={self.rtol}, atol={self.atol})"
+
+    def solve(
+        self,
+        f: Callable[..., Any],
+        x0: Any,
+        t_span: Tensor | Sequence[float],
+        *,
+        args: tuple[Any, ...],
+        params: tuple[Tensor, ...],
+        **options: Any,
+    ) -> Solution:
+        """As `SensitivityAlgorithm.solve`.
+
+        Raises:
+            ValueError: If gradients are wanted and the solver or the controller is trainable, every sample has times of
+                its own, something else than the states at `t_span` is to be saved, there are events, the state jumps, `f` is
+                split, the backward solver cannot choose its steps or steps no adjoint, or `f` captures a differentiable
+                tensor that it does not know.
+        """
+        if not torch.is_grad_enabled():
+            return dyn_numerics.odeint(f, x0, t_span, args=args, **options)
+        if isinstance(f, SplitField):
+            raise ValueError(
+                f"f: got a SplitField with sensitivity={self.name!r}, whose backward solve is of no field in two parts; use "
+                f"sensitivity='autograd', or torch.no_grad()"
+            )
+        if torch.compiler.is_compiling():
+            refuse_compiled(**{name: options[name] for name in ("save", "events", "compact", "progress", "callbacks")})
+            self._refuse_unsupported(t_span, options)
+            return self.solve_compiled(f, x0, t_span, args, options)
+        self._refuse_unsupported(t_span, options)
+        layout = check_initial_state(x0, options["stepping"] == "per_sample")
+        field, inputs = RecalledField.of(f, x0, args, params)
+        t, inner, _ = time_span(t_span, layout)  # which the user gets back as always, with their gradient
+        problem = AdjointProblem(
+            name=self.name,
+            field=field,
+            layout=layout,
+            conditions=ForwardConditions(layout.device),
+            forward=options,
+            backward=self.backward(options),
+            recalls_state=self.recalls_state,
+            quadrature=self.quadrature,
+            checkpoints=self.checkpoints,
+            keeps_step=self.solver is None and self.rtol is None and self.atol is None,
+        )
+        x = AdjointFunction.apply(problem, t_span if isinstance(t_span, Tensor) else inner, *inputs)  # type: ignore[no-untyped-call]
+        return replace(
+            problem.take_solution(),
+            t=t,
+            x=tree_unflatten(list(x), field.state_structure),
+            dense=None,
+            _resumption=f"of sensitivity={self.name!r}, expected one of sensitivity='autograd'",
+        )
+
+    def solve_compiled(
+        self,
+        f: Callable[..., Any],
+        x0: Any,
+        t_span: Tensor | Sequence[float],
+        args: tuple[Any, ...],
+        options: dict[str, Any],
+    ) -> Solution:
+        """As `solve`, inside of torch.compile with gradients enabled.
+
+        Raises:
+            ValueError: If it cannot be compiled.
+        """
+        raise ValueError(
+            f"sensitivity: got {self.name!r} inside torch.compile, which keeps no solution as a function of time; use "
+            f"sensitivity='adjoint' or 'autograd', or solve outside of it"
+        )
+
+    def backward(self, options: dict[str, Any]) -> dict[str, Any]:
+        """Options of the backward solve, from those of the forward one; both by the names of `dyn_numerics.odeint`."""
+        solver = stepper(options["solver"] if self.solver is None else self.solver)
+        controller = choose_controller(options["controller"], solver, options["step_size"])
+        return {
+            "solver": solver,
+            "rtol": _least(options["rtol"]) if self.rtol is None else self.rtol,
+            "atol": _least(options["atol"]) if self.atol is None else self.atol,
+            "step_size": options["step_size"],
+            "controller": controller.with_norm(self.norm),
+            "max_steps": options["max_steps"],
+        }
+
+    def _refuse_unsupported(self, t_span: Tensor | Sequence[float], options: dict[str, Any]) -> None:
+        name = f"sensitivity={self.name!r}"
+        if isinstance(t_span, Tensor) and t_span.dim() > 1:
+            raise ValueError(f"t_span: got times for each sample with {name}, expected [T]; use sensitivity='autograd'")
+        solver = options["solver"]
+        if isinstance(solver, Stepper) and any(p.requires_grad for p in solver.parameters()):
+            raise ValueError(
+                f"sensitivity: got {self.name!r} with the trainable solver {solver}, to whose parameters the continuous "
+                f"adjoint has no gradient; use sensitivity='autograd', or freeze the solver"
+            )
+        controller = options["controller"]
+        if controller is not None and any(p.requires_grad for p in controller.parameters()):
+            raise ValueError(
+                f"controller: got {controller} with parameters that are trained, with {name}, which has no "
+                f"gradient to them; use sensitivity='autograd', or freeze it"
+            )
+        if controller is not None and controller.jump is not None:
+            raise ValueError(
+                f"controller: got one with a jump of the state with {name}, whose backward solve does not make it; use "
+                f"sensitivity='autograd'"
+            )
+        if not Save.of(options["save"]).only_outputs:
+            raise ValueError(
+                f"save: got {options['save']!r} with {name}, which differentiates the states at t_span "
+                f"alone; use save='t_span', sensitivity='autograd' or torch.no_grad()"
+            )
+        if options["events"] not in ((), []):
+            raise ValueError(
+                f"events: got some with {name}, whose backward solve does not meet them; use sensitivity='autograd'"
+            )
+        backward = stepper(solver if self.solver is None else self.solver)
+        reason = None
+        if backward.split is not None:
+            reason = "which steps a SplitField, and the adjoint is none"
+        elif backward.implicit:
+            reason = "which would need the Jacobian of the adjoint equation, by its parameters too"
+        elif backward.structured:
+            reason = "which knows the structure of the state but not of its adjoint"
+        if reason is not None:
+            raise ValueError(
+                f"sensitivity: got {self} to solve backward by {type(backward).__name__}, {reason}; "
+                f"give {type(self).__name__}(solver=...) another, such as 'dopri5', or use 'autograd'"
+            )
+        adaptive = choose_controller(controller, stepper(solver), options["step_size"]).adaptive
+        if adaptive and self.solver is not None and stepper(self.solver).error_order is None:
+            raise ValueError(
+                f"sensitivity: got {self}, whose solver cannot choose its steps, with a forward solve that has no grid "
+                f"of steps to follow; use an adaptive solver backward, or step_size"
+            )
+        if self.checkpoints and not adaptive and options["step_size"] is None:
+            raise ValueError(
+                f"sensitivity: got {self} with checkpoints and steps on t_span, which would end at them; use step_size, or "
+                f"give t_span more times"
+            )
+
+
+def _least(tolerance: float | Tensor) -> float | Tensor:
+    """A tolerance for a state of another structure: the strictest of those that were given."""
+    return tolerance.min() if isinstance(tolerance, Tensor) else tolerance

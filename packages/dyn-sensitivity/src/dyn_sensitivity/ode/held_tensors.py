@@ -1,0 +1,37 @@
+"""What the functions and modules of a solve hold that may want gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from torch import Tensor
+
+from dyn_numerics import Event
+from dyn_numerics.ode.posed import Posed
+from dyn_sensitivity.captured_tensors import captured_parameters, refuse_entangled
+
+__all__ = ["held_tensors"]
+
+
+def held_tensors(
+    f: Callable[..., Any], posed: Posed, events: Event | Sequence[Event], params: Sequence[Tensor]
+) -> list[Tensor]:
+    """Lists everything beyond the arguments that wants gradients, each once: parameters of field, method, control and events.
+
+    Args:
+        f: The field.
+        posed: The problem.
+        events: What is watched for.
+        params: Tensors that the user declared.
+
+    Raises:
+        ValueError: If the params were computed from each other.
+    """
+    watched = (events,) if isinstance(events, Event) else events
+    parts = [part for event in watched for part in (event.condition, event.jump) if part is not None]
+    holders: list[Callable[..., Any]] = [f, posed.problem.stepper, posed.problem.controller, *parts]
+    held = [parameter for holder in holders for parameter in captured_parameters(holder)]
+    extra = list({id(p): p for p in (*held, *params) if p.requires_grad}.values())
+    refuse_entangled([p for p in params if p.requires_grad], extra)
+    return extra

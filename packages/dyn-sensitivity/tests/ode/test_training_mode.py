@@ -1,0 +1,89 @@
+"""Dropout and batch normalisation in training mode, where solver or gradient do not go with them."""
+
+from __future__ import annotations
+
+import gc
+import warnings
+import weakref
+
+import pytest
+import torch
+from torch import nn
+
+from dyn_sensitivity import Backsolve, odeint
+
+FIXED = {"solver": "rk4", "step_size": 0.5}
+
+
+def field(kind):
+    return nn.Sequential(nn.Linear(2, 2), kind)
+
+
+def solve(net, **options):
+    return odeint(lambda t, x: net(x), torch.randn(4, 2), [0.0, 1.0], **{"rtol": 0.5, "atol": 10.0, **options})
+
+
+@pytest.mark.parametrize(
+    ("kind", "doing"),
+    [
+        (nn.Dropout(0.1), "draws other numbers"),
+        (nn.Dropout1d(0.1), "draws other numbers"),
+        (nn.BatchNorm1d(2), "mixes"),
+    ],
+)
+@pytest.mark.parametrize(
+    ("options", "place"),
+    [
+        ({}, "in an adaptive solve"),
+        ({"sensitivity": "checkpoint"}, "in an adaptive solve"),
+        ({"sensitivity": "adjoint", **FIXED}, "in an adjoint"),
+        ({"sensitivity": Backsolve(), **FIXED}, "in an adjoint"),
+    ],
+)
+def test_warns_once_and_names_the_module(kind, doing, options, place):
+    net = field(type(kind)(kind.p if hasattr(kind, "p") else 2))
+    with pytest.warns(UserWarning, match=rf"net\.1 \({type(kind).__name__}\) is in training mode {place}\. It {doing}"):
+        solve(net, **options)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solve(net, **options)
+
+
+QUIET = {
+    "eval mode": (field(nn.Dropout(0.5)).eval(), {}),
+    "a dropout of nothing": (field(nn.Dropout(0.0)), {}),
+    "fixed steps with autograd": (field(nn.Dropout(0.5)), FIXED),
+    "fixed steps with checkpoint": (field(nn.Dropout(0.5)), {"sensitivity": "checkpoint", **FIXED}),
+    "other modules": (field(nn.LayerNorm(2)), {"sensitivity": "adjoint"}),
+}
+
+
+@pytest.mark.parametrize("which", QUIET)
+def test_is_quiet_where_nothing_is_wrong(which):
+    net, options = QUIET[which]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solve(net.double(), **options)
+
+
+def test_is_quiet_where_there_is_no_backward_solve():
+    net = field(nn.Dropout(0.5))
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("error")
+        solve(net, sensitivity="adjoint", **FIXED)
+
+
+def test_looks_into_the_loss_as_well():
+    cost = field(nn.Dropout(0.5))
+    with pytest.warns(UserWarning, match=r"cost\.1 \(Dropout\)"):
+        odeint(lambda t, x: -x, torch.ones(3, 2), [0.0, 1.0], integral_loss=lambda t, x: cost(x).sum(), atol=10.0)
+
+
+def test_keeps_no_module_alive():
+    net = field(nn.Dropout(0.5))
+    with pytest.warns(UserWarning, match="Dropout"):
+        solve(net)
+    gone = weakref.ref(net[1])
+    del net
+    gc.collect()
+    assert gone() is None
