@@ -42,14 +42,7 @@ from dyn_numerics.status import Status
 from dyn_numerics.substitutes import substituted, substitutes
 from dyn_numerics.transforms import any_lane, in_forward_mode, under_transform
 
-__all__ = [
-    "Repeat",
-    "odeint",
-    "solve_compiled",
-    "solve_compiled_to_end",
-    "solve_observed",
-    "solve_repeating",
-]
+__all__ = ["Repeat", "odeint", "solve_compiled", "solve_compiled_to_end", "solve_observed", "solve_repeating"]
 
 Repeat = Callable[[Chain, Tensor, Saver, Sequence[bool]], tuple[Tensor, Any, int]]
 """How a solve that ran without gradient is taken again: as `replay`, and told in which steps there is something to keep."""
