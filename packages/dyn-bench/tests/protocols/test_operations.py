@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dyn_bench.protocols.operations import CountOperations
+from dyn_bench.protocols.operations import CountOperations, gradient_bytes
 
 N = 1000
 SIZE = 8 * N
@@ -96,3 +96,11 @@ def test_nothing_is_counted_outside():
     counts = counted(lambda x, y: x + y)
     (torch.ones(3) + 1).tolist()
     assert (counts.computes, counts.reads) == (1, 0)
+
+
+def test_bytes_of_a_gradient_are_those_it_keeps_and_those_it_takes():
+    x = torch.ones(N, requires_grad=True)
+    kept, peak = gradient_bytes(lambda: (3 * (2 * x).exp()).sum(), [x])
+    assert kept == 4 * N + 4  # the exponentials, and the loss
+    assert peak >= kept + 4 * N
+    assert x.grad is None

@@ -1,6 +1,7 @@
 """What solves and searches cost and what training brings, each benchmark in a file, by their names on the command line."""
 
 from dyn_bench.benchmarks.compiled import Compiled
+from dyn_bench.benchmarks.gradients import Gradients
 from dyn_bench.benchmarks.overhead import Overhead
 from dyn_bench.benchmarks.root_finding import RootFinding
 from dyn_bench.benchmarks.stiff import Stiff
@@ -21,6 +22,7 @@ BENCHMARKS: dict[str, Experiment] = {
         RootFinding(),
         TrainedFixedPoint(),
         Stiff(),
+        Gradients(),
     )
 }
 """The benchmarks, with their default settings, by name."""

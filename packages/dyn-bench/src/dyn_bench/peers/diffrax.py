@@ -1,4 +1,4 @@
-"""diffrax's Dopri5 and Kvaerno5, compiled by jax."""
+"""diffrax's Dopri5 and Kvaerno5, and gradients of the first, compiled by jax."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dyn_bench.peers.missing import PeerMissingError
+from dyn_bench.problems.perceptron import Perceptron
 from dyn_bench.protocols.solve import Solve
 
-__all__ = ["diffrax_solve"]
+__all__ = ["diffrax_gradient", "diffrax_solve"]
 
 # jax reads them once, when it first computes.
 ONE_THREAD = "--xla_cpu_multi_thread_eigen=false intra_op_parallelism_threads=1"
@@ -93,6 +94,77 @@ def diffrax_solve(
         return 6 * int(np.asarray(result[1]).max()) + 2  # it counts steps
 
     return Solve(run, values, evaluations if method == "Dopri5" else None)
+
+
+def diffrax_gradient(
+    field: Perceptron,
+    x0: Tensor,
+    t: Tensor,
+    *,
+    tolerance: float,
+    loss: Callable[[Any], Any],
+    adjoint: Literal["checkpoint", "backsolve"] = "checkpoint",
+) -> Solve:
+    """Prepares the gradient of a loss of the last states under `jax.jit`, all of it one program.
+
+    Args:
+        field: The network, whose weights get the gradient.
+        x0: Initial states `[batch, n]`, float32 or float64.
+        t: Output times `[T]`; only the first and the last count.
+        tolerance: Relative and absolute tolerance.
+        loss: A function of `[batch, n]`, in arithmetic that jax understands.
+        adjoint: `RecursiveCheckpointAdjoint`, or `BacksolveAdjoint` whose error leaves the parameters out.
+
+    Raises:
+        PeerMissingError: If diffrax or jax is not installed.
+
+    References:
+        P. Kidger: On Neural Differential Equations (2021), https://github.com/patrick-kidger/diffrax
+    """
+    diffrax, jax = _import()
+    options = {"rtol": tolerance, "atol": tolerance}
+    seminorm = diffrax.PIDController(norm=diffrax.adjoint_rms_seminorm, **options)
+    method = {
+        "checkpoint": diffrax.RecursiveCheckpointAdjoint(),
+        "backsolve": diffrax.BacksolveAdjoint(stepsize_controller=seminorm),
+    }[adjoint]
+
+    def slope(t: Any, y: Any, layers: Any) -> Any:
+        *hidden, (weight, bias) = layers
+        for inner, shift in hidden:
+            y = jax.numpy.tanh(y @ inner.T + shift)
+        return y @ weight.T + bias
+
+    def value(layers: Any, y0: Any, times: Any) -> Any:
+        solution = diffrax.diffeqsolve(
+            diffrax.ODETerm(slope),
+            diffrax.Dopri5(),
+            times[0],
+            times[-1],
+            None,
+            y0,
+            layers,
+            stepsize_controller=diffrax.PIDController(**options),
+            adjoint=method,
+        )
+        return loss(solution.ys[-1])
+
+    call = jax.jit(jax.grad(value))
+    linear = [layer for layer in field.net if isinstance(layer, nn.Linear)]
+    double = x0.dtype == torch.float64
+    with jax.enable_x64(double):
+        start, times = (jax.numpy.asarray(array.to(x0.dtype).numpy()) for array in (x0, t))
+        given = [(layer.weight.detach(), layer.bias.detach()) for layer in linear]
+        layers = [tuple(jax.numpy.asarray(array.numpy()) for array in layer) for layer in given]
+
+    def run() -> Any:
+        with jax.enable_x64(double):
+            return jax.block_until_ready(call(layers, start, times))
+
+    def values(gradient: Any) -> Tensor:
+        return torch.cat([torch.from_numpy(np.array(part)).flatten() for layer in gradient for part in layer])
+
+    return Solve(run, values)
 
 
 def _import() -> tuple[Any, Any]:

@@ -48,9 +48,15 @@ def torchdiffeq_solve(
 
 
 def torchdiffeq_gradient(
-    field: nn.Module, x0: Tensor, t: Tensor, *, tolerance: float, loss: Callable[[Tensor], Tensor]
+    field: nn.Module,
+    x0: Tensor,
+    t: Tensor,
+    *,
+    tolerance: float,
+    loss: Callable[[Tensor], Tensor],
+    adjoint: bool = True,
 ) -> Solve:
-    """Prepares the gradient of a loss of the last states by `odeint_adjoint`.
+    """Prepares the gradient of a loss of the last states by `odeint_adjoint`, or through the steps of `odeint`.
 
     Args:
         field: Vector field `f(t, x)`; its parameters get the gradient.
@@ -58,15 +64,17 @@ def torchdiffeq_gradient(
         t: Output times `[T]`.
         tolerance: Relative and absolute tolerance.
         loss: A function of `[batch, n]`.
+        adjoint: Which of the two.
 
     Raises:
         PeerMissingError: If torchdiffeq is not installed.
     """
     torchdiffeq = _import()
     times, parameters = t.to(x0.dtype), list(field.parameters())
+    odeint = torchdiffeq.odeint_adjoint if adjoint else torchdiffeq.odeint
 
     def run() -> tuple[Tensor, ...]:
-        x = torchdiffeq.odeint_adjoint(field, x0, times, rtol=tolerance, atol=tolerance, method="dopri5")
+        x = odeint(field, x0, times, rtol=tolerance, atol=tolerance, method="dopri5")
         return torch.autograd.grad(loss(x[-1]), parameters)
 
     return Solve(run=run, values=lambda gradient: torch.cat([part.flatten() for part in gradient]))

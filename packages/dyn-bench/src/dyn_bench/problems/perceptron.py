@@ -14,6 +14,7 @@ class Perceptron(nn.Module):
     Args:
         width: Width of the hidden layers.
         seed: Seed of the weights; the global generator is left as it was.
+        size: Number of elements of a state.
 
     Example:
         >>> import torch
@@ -25,15 +26,15 @@ class Perceptron(nn.Module):
         R. T. Q. Chen et al.: Neural Ordinary Differential Equations, NeurIPS 2018.
     """
 
-    def __init__(self, width: int = 64, seed: int = 0) -> None:
+    def __init__(self, width: int = 64, seed: int = 0, size: int = 2) -> None:
         super().__init__()
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.net = nn.Sequential(
-                nn.Linear(2, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, 2)
+                nn.Linear(size, width), nn.Tanh(), nn.Linear(width, width), nn.Tanh(), nn.Linear(width, size)
             )
 
     def forward(self, t: Tensor, x: Tensor) -> Tensor:
-        """Slopes `[batch, 2]` at states `[batch, 2]`."""
+        """Slopes `[batch, size]` at states `[batch, size]`."""
         slope: Tensor = self.net(x)
         return slope

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
-from weakref import finalize
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
-from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-__all__ = ["CountOperations", "peak_bytes"]
+from dyn_sensitivity.live_bytes import LiveBytes
+
+__all__ = ["CountOperations", "gradient_bytes", "peak_bytes"]
 
 # Views are told by their schema. These compute nothing either, and have none that says so.
 ALLOCATIONS = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided"}
@@ -22,16 +22,14 @@ READING_METHODS = {torch.Tensor.tolist, torch.Tensor.numpy}  # these never reach
 OVERWRITES = {"copy_", "fill_", "zero_"}  # their target is written, not read
 
 
-class CountOperations(TorchDispatchMode):
-    """Counts, within a `with` block, what every operation of torch does.
+class CountOperations(LiveBytes):
+    """Counts, within a `with` block, what every operation of torch does, and weighs the tensors made there.
 
     Attributes:
         computes: Operations that compute; views and allocations are none.
         reads: Values that the host waits for: `item`, `bool`, `tolist`, `equal`, shapes that depend on values, moves
             from a device to the host.
         moved: Bytes that those operations read and write, as if each met its operands in memory once.
-        live: Bytes of the tensors made within the block that are alive.
-        peak: The most that `live` has been.
 
     Example:
         >>> import torch
@@ -44,17 +42,14 @@ class CountOperations(TorchDispatchMode):
     """
 
     def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
+        super().__init__()
         self.computes = 0
         self.reads = 0
         self.moved = 0
-        self.live = 0
-        self.peak = 0
-        self._storages: set[int] = set()  # those that are alive
         self._methods = _CountReadingMethods(self)
 
     def __enter__(self) -> CountOperations:
-        super().__enter__()  # type: ignore[no-untyped-call]
+        super().__enter__()
         self._methods.__enter__()  # type: ignore[no-untyped-call]
         return self
 
@@ -69,34 +64,14 @@ class CountOperations(TorchDispatchMode):
         name = func.overloadpacket.__name__
         operands = _tensors(args[1:] if name in OVERWRITES else args)
         operands += _tensors([value for key, value in kwargs.items() if key != "out"])
-        for tensor in (*operands, *_tensors([args[:1], kwargs.get("out")])):
-            self._meet(tensor, made_here=False)
-        result = func(*args, **kwargs)
+        result = super().__torch_dispatch__(func, types, args, kwargs)
         made = _tensors(result)
-        for tensor in made:
-            self._meet(tensor, made_here=True)
         if name in READS or _selects(name, args) or _comes_to_the_host(operands, made):
             self.reads += 1
         elif name not in FREE and not _is_view(func):
             self.computes += 1
             self.moved += sum(tensor.nbytes for tensor in (*operands, *made))
         return result
-
-    def _meet(self, tensor: Tensor, made_here: bool) -> None:
-        """Notes a storage that was not known, and when it goes."""
-        storage = tensor.untyped_storage()
-        key = storage._cdata
-        if key in self._storages:
-            return
-        self._storages.add(key)
-        size = storage.nbytes() if made_here else 0
-        finalize(storage, self._forget, key, size).atexit = False
-        self.live += size
-        self.peak = max(self.peak, self.live)
-
-    def _forget(self, key: int, size: int) -> None:
-        self._storages.discard(key)
-        self.live -= size
 
 
 def peak_bytes(work: Callable[[], object]) -> int:
@@ -111,6 +86,23 @@ def peak_bytes(work: Callable[[], object]) -> int:
     with torch.no_grad(), CountOperations() as counts:
         work()
     return counts.peak
+
+
+def gradient_bytes(loss: Callable[[], Tensor], inputs: Sequence[Tensor]) -> tuple[int, int]:
+    """The bytes of the tensors that are alive between a loss and its backward pass, and the most of both passes.
+
+    Example:
+        >>> import torch
+        >>> from dyn_bench.protocols.operations import gradient_bytes
+        >>> x = torch.ones(1000, requires_grad=True)
+        >>> gradient_bytes(lambda: x.exp().sum(), [x])
+        (4004, 8008)
+    """
+    with LiveBytes() as memory:
+        value = loss()
+        kept = memory.live
+        torch.autograd.grad(value, inputs)
+        return kept, memory.peak
 
 
 class _CountReadingMethods(TorchFunctionMode):

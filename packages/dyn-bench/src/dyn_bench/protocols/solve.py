@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from dyn_bench.protocols.compilation import compile_whole
 from dyn_numerics import Solution, Stepper, odeint
+from dyn_sensitivity import SensitivityAlgorithm
 from dyn_sensitivity import odeint as differentiable_odeint
 
 __all__ = ["Solve", "dyn_gradient", "dyn_solve", "values_and_evaluations", "values_of"]
@@ -112,7 +113,7 @@ def dyn_gradient(
     *,
     tolerance: float,
     loss: Callable[[Tensor], Tensor],
-    sensitivity: Literal["autograd", "adjoint"] = "autograd",
+    sensitivity: str | SensitivityAlgorithm = "autograd",
     compiled: bool = False,
 ) -> Solve:
     """Prepares the gradient of a loss of the last states, by dopri5 of this library.
