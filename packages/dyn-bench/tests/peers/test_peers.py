@@ -7,17 +7,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from dyn_bench.peers import diffrax as diffrax_module
 from dyn_bench.peers.diffrax import diffrax_gradient, diffrax_solve
 from dyn_bench.peers.missing import PeerMissingError
 from dyn_bench.peers.scipy import scipy_roots, scipy_solve, scipy_stiff_solve
-from dyn_bench.peers.torchdeq import torchdeq_fixed_point
+from dyn_bench.peers.torchdeq import torchdeq_fixed_point, torchdeq_gradient
 from dyn_bench.peers.torchdiffeq import torchdiffeq_gradient, torchdiffeq_solve
 from dyn_bench.peers.torchode import torchode_solve
 from dyn_bench.problems.perceptron import Perceptron
 from dyn_bench.problems.rober import ROBER
+from dyn_bench.problems.root.equilibrium_network import EquilibriumNetwork
 from dyn_bench.problems.van_der_pol import VanDerPol
+from dyn_bench.protocols.root_solve import dyn_fixed_point_gradient
 from dyn_bench.protocols.solve import dyn_gradient, values_of
 
 X0 = torch.tensor([[1.0, 0.0], [0.0, 2.0], [-1.0, 1.0]])
@@ -299,6 +302,42 @@ def test_an_installed_peer_has_the_gradient(peer, gradient):
     found = gradient(field, X0, T, tolerance=1e-6, loss=loss)
     ours = dyn_gradient(field, X0, T, tolerance=1e-6, loss=loss)
     torch.testing.assert_close(values_of(found), values_of(ours), atol=1e-4, rtol=0)
+
+
+def test_torchdeq_differentiates_implicitly_at_the_relative_tolerance(monkeypatch):
+    """Both of its iterations by one method, at one tolerance and with one limit."""
+    asked = {}
+
+    def get_deq(**options):
+        asked.update(options)
+        return SimpleNamespace(train=lambda: None)
+
+    monkeypatch.setitem(sys.modules, "torchdeq", SimpleNamespace(get_deq=get_deq))
+    torchdeq_gradient(nn.Linear(2, 2), X0, tolerance=1e-4, loss=loss, solver="broyden", max_iter=70)
+    assert asked.pop("ift")
+    assert asked == {
+        f"{way}_{name}": value
+        for way in "fb"
+        for name, value in (("solver", "broyden"), ("tol", 1e-4), ("max_iter", 70), ("stop_mode", "rel"))
+    }
+
+
+def test_a_missing_torchdeq_has_no_gradient(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torchdeq", None)
+    with pytest.raises(PeerMissingError, match="torchdeq is not installed"):
+        torchdeq_gradient(nn.Linear(2, 2), X0, tolerance=1e-5, loss=loss)
+
+
+@pytest.mark.parametrize("solver", ["anderson", "broyden", "fixed_point_iter"])
+def test_an_installed_torchdeq_has_our_gradient(solver):
+    pytest.importorskip("torchdeq")
+    layer = EquilibriumNetwork(8, 8, contraction=0.5).double()
+    x, _ = layer.inputs(20)
+    options = {"loss": loss, "args": (x,)}
+    z0 = torch.zeros(20, 8, dtype=torch.float64)
+    gradient = values_of(torchdeq_gradient(layer, z0, tolerance=1e-10, solver=solver, **options))
+    expected = values_of(dyn_fixed_point_gradient(layer, z0, tolerance=1e-12, **options))
+    torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-7 * expected.norm().item())
 
 
 def test_torchdiffeq_is_asked_for_the_gradient_that_is_meant(monkeypatch):

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from dyn_bench.protocols import root_solve
-from dyn_bench.protocols.root_solve import dyn_fixed_point, dyn_root
+from dyn_bench.protocols.root_solve import dyn_fixed_point, dyn_fixed_point_gradient, dyn_root
 from dyn_numerics import SolverError, Termination
 
 
@@ -66,3 +66,28 @@ def test_a_search_is_compiled_where_that_is_wanted(monkeypatch):
     assert compiled == []
     dyn_root(torch.square, z0, tolerance=1e-4, compiled=True)
     assert len(compiled) == 1
+
+
+@pytest.mark.parametrize("linear_solver", [None, "gmres", "fixed_point"])
+def test_gradients_of_fixed_points(linear_solver):
+    class Affine(torch.nn.Module):
+        """Its fixed points are x b / (1 - w)."""
+
+        def __init__(self):
+            super().__init__()
+            self.w, self.b = (torch.nn.Parameter(torch.tensor(v, dtype=torch.float64)) for v in (0.4, 3.0))
+
+        def forward(self, z, x):
+            return self.w * z + self.b * x
+
+    x = torch.tensor([[1.0], [-2.0]], dtype=torch.float64)
+    solve = dyn_fixed_point_gradient(
+        Affine(),
+        torch.zeros_like(x),
+        tolerance=1e-12,
+        loss=lambda z: z.square().sum() / 2,
+        linear_solver=linear_solver,
+        args=(x,),
+    )
+    expected = [5 * 9 / 0.6**3, 5 * 3 / 0.6**2]
+    assert solve.values(solve.run()).tolist() == pytest.approx(expected, rel=1e-9)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -16,12 +18,14 @@ from torch.autograd import forward_ad
 
 __all__ = [
     "any_lane",
+    "derivatives_are_off",
     "in_forward_mode",
     "n_differentiations",
     "transform_depth",
     "under_differentiation",
     "under_transform",
     "under_vmap",
+    "without_derivatives",
     "without_transforms",
 ]
 
@@ -68,6 +72,21 @@ def n_differentiations() -> int:
 def under_differentiation() -> bool:
     """Whether a transform of `torch.func` that differentiates is at work, or forward-mode differentiation."""
     return n_differentiations() > 0
+
+
+@contextmanager
+def without_derivatives() -> Iterator[None]:
+    """Computes values alone, in reverse and in forward mode; of nested transforms the innermost alone is stopped.
+
+    What is computed has to be detached as well where others are at work.
+    """
+    with torch.no_grad(), forward_ad._set_fwd_grad_enabled(False):
+        yield
+
+
+def derivatives_are_off() -> bool:
+    """Whether neither reverse nor forward mode is recorded, as in `without_derivatives`."""
+    return not (torch.is_grad_enabled() or torch._C._is_fwd_grad_enabled())
 
 
 def any_lane(flags: Tensor | bool) -> bool:

@@ -99,7 +99,10 @@ class UserFunction:
 
     def take(self, samples: Tensor | None) -> Self:
         """The function of some of the samples, whose indices are `[m]`; with None that of all, for another solve."""
-        args: Sequence[Any] = self._args if samples is None else take_samples(self._args, samples)
+        return self.with_arguments(self._args if samples is None else take_samples(self._args, samples))
+
+    def with_arguments(self, args: Sequence[Any]) -> Self:
+        """The function with other extra arguments, under the same autocast."""
         twin = type(self)(self._f, args, self._layout, self._name)
         twin._autocast = self._autocast
         return twin

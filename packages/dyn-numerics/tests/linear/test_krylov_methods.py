@@ -155,3 +155,11 @@ def test_bicgstab_starts_anew_where_its_recurrence_breaks_down():
     assert found.converged
     assert found.n_steps == 1 + 3
     torch.testing.assert_close(a @ found.x, torch.tensor([0.0, 2.0, 0.0], dtype=D), rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("solver", [GMRES(rtol=1e-10), BiCGStab(rtol=1e-10)], ids=repr)
+def test_lanes_of_operators_with_one_right_hand_side(solver):
+    matrices = torch.randn(4, 5, 5, dtype=torch.float64) + 5 * torch.eye(5, dtype=torch.float64)
+    b = torch.randn(5, dtype=torch.float64)
+    found = torch.func.vmap(lambda matrix: solver.solve(MatrixOperator(matrix), b).x)(matrices)
+    torch.testing.assert_close(found, torch.linalg.solve(matrices, b.expand(4, 5)), rtol=1e-8, atol=0)

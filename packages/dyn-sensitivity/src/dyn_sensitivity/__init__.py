@@ -15,23 +15,41 @@ from dyn_sensitivity.ode.recursive_checkpoint import RecursiveCheckpoint
 from dyn_sensitivity.ode.reversible import Reversible
 from dyn_sensitivity.problem_survey import ProblemSurvey
 from dyn_sensitivity.recommend import Recommendation, recommend
+from dyn_sensitivity.root.fixed_point import fixed_point
+from dyn_sensitivity.root.fixed_point_linear_solver import FixedPointLinearSolver
+from dyn_sensitivity.root.implicit_differentiation import ImplicitDifferentiation
+from dyn_sensitivity.root.jacobian_free import JacobianFree
+from dyn_sensitivity.root.phantom import Phantom
+from dyn_sensitivity.root.root_find import root_find
+from dyn_sensitivity.root.root_sensitivity import RootSensitivity
+from dyn_sensitivity.root.shine import Shine
+from dyn_sensitivity.root.unrolled import Unrolled
 
 __all__ = [
     "Autograd",
     "Backsolve",
+    "FixedPointLinearSolver",
     "ForwardMode",
     "GaussQuadrature",
     "GradientComparison",
+    "ImplicitDifferentiation",
     "IntegralSolution",
     "Interpolating",
+    "JacobianFree",
     "MeasuredGradient",
+    "Phantom",
     "ProblemSurvey",
     "Recommendation",
     "RecursiveCheckpoint",
     "Reversible",
+    "RootSensitivity",
     "SensitivityAlgorithm",
+    "Shine",
+    "Unrolled",
     "__version__",
     "compare_gradients",
+    "fixed_point",
     "odeint",
     "recommend",
+    "root_find",
 ]

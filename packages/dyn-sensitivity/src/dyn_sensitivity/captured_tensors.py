@@ -22,6 +22,8 @@ __all__ = [
     "captured_modules",
     "captured_parameters",
     "edges",
+    "outermost_modules",
+    "reaches_others",
     "refuse_entangled",
     "refuse_tangents",
     "refuse_undeclared",
@@ -33,6 +35,7 @@ Edge = tuple[Node, int]
 Path = tuple[Edge, "Path | None"]  # an edge, and how an output leads there
 Named = tuple[str, Any]
 
+ADVICE = "pass it as args=(...) and have f take it, or as params=(...), or use sensitivity='autograd'"
 CONTAINERS = (list, tuple, set, frozenset, dict)
 
 
@@ -47,6 +50,13 @@ def captured_modules(f: Callable[..., Any]) -> Iterator[tuple[str, nn.Module]]:
         if isinstance(held, nn.Module):
             for path, module in held.named_modules(memo=seen):
                 yield f"{name}.{path}" if path else name, module
+
+
+def outermost_modules(f: Callable[..., Any]) -> list[nn.Module]:
+    """Lists the modules that `f` is or holds, but for those that are parts of others."""
+    modules = {id(held): held for _, held in _held("f", f) if isinstance(held, nn.Module)}
+    parts = {id(part) for module in modules.values() for part in module.modules() if part is not module}
+    return [module for key, module in modules.items() if key not in parts]
 
 
 def captured_parameters(f: Callable[..., Any]) -> list[nn.Parameter]:
@@ -67,8 +77,17 @@ def edges(tensors: Iterable[Tensor]) -> set[Edge]:
     return {_edge(tensor) for tensor in tensors}
 
 
+def reaches_others(outputs: Iterable[Tensor], known: Iterable[Tensor]) -> bool:
+    """Whether gradients of some outputs go anywhere else than to known tensors."""
+    return any(_is_leaf(path) for path in _walk(outputs, edges(known)))
+
+
 def refuse_undeclared(
-    f: Callable[..., Any], outputs: Iterable[Tensor], declared: Iterable[Tensor], known: Set[Edge] = frozenset()
+    f: Callable[..., Any],
+    outputs: Iterable[Tensor],
+    declared: Iterable[Tensor],
+    known: Set[Edge] = frozenset(),
+    advice: str = ADVICE,
 ) -> None:
     """Refuses a field whose outputs depend on differentiable tensors that nobody declared.
 
@@ -77,6 +96,7 @@ def refuse_undeclared(
         outputs: What it returned when it was evaluated with gradients enabled, its arguments detached.
         declared: The tensors that are known to the caller, the detached arguments among them.
         known: The edges of others that are.
+        advice: What to do about it, for the message.
 
     Raises:
         ValueError: If there are any; the message names them.
@@ -87,8 +107,7 @@ def refuse_undeclared(
         found = ", ".join(dict.fromkeys(_name(path, names) for path in unknown))
         raise ValueError(
             f"f: captures {found}, expected what wants gradients to be an argument, in params or a parameter of a "
-            f"module that f holds; pass it as args=(...) and have f take it, or as params=(...), or use "
-            f"sensitivity='autograd'"
+            f"module that f holds; {advice}"
         )
 
 

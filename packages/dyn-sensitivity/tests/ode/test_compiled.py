@@ -176,18 +176,24 @@ def test_the_cause_of_a_failure_is_looked_for(sensitivity, x0):
     assert solve(x0).status is Status.STIFFNESS_SUSPECTED
 
 
-def test_training_steps_compile_once(field, x0):
+@pytest.mark.parametrize(
+    ("sensitivity", "solver"),
+    [("autograd", "bosh3"), pytest.param("adjoint", "bosh3", marks=pytest.mark.slow), ("reversible", "alf")],
+)
+def test_training_steps_compile_once(sensitivity, solver, field, x0):
+    """With other states, times and parameters in each of 200."""
     counter = CompileCounterWithBackend("aot_eager")
     optimiser = torch.optim.SGD(field.parameters(), lr=1e-2)
+    options = {"rtol": 1e-2, "atol": 1e-2, "solver": solver, "sensitivity": sensitivity}
 
     def loss(x0, t):
-        return odeint(field, x0, t, args=(1.0,), rtol=1e-4, atol=1e-4).x[-1].pow(2).mean()
+        return odeint(field, x0, t, args=(1.0,), **options).x[-1].pow(2).mean()
 
     step = torch.compile(loss, fullgraph=True, backend=counter)
     values = []
-    for i in range(40):
+    for i in range(200):
         optimiser.zero_grad()
-        value = step(x0, torch.tensor([0.0, 1.0 + 0.01 * i], dtype=D))
+        value = step(x0 * (1 - 1e-4 * i), torch.tensor([0.0, 1.0 + 0.001 * i], dtype=D))
         value.backward()
         optimiser.step()
         values.append(value.item())

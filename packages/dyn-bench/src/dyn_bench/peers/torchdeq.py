@@ -1,4 +1,4 @@
-"""torchdeq: fixed points of deep equilibrium models, one iteration for the whole batch."""
+"""torchdeq: fixed points of deep equilibrium models and their gradients, one iteration for the whole batch."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dyn_bench.peers.missing import PeerMissingError
 from dyn_bench.protocols.solve import Solve
 
-__all__ = ["torchdeq_fixed_point"]
+__all__ = ["torchdeq_fixed_point", "torchdeq_gradient"]
 
 
 def torchdeq_fixed_point(
@@ -44,7 +44,7 @@ def torchdeq_fixed_point(
         Z. Geng, J. Z. Kolter: TorchDEQ: a library for deep equilibrium models (2023),
         https://github.com/locuslab/torchdeq
     """
-    solve = _import()[solver]
+    solve = _solvers()[solver]
 
     def run(h: Callable[..., Tensor]) -> Tensor:
         with torch.no_grad():
@@ -65,7 +65,50 @@ def torchdeq_fixed_point(
     return Solve(run=lambda: run(h), values=lambda z: z, evaluations=evaluations)
 
 
-def _import() -> dict[str, Any]:
+def torchdeq_gradient(
+    h: nn.Module,
+    z0: Tensor,
+    *,
+    tolerance: float,
+    loss: Callable[[Tensor], Tensor],
+    solver: Literal["anderson", "broyden", "fixed_point_iter"] = "anderson",
+    args: Sequence[Tensor] = (),
+    max_iter: int = 50,
+) -> Solve:
+    """Prepares the gradient of a loss of the fixed point by torchdeq's implicit differentiation.
+
+    Both of its iterations, for the fixed point and for the gradient's linear system, are of one method, have the same limit,
+    and end once the slowest sample is within the tolerance, or at the limit.
+
+    Args:
+        h: The map `h(z, *args)`; its parameters get the gradient, which comes as one vector.
+        z0: Where to start, `[batch, N]`.
+        tolerance: Tolerance relative to the iterate, of every sample.
+        loss: A function of `[batch, N]`.
+        solver: Name of the method.
+        args: Further arguments of `h`.
+        max_iter: Limit of the iterations.
+
+    Raises:
+        PeerMissingError: If torchdeq is not installed.
+    """
+    try:
+        from torchdeq import get_deq  # noqa: PLC0415
+    except ImportError:
+        raise PeerMissingError("torchdeq") from None
+    limits = {f"{way}_{name}": value for way in "fb" for name, value in (("tol", tolerance), ("max_iter", max_iter))}
+    layer = get_deq(ift=True, f_solver=solver, b_solver=solver, f_stop_mode="rel", b_stop_mode="rel", **limits)
+    layer.train()
+    parameters = list(h.parameters())
+
+    def run() -> tuple[Tensor, ...]:
+        trajectory, _ = layer(lambda z: h(z, *args), z0)
+        return torch.autograd.grad(loss(trajectory[-1]), parameters)
+
+    return Solve(run=run, values=lambda gradient: torch.cat([part.flatten() for part in gradient]))
+
+
+def _solvers() -> dict[str, Any]:
     try:
         from torchdeq.solver.anderson import anderson_solver  # noqa: PLC0415
         from torchdeq.solver.broyden import broyden_solver  # noqa: PLC0415

@@ -1,4 +1,4 @@
-"""Searches for roots and fixed points by this library, ready to be timed."""
+"""Searches for roots and fixed points by this library, and gradients of these, ready to be timed."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from dyn_bench.protocols.compilation import compile_whole
 from dyn_bench.protocols.solve import Solve
 from dyn_numerics import PerSample, RootSolution, Termination, fixed_point, root_find
+from dyn_sensitivity import ImplicitDifferentiation
+from dyn_sensitivity import fixed_point as differentiable_fixed_point
 
-__all__ = ["dyn_fixed_point", "dyn_root"]
+__all__ = ["dyn_fixed_point", "dyn_fixed_point_gradient", "dyn_root"]
 
 
 def dyn_fixed_point(
@@ -44,6 +46,52 @@ def dyn_fixed_point(
     """
     sampled = tuple(PerSample(arg) for arg in args)
     return _solve(partial(fixed_point, h, solver=solver, rtol=tolerance, atol=0.0, args=sampled, compact=compact), z0)
+
+
+def dyn_fixed_point_gradient(
+    h: nn.Module,
+    z0: Tensor,
+    *,
+    tolerance: float,
+    loss: Callable[[Tensor], Tensor],
+    solver: str = "anderson",
+    linear_solver: str | None = None,
+    args: Sequence[Tensor] = (),
+) -> Solve:
+    """Prepares the gradient of a loss of the fixed point by implicit differentiation.
+
+    Args:
+        h: The map `h(z, *args)`; its parameters get the gradient, which comes as one vector.
+        z0: Where to start, `[batch, N]`.
+        tolerance: Tolerance of the fixed point relative to `h(z)`, and of the linear system of its gradient.
+        loss: A function of `[batch, N]`.
+        solver: Name of the method for the fixed point.
+        linear_solver: Name of the method for the linear system; None for the one by default.
+        args: Further arguments of `h`.
+
+    Example:
+        >>> import torch
+        >>> from dyn_bench.protocols.root_solve import dyn_fixed_point_gradient
+        >>> layer = torch.nn.Linear(1, 1)
+        >>> _ = torch.nn.init.constant_(layer.weight, 0.5), torch.nn.init.constant_(layer.bias, 1.0)
+        >>> solve = dyn_fixed_point_gradient(layer, torch.zeros(1, 1), tolerance=1e-5, loss=torch.sum)
+        >>> [round(v, 3) for v in solve.values(solve.run()).tolist()]  # of b / (1 - w)
+        [4.0, 2.0]
+    """
+    sensitivity = ImplicitDifferentiation(linear_solver, rtol=tolerance)
+    options: dict[str, Any] = {
+        "solver": solver,
+        "rtol": tolerance,
+        "atol": 0.0,
+        "args": args,
+        "sensitivity": sensitivity,
+    }
+    parameters = list(h.parameters())
+
+    def run() -> tuple[Tensor, ...]:
+        return torch.autograd.grad(loss(differentiable_fixed_point(h, z0, **options).z), parameters)
+
+    return Solve(run=run, values=lambda gradient: torch.cat([part.flatten() for part in gradient]))
 
 
 def dyn_root(

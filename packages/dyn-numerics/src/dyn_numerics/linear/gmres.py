@@ -12,6 +12,7 @@ from torch.linalg import vector_norm
 from dyn_numerics.linear.krylov import Correction, KrylovSolver, check_count
 from dyn_numerics.linear.operator import LinearOperator
 from dyn_numerics.loop import count_from_zero, repeat
+from dyn_numerics.transforms import under_transform
 
 __all__ = ["GMRES"]
 
@@ -108,9 +109,9 @@ class GMRES(KrylovSolver):
             n_steps = now.n_steps + now.active
             unsolved = residual * q[..., 0].abs() > rtol
             following = _Arnoldi(
-                basis=_write(now.basis, below, v),
-                rotations=_write(now.rotations, here, rotated),
-                triangle=_write(now.triangle, here, column),
+                basis=_write(now.basis, now.k + 1, v),
+                rotations=_write(now.rotations, now.k, rotated),
+                triangle=_write(now.triangle, now.k, column),
                 v=v,
                 q=q,
                 k=now.k + 1,
@@ -121,12 +122,12 @@ class GMRES(KrylovSolver):
             return (following,)
 
         zeros = torch.zeros_like(r[..., :1])  # [*lead, 1]
-        square = zeros.unsqueeze(-1).expand(*r.shape[:-1], n_rows, n_rows)
+        square = zeros.unsqueeze(-1).repeat(*(1 for _ in r.shape[:-1]), n_rows, n_rows)
         v = torch.where(active.unsqueeze(-1), r / residual.unsqueeze(-1), 0)
         start = _Arnoldi(
             basis=unit(0).unsqueeze(-1) * v.unsqueeze(-2),
             rotations=square,
-            triangle=square,
+            triangle=square.clone(),
             v=v,
             q=zeros + unit(0),
             k=count_from_zero(r),
@@ -175,6 +176,10 @@ class _Arnoldi(NamedTuple):
     n_products: int | Tensor
 
 
-def _write(rows: Tensor, place: Tensor, row: Tensor) -> Tensor:
-    """Adds a row at a place that is given as a unit vector."""
-    return torch.addcmul(rows, place.unsqueeze(-1), row.unsqueeze(-2))
+def _write(rows: Tensor, place: int | Tensor, row: Tensor) -> Tensor:
+    """Writes a row `[*lead, n]` into a place of rows `[*lead, n_rows, n]` that was zero: where Python knows it, without a copy."""
+    if isinstance(place, int) and not under_transform():
+        rows[..., place, :] = row
+        return rows
+    here = (torch.arange(rows.shape[-2], device=rows.device) == place).unsqueeze(-1)
+    return torch.where(here, row.unsqueeze(-2), rows)

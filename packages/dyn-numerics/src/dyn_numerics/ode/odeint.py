@@ -42,7 +42,7 @@ from dyn_numerics.status import Status
 from dyn_numerics.substitutes import substituted, substitutes
 from dyn_numerics.transforms import any_lane, in_forward_mode, under_transform
 
-__all__ = ["Repeat", "odeint", "solve_compiled", "solve_observed", "solve_repeating"]
+__all__ = ["Repeat", "odeint", "solve_compiled", "solve_compiled_to_end", "solve_observed", "solve_repeating"]
 
 Repeat = Callable[[Chain, Tensor, Saver, Sequence[bool]], tuple[Tensor, Any, int]]
 """How a solve that ran without gradient is taken again: as `replay`, and told in which steps there is something to keep."""
@@ -409,6 +409,13 @@ def solve_compiled(posed: Posed, observers: Sequence[Observer] = (), diagnose: b
         observers: Told of every attempt, besides what keeps the outputs.
         diagnose: Whether to look for the cause where it ran out of step size or of steps.
     """
+    return solve_compiled_to_end(posed, observers, diagnose)[0]
+
+
+def solve_compiled_to_end(
+    posed: Posed, observers: Sequence[Observer] = (), diagnose: bool = True
+) -> tuple[Solution, State]:
+    """As `solve_compiled`, with the last state."""
     start = posed.start.detach()
     values = replace(posed.problem, clock=posed.problem.clock.without_gradient())
     with without_autocast(posed.layout.device.type):
@@ -420,7 +427,7 @@ def solve_compiled(posed: Posed, observers: Sequence[Observer] = (), diagnose: b
         if diagnose and values.controller.adaptive:
             code, more = compiled_loop.diagnose(values, state, code)
             n_evals += more
-        return pack(posed, state, saved, code, n_evals + first_evals)
+        return pack(posed, state, saved, code, n_evals + first_evals), state
 
 
 def _saver(posed: Posed, problem: Problem, start: Tensor, rows: Rows) -> Saver:

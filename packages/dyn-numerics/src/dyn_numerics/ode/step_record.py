@@ -15,7 +15,7 @@ from dyn_numerics.ode.observer import AttemptedStep, Observer
 from dyn_numerics.ode.rows import stack
 from dyn_numerics.transforms import any_lane, under_transform
 
-__all__ = ["RecordStates", "RecordSteps", "StepRecord"]
+__all__ = ["RecordSteps", "StepRecord"]
 
 
 @dataclass(frozen=True)
@@ -149,38 +149,6 @@ class RecordSteps(Observer):
         columns = zip(*(tree_leaves(row) for row in rows), strict=True)
         events: Found = tree_unflatten([torch.stack(column).gather(0, order) for column in columns], structure)
         return events
-
-
-class RecordStates(Observer):
-    """Writes down the accepted steps and the states where they start, in place, for a solve inside of torch.compile.
-
-    Args:
-        capacity: Greatest number of steps.
-        start: State at the start, `[*lead, N]`.
-        t: Output times, in the dtype of times.
-    """
-
-    def __init__(self, capacity: int, start: Tensor, t: Tensor) -> None:
-        n, self._size = start.shape[:-1].numel(), start.shape[-1]
-        self._t0, self._t1 = (torch.empty(capacity + 1, n, dtype=t.dtype, device=t.device) for _ in range(2))
-        self._x = torch.empty(capacity + 1, n, self._size, dtype=start.dtype, device=start.device)
-        self._reached = torch.empty(capacity + 1, n, dtype=torch.int64, device=t.device)
-        self._all = torch.arange(n, device=start.device)
-
-    def observe(self, attempted: AttemptedStep) -> None:
-        """Keeps the attempt in the place of the next accepted step: one that was rejected is overwritten."""
-        at = (attempted.index.reshape(-1), self._all)
-        self._t0.index_put_(at, attempted.t0.reshape(-1))  # type: ignore[union-attr]
-        self._t1.index_put_(at, attempted.t1.reshape(-1))  # type: ignore[union-attr]
-        self._reached.index_put_(at, attempted.reached.reshape(-1))
-        self._x.index_put_(at, attempted.x0.reshape(-1, self._size))
-
-    def result(self) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Starts, ends and targets reached before, `[capacity + 1, n]`, and states, `[capacity + 1, n, N]`.
-
-        There are as many as accepted steps of each problem; what follows means nothing.
-        """
-        return self._t0, self._t1, self._reached, self._x
 
 
 def _holding(t0: Any, t1: Any, taken: Any, t: Tensor) -> list[bool]:

@@ -38,6 +38,15 @@ class Updates(NamedTuple):
     last_value: Tensor
     inverse: Tensor | float
 
+    def product(self, vector: Tensor, count: int | Tensor) -> Tensor:
+        """The inverse Jacobian times a vector, both `[batch, N]`.
+
+        Args:
+            vector: The vector.
+            count: Number of updates that the memory holds; those in its first places.
+        """
+        return _product(self.inverse, *_learned(self, count), vector)
+
 
 class Broyden(RootStepper):
     """Broyden's method: a Jacobian that learns from every step, kept as an inverse of low rank.

@@ -17,7 +17,7 @@ from dyn_numerics.root.by_name import root_stepper
 from dyn_numerics.root.line_search import LineSearch, line_search_by_name
 from dyn_numerics.root.residual import Residual
 from dyn_numerics.root.root_stepper import RootStepper
-from dyn_numerics.transforms import under_differentiation
+from dyn_numerics.transforms import derivatives_are_off, under_differentiation
 from dyn_numerics.user_function import check_signature
 
 __all__ = ["Posed", "pose"]
@@ -53,7 +53,7 @@ class Posed:
             modules = [self.line_search, self.stepper if self.stepper.differentiable else None]
             trained = any(p.requires_grad for module in modules if module is not None for p in module.parameters())
             wanted = trained or self.z.requires_grad or value.requires_grad
-        wanted = wanted or under_differentiation()
+        wanted = wanted or (under_differentiation() and not derivatives_are_off())
         if wanted and not self.stepper.differentiable:
             raise ValueError(
                 f"solver: got a {type(self.stepper).__name__}, through whose steps no gradient flows, where one is wanted; use "

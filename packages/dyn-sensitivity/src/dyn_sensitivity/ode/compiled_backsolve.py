@@ -18,8 +18,8 @@ from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_numerics.ode.times import state_time
 from dyn_numerics.pytree_state import StateLayout
 from dyn_numerics.substitutes import substitutes
-from dyn_sensitivity.ode.compiled_autograd import packed, unpacked
 from dyn_sensitivity.ode.compiled_field import CompiledField, refuse_differentiable
+from dyn_sensitivity.ode.compiled_solution import packed, unpacked
 
 __all__ = ["solve"]
 

@@ -27,7 +27,7 @@ from dyn_numerics.per_sample import bare_arguments, sampled_leaves
 from dyn_numerics.pytree_state import StateLayout
 from dyn_sensitivity.ode.integral_loss import FieldAndLoss
 
-__all__ = ["CompiledField", "refuse_differentiable"]
+__all__ = ["CompiledField", "module_of", "refuse_differentiable"]
 
 # A compiled backward pass may reuse the memory of what it was handed and nobody else has. torch 2.13 takes its list of
 # these for one of the inputs of a loop's body as well, and overwrites whatever stands there, the user's times among them.
@@ -196,7 +196,15 @@ def _modules_of(f: Callable[..., Any]) -> tuple[nn.Module, ...]:
     functions = (f.f, f.loss) if isinstance(f, FieldAndLoss) else (f,)
     found: list[nn.Module] = []
     for function in functions:
-        owner = function.__self__ if isinstance(function, MethodType) else function
-        if isinstance(owner, nn.Module) and not any(owner is known for known in found):
+        owner = module_of(function)
+        if owner is not None and not any(owner is known for known in found):
             found.append(owner)
     return tuple(found)
+
+
+def module_of(f: Callable[..., Any]) -> nn.Module | None:
+    """The module that a field is or is a method of."""
+    if isinstance(f, nn.Module):
+        return f
+    owner = f.__self__ if isinstance(f, MethodType) else None
+    return owner if isinstance(owner, nn.Module) else None

@@ -89,9 +89,10 @@ def odeint(
     `t_span`. Frozen parameters get nothing; unused ones get zeros where the algorithm has to know its inputs, and
     nothing under `"autograd"`.
 
-    Inside `torch.compile(fullgraph=True)` (torch 2.13 or newer) both algorithms have first-order gradients, to `x0`, `args`
-    and the parameters of the module that `f` is or is a method of; whatever else `f` depends on is refused, `params` or
-    not, and so is `"autograd"` through diagonally implicit, reversible and multistep methods. Steps are computed again for the gradient, so a field must not draw random numbers.
+    Inside `torch.compile(fullgraph=True)` (torch 2.13 or newer) `"autograd"`, `"adjoint"` and `"reversible"` have first-order
+    gradients, to `x0`, `args` and the parameters of the module that `f` is or is a method of; whatever else `f` depends on is
+    refused, `params` or not, and so is `"autograd"` through diagonally implicit, reversible and multistep methods. Steps are
+    computed again for the gradient, so a field must not draw random numbers.
 
     Args:
         f: Vector field, as in `dyn_numerics.odeint`.
@@ -119,7 +120,7 @@ def odeint(
         events: What to watch for; not with the adjoints.
         save: What to keep; the adjoints keep the states at `t_span` alone.
         max_steps: Greatest number of attempted steps. Inside `torch.compile`, `"autograd"` has room for a state at each
-            of them, by default 4096.
+            of them, by default 4096, and `"reversible"` for one number.
         compact: Whether samples that have ended leave the batch.
         progress: A progress bar for the forward solve.
         callbacks: Functions that are called after attempts of the forward solve.

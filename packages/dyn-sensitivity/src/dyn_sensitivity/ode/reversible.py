@@ -11,8 +11,12 @@ import torch
 from torch import Tensor
 
 from dyn_numerics import Solution, Stepper
+from dyn_numerics.constant_numbers import with_constant_numbers
+from dyn_numerics.ode.arguments import refuse_compiled
 from dyn_numerics.ode.observer import AttemptedStep
 from dyn_numerics.ode.repetition import Chain
+from dyn_numerics.ode.steppers.by_name import stepper
+from dyn_sensitivity.ode import compiled_reversible
 from dyn_sensitivity.ode.stepwise import StepwiseAlgorithm, Trail, Walk
 
 __all__ = ["Reversible"]
@@ -28,7 +32,8 @@ class Reversible(StepwiseAlgorithm):
     says by how much.
 
     Gradients reach what they reach with `RecursiveCheckpoint`. Second derivatives, forward mode and `torch.func` are those of
-    `Autograd`, with its memory. Inside of `torch.compile` there is a first-order gradient.
+    `Autograd`, with its memory. Inside of `torch.compile` there is a first-order gradient and no such warning; stops at
+    which the field jumps are refused there.
 
     The solver is `"reversible_heun"`, `"alf"` or a `ReversibleRungeKutta`, or one of the symplectic methods, whose steps have
     an inverse as well.
@@ -77,7 +82,9 @@ class Reversible(StepwiseAlgorithm):
         args: tuple[Any, ...],
         options: dict[str, Any],
     ) -> Solution:
-        raise ValueError("sensitivity: got 'reversible' inside torch.compile; use 'autograd' or 'adjoint'")
+        refuse_compiled(**{name: options[name] for name in ("save", "events", "compact", "progress", "callbacks")})
+        self.refuse(stepper(options["solver"]))
+        return with_constant_numbers(lambda: compiled_reversible.solve(f, x0, t_span, args, options))
 
 
 class _Steps:

@@ -1,0 +1,1 @@
+"""Gradients of roots and fixed points: one algorithm to a file, and the handlers."""
