@@ -12,6 +12,7 @@ from dyn_bench.benchmarks import algorithm_table as algorithm_table_module
 from dyn_bench.benchmarks import gradient_memory as gradient_memory_module
 from dyn_bench.benchmarks import gradient_times as gradient_times_module
 from dyn_bench.benchmarks.algorithm_table import CALM, DISSIPATIVE, algorithm_table
+from dyn_bench.benchmarks.equilibrium_setup import EquilibriumSetup
 from dyn_bench.benchmarks.gradient_memory import gradient_memory
 from dyn_bench.benchmarks.gradient_setup import MemorySetup, SeminormSetup, TableSetup
 from dyn_bench.benchmarks.gradient_times import gradient_times
@@ -161,9 +162,17 @@ def test_what_fails_in_the_table_says_so(monkeypatch):
 
 
 def test_all_of_it(asked):
-    small = Gradients(perceptron=PERCEPTRON, seminorm=SEMINORM, memory=MEMORY, table=replace(TABLE, end=0.1))
+    layer = EquilibriumSetup("layer", batch=3, width=8, repeats=1)
+    small = Gradients(PERCEPTRON, replace(SEMINORM, networks=1), MEMORY, replace(TABLE, end=0.1), layer)
     outcome = run(small.run)
     (figure,) = outcome.pictures.values()
     assert isinstance(figure, Figure)
-    assert set(outcome.records) == {"perceptron gradient", "seminorm", "gradient_memory", CALM, DISSIPATIVE}
-    assert len(outcome.measurements) == 8 + 1 + 6 + len(outcome.records[CALM]) - 1
+    assert set(outcome.records) == {
+        "perceptron gradient",
+        "seminorm",
+        "gradient_memory",
+        CALM,
+        DISSIPATIVE,
+        "layer, training step",
+    }
+    assert len(outcome.measurements) == 8 + 1 + 6 + (len(outcome.records[CALM]) - 1) + 1
