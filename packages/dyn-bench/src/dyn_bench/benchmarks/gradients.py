@@ -40,14 +40,14 @@ class Gradients(Experiment):
         seminorm: An adjoint whose parameters steer its steps, or do not.
         memory: Solves that are weighed.
         table: Problems for every algorithm.
-        equilibrium: An equilibrium layer that is trained.
+        layer: An equilibrium layer, whose training steps are timed.
     """
 
     perceptron: Setup = PERCEPTRON
     seminorm: SeminormSetup = SEMINORM
     memory: MemorySetup = GRADIENT_MEMORY
     table: TableSetup = ALGORITHM_TABLE
-    equilibrium: EquilibriumSetup = ALIKE
+    layer: EquilibriumSetup = ALIKE
 
     name: ClassVar[str] = "gradients"
     summary: ClassVar[str] = "What gradients cost, by algorithm, beside torchdiffeq's, diffrax's and torchdeq's."
@@ -61,5 +61,5 @@ class Gradients(Experiment):
                 seminorm_evaluations(progress, self.seminorm),
                 gradient_memory(progress, self.memory),
                 algorithm_table(progress, self.table),
-                equilibrium_gradients(progress, self.equilibrium),
+                equilibrium_gradients(progress, self.layer),
             )
