@@ -244,10 +244,10 @@ def _reaches_a_leaf(outputs: Iterable[Tensor], stop_at: Set[Edge]) -> bool:
         node, _ = ahead.pop()
         if not (behind := node.next_functions) and hasattr(node, "variable"):
             return True
-        for edge in behind:
-            if edge[0] is not None and edge not in stop_at and edge[0] not in seen:
-                seen.add(edge[0])
-                ahead.append(edge)
+        for inner, output in behind:
+            if inner is not None and inner not in seen and (inner, output) not in stop_at:
+                seen.add(inner)
+                ahead.append((inner, output))
     return False
 
 
