@@ -9,25 +9,23 @@ __all__ = ["ALGORITHM_TABLE", "GRADIENT_MEMORY", "SEMINORM", "MemorySetup", "Sem
 
 @dataclass(frozen=True)
 class SeminormSetup:
-    """The settings of an adjoint whose parameters steer its steps, or do not.
+    """The settings of adjoints whose parameters steer their steps, or do not.
 
     Args:
-        batch: Number of initial states.
-        size: Number of elements of each.
-        width: Width of the network's hidden layers.
+        networks: Number of networks; a few steps more or less would make too much of one.
+        size: Number of elements of a state.
+        width: Width of the networks' hidden layer.
         end: End of the solve, which starts at 0.
         rtol: Relative tolerance.
         atol: Absolute tolerance.
-        seed: Seed of weights and initial states.
     """
 
-    batch: int = 1
+    networks: int = 10
     size: int = 4
     width: int = 64
     end: float = 10.0
     rtol: float = 1e-3
     atol: float = 1e-6
-    seed: int = 0
 
 
 @dataclass(frozen=True)

@@ -8,6 +8,8 @@ from typing import ClassVar
 from rich.progress import Progress
 
 from dyn_bench.benchmarks.algorithm_table import algorithm_table
+from dyn_bench.benchmarks.equilibrium_gradients import equilibrium_gradients
+from dyn_bench.benchmarks.equilibrium_setup import ALIKE, EquilibriumSetup
 from dyn_bench.benchmarks.gradient_memory import gradient_memory
 from dyn_bench.benchmarks.gradient_setup import (
     ALGORITHM_TABLE,
@@ -29,7 +31,7 @@ __all__ = ["Gradients"]
 
 @dataclass(frozen=True)
 class Gradients(Experiment):
-    """Time, evaluations, memory and errors of gradients, beside torchdiffeq's and diffrax's.
+    """Time, evaluations, memory and errors of gradients, beside torchdiffeq's, diffrax's and torchdeq's.
 
     Times are those of one thread, warm, in turn with the peer's; a figure is the median of the rounds' ratios.
 
@@ -38,16 +40,18 @@ class Gradients(Experiment):
         seminorm: An adjoint whose parameters steer its steps, or do not.
         memory: Solves that are weighed.
         table: Problems for every algorithm.
+        layer: An equilibrium layer, whose training steps are timed.
     """
 
     perceptron: Setup = PERCEPTRON
     seminorm: SeminormSetup = SEMINORM
     memory: MemorySetup = GRADIENT_MEMORY
     table: TableSetup = ALGORITHM_TABLE
+    layer: EquilibriumSetup = ALIKE
 
     name: ClassVar[str] = "gradients"
-    summary: ClassVar[str] = "What gradients cost, by algorithm, beside torchdiffeq's and diffrax's."
-    source: ClassVar[str] = "torchdiffeq and diffrax, in the same run"
+    summary: ClassVar[str] = "What gradients cost, by algorithm, beside torchdiffeq's, diffrax's and torchdeq's."
+    source: ClassVar[str] = "torchdiffeq, diffrax and torchdeq, in the same run"
 
     def run(self, progress: Progress) -> Outcome:
         with nothing_compiled():
@@ -57,4 +61,5 @@ class Gradients(Experiment):
                 seminorm_evaluations(progress, self.seminorm),
                 gradient_memory(progress, self.memory),
                 algorithm_table(progress, self.table),
+                equilibrium_gradients(progress, self.layer),
             )
