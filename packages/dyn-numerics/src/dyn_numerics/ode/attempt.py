@@ -208,7 +208,8 @@ def initial_state(problem: Problem, x0: Tensor) -> tuple[State, int]:
             slope = field(t0, x)
         estimated: Scalar = 0.0
         if finite is not False:
-            estimated = controller.first_step or _estimate_first_step(problem, field, x, slope)
+            known = controller.first_step
+            estimated = _estimate_first_step(problem, field, x, slope) if known is None else known
             estimated = minimum(maximum(estimated, controller.min_step), controller.max_step)
         dt = where(finite, number(estimated), number(0.0))
     carry = None if standing or finite is False else stepper.init(field, t0, x, slope)

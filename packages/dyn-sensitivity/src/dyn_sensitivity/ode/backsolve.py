@@ -104,4 +104,6 @@ class Backsolve(ContinuousAdjoint):
                 "t_span more times, or solve outside of it"
             )
         backward = self.backward(options)
-        return with_constant_numbers(lambda: compiled_backsolve.solve(f, x0, t_span, args, options, backward))
+        return with_constant_numbers(
+            lambda: compiled_backsolve.solve(f, x0, t_span, args, options, backward, self.keeps_step)
+        )

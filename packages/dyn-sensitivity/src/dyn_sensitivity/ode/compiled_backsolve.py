@@ -31,6 +31,7 @@ class _Problem:
     field: CompiledField
     forward: dict[str, Any]
     backward: dict[str, Any]
+    keeps_step: bool
 
 
 def solve(
@@ -40,6 +41,7 @@ def solve(
     args: tuple[Any, ...],
     options: dict[str, Any],
     backward: dict[str, Any],
+    keeps_step: bool,
 ) -> Solution:
     """Solves inside of torch.compile, with the adjoint's gradients to `x0`, tensors in args and the parameters of `f`.
 
@@ -50,6 +52,7 @@ def solve(
         args: Further arguments of `f`.
         options: Everything else that `dyn_numerics.odeint` takes.
         backward: Options of the backward solve, by the same names.
+        keeps_step: Whether it may begin with a step as long as those of the forward solve.
 
     Raises:
         ValueError: If a gradient is asked for that it cannot give.
@@ -66,7 +69,7 @@ def solve(
     posed = pose(f, x0, t_span, args=args, **forward)
     field.refuse_undeclared(posed.times[0], posed.start, inputs)
     start = layout.flatten(x0)
-    found = _Adjoint.apply(_Problem(field, forward, backward), posed.times, start, *inputs)  # type: ignore[no-untyped-call]
+    found = _Adjoint.apply(_Problem(field, forward, backward, keeps_step), posed.times, start, *inputs)  # type: ignore[no-untyped-call]
     return unpacked(found, posed.t, layout)
 
 
@@ -80,13 +83,13 @@ class _Adjoint(torch.autograd.Function):
         posed = pose(field.f, layout.unflatten(start), times, args=args, **problem.forward)
         outputs = packed(solve_compiled(posed), layout)
         ctx.problem = problem
-        ctx.save_for_backward(times, outputs[0], *inputs)
+        ctx.save_for_backward(times, outputs[0], outputs[3], outputs[6], *inputs)
         ctx.mark_non_differentiable(*outputs[1:])
         return tuple(output.clone() for output in outputs)
 
     @staticmethod
     def backward(ctx: Any, grad_x: Tensor, *_: Any) -> tuple[Tensor | None, ...]:
-        times, x, *inputs = ctx.saved_tensors
+        times, x, dt_last, n_accepted, *inputs = ctx.saved_tensors
         problem: _Problem = ctx.problem
         lead = x.shape[1:-1]
         t = times[(slice(None), *[0] * len(lead))]  # [T], shared by all samples
@@ -111,9 +114,14 @@ class _Adjoint(torch.autograd.Function):
             return (torch.where(moved, slope, 0),), (torch.where(moved, grad_y, 0),), tuple(shares)
 
         start_of_all = ((x[-1],), (grad_x[-1],), tuple(zeros))
-        posed = pose(augmented, start_of_all, torch.stack([t[-1], t[0]]), **problem.backward)
+        controller = problem.backward["controller"]
+        if problem.keeps_step and not lead:  # the last step may have been cut short
+            controller = controller.with_norm(controller.norm)
+            controller.first_step = torch.maximum((t[-1] - t[0]).abs() / n_accepted.clamp(min=1), dt_last)
+        backward = {**problem.backward, "controller": controller}
+        posed = pose(augmented, start_of_all, torch.stack([t[-1], t[0]]), **backward)
         if len(times) > 2:
-            controller, clock = problem.backward["controller"], posed.problem.clock
+            clock = posed.problem.clock
             stops = t[1:-1] if controller.stops is None else torch.cat([controller.stops.to(t), t[1:-1]])
             clock = clock.with_stops(stops, controller.jumps, _Kicks(posed.layout, t, x, grad_x))
             posed = replace(posed, problem=replace(posed.problem, clock=clock))

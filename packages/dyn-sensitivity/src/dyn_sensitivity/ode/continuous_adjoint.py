@@ -117,7 +117,7 @@ class ContinuousAdjoint(SensitivityAlgorithm):
             recalls_state=self.recalls_state,
             quadrature=self.quadrature,
             checkpoints=self.checkpoints,
-            keeps_step=self.solver is None and self.rtol is None and self.atol is None,
+            keeps_step=self.keeps_step,
         )
         x = AdjointFunction.apply(problem, t_span if isinstance(t_span, Tensor) else inner, *inputs)  # type: ignore[no-untyped-call]
         return replace(
@@ -145,6 +145,11 @@ class ContinuousAdjoint(SensitivityAlgorithm):
             f"sensitivity: got {self.name!r} inside torch.compile, which keeps no solution as a function of time; use "
             f"sensitivity='adjoint' or 'autograd', or solve outside of it"
         )
+
+    @property
+    def keeps_step(self) -> bool:
+        """Whether the backward solve may begin with a step as long as those of the forward one."""
+        return self.solver is None and self.rtol is None and self.atol is None
 
     def backward(self, options: dict[str, Any]) -> dict[str, Any]:
         """Options of the backward solve, from those of the forward one; both by the names of `dyn_numerics.odeint`."""
