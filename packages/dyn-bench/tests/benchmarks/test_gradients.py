@@ -27,6 +27,7 @@ PERCEPTRON = Setup(batch=3, end=0.5, tolerance=1e-5, repeats=1)
 SEMINORM = SeminormSetup(networks=2)
 MEMORY = MemorySetup(elements=1000, steps=(8, 16, 32), budget=4, reversible=("alf",))
 TABLE = TableSetup(batch=2, end=1.0, repeats=1)
+LAYER = EquilibriumSetup("layer", width=8, batch=4, repeats=1, residual=1e-4)
 
 
 def run(work, *args):

@@ -17,6 +17,8 @@ from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 from torch.autograd.graph import Node, get_gradient_edge
 
+from dyn_numerics.transforms import in_forward_mode
+
 __all__ = [
     "Edge",
     "captured_modules",
@@ -79,7 +81,7 @@ def edges(tensors: Iterable[Tensor]) -> set[Edge]:
 
 def reaches_others(outputs: Iterable[Tensor], known: Iterable[Tensor]) -> bool:
     """Whether gradients of some outputs go anywhere else than to known tensors."""
-    return any(_is_leaf(path) for path in _walk(outputs, edges(known)))
+    return _reaches_a_leaf(outputs, edges(known))
 
 
 def refuse_undeclared(
@@ -101,8 +103,9 @@ def refuse_undeclared(
     Raises:
         ValueError: If there are any; the message names them.
     """
-    unknown = [path for path in _walk(outputs, {*edges(declared), *known}) if _is_leaf(path)]
-    if unknown:
+    outputs, stop_at = list(outputs), {*edges(declared), *known}
+    if _reaches_a_leaf(outputs, stop_at):
+        unknown = [path for path in _walk(outputs, stop_at) if _is_leaf(path)]
         names = {_edge(value): name for name, value in _held("f", f) if _is_differentiable(value)}
         found = ", ".join(dict.fromkeys(_name(path, names) for path in unknown))
         raise ValueError(
@@ -121,6 +124,8 @@ def refuse_tangents(f: Callable[..., Any], args: Iterable[Any]) -> None:
     Raises:
         ValueError: If a tensor among the args, or that `f` holds, carries a tangent; the message names it.
     """
+    if not in_forward_mode():
+        return
     held = [(name, value) for name, value in _held("f", f) if isinstance(value, (Tensor, nn.Module))]
     parameters = [
         (f"{name}.{key}", p) for name, m in held if isinstance(m, nn.Module) for key, p in m.named_parameters()
@@ -229,6 +234,21 @@ def _edge(tensor: Tensor) -> Edge:
     """Where a differentiable tensor's gradient goes: a node, which several tensors may share, and its output."""
     edge = get_gradient_edge(tensor)
     return edge.node, edge.output_nr
+
+
+def _reaches_a_leaf(outputs: Iterable[Tensor], stop_at: Set[Edge]) -> bool:
+    """Whether the graph of the outputs leads to a leaf without passing `stop_at`; quick, since every evaluation asks."""
+    ahead = [edge for edge in edges(tensor for tensor in outputs if tensor.requires_grad) if edge not in stop_at]
+    seen = {node for node, _ in ahead}
+    while ahead:
+        node, _ = ahead.pop()
+        if not (behind := node.next_functions) and hasattr(node, "variable"):
+            return True
+        for inner, output in behind:
+            if inner is not None and inner not in seen and (inner, output) not in stop_at:
+                seen.add(inner)
+                ahead.append((inner, output))
+    return False
 
 
 def _walk(outputs: Iterable[Tensor], stop_at: Set[Edge] = frozenset()) -> Iterator[Path]:

@@ -367,9 +367,10 @@ def test_with_fixed_steps(assert_gradients, sensitivity, tolerance, how, reverse
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("device", ["cuda"])
-@pytest.mark.parametrize("sensitivity", ALGORITHMS)
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+@pytest.mark.parametrize("sensitivity", dyn_sensitivity.ode.odeint.ALGORITHMS)
 @pytest.mark.parametrize("mixed", [False, True])
-def test_on_a_gpu_as_on_the_cpu(sensitivity: str, mixed: bool, device: str) -> None:
+def test_on_a_gpu_as_on_the_cpu(sensitivity: str, mixed: bool, stepping: str, device: str) -> None:
     def gradients(device: str) -> list[Tensor]:
         torch.manual_seed(0)
         field = Field().to(device)
@@ -380,7 +381,9 @@ def test_on_a_gpu_as_on_the_cpu(sensitivity: str, mixed: bool, device: str) -> N
             return field(t, x).to(x.dtype)
 
         with torch.autocast(device, torch.bfloat16, enabled=mixed):
-            x = dyn_sensitivity.odeint(f, x0, t_span, sensitivity=sensitivity, rtol=1e-6, atol=1e-6).x
+            solver = "reversible_heun" if sensitivity == "reversible" else "tsit5"
+            options = {"solver": solver, "stepping": stepping, "sensitivity": sensitivity, "rtol": 1e-6, "atol": 1e-6}
+            x = dyn_sensitivity.odeint(f, x0, t_span, **options).x
         return [g.cpu() for g in torch.autograd.grad(x.square().sum(), [x0, t_span, *field.parameters()])]
 
     tolerance = 5e-2 if mixed else 1e-6

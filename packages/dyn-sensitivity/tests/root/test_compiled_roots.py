@@ -47,7 +47,7 @@ def loss(h, x, sensitivity):
         (3, ImplicitDifferentiation(), "aot_eager"),
         (70, ImplicitDifferentiation(), "aot_eager"),
         pytest.param(70, ImplicitDifferentiation(), "inductor", marks=pytest.mark.slow),
-        (4, ImplicitDifferentiation("anderson", rtol=1e-11), "aot_eager"),
+        pytest.param(4, ImplicitDifferentiation("anderson", rtol=1e-11), "aot_eager", marks=pytest.mark.slow),
         (3, Phantom(steps=3), "aot_eager"),
     ],
     ids=["dense", "gmres", "gmres by inductor", "anderson", "phantom"],
