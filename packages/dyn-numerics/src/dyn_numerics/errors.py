@@ -21,6 +21,7 @@ __all__ = [
     "MaxStepsError",
     "NewtonError",
     "NonFiniteError",
+    "PartedStatesError",
     "SingularJacobianError",
     "SolverError",
     "StagnationError",
@@ -92,6 +93,10 @@ class NewtonError(SolverError):
     """The equations of an implicit step had no solution that was found, whatever the step size."""
 
 
+class PartedStatesError(SolverError):
+    """The two states of a reversible method parted, whatever the step size."""
+
+
 class StagnationError(SolverError):
     """A residual no longer fell, and was above its tolerance."""
 
@@ -106,6 +111,7 @@ _ERRORS: dict[Status, type[SolverError]] = {
     Status.CONDITION_NOT_FINITE: EventError,
     Status.NEWTON_DIVERGED: NewtonError,
     Status.SINGULAR_MATRIX: NewtonError,
+    Status.STATES_PARTED: PartedStatesError,
 }
 
 

@@ -114,6 +114,12 @@ class Status(Ending):
         "The matrix of an implicit step was singular or not finite, however short the step.",
         "Check the derivatives of f there, or jac, for values that are not finite; with fixed steps, try shorter ones.",
     )
+    STATES_PARTED = (
+        11,
+        "The two states of a reversible method parted, by more than 1000 tolerances, however short the step.",
+        "Where solutions approach each other they do: lower the coupling of ReversibleRungeKutta, to 0.9 say, or take another "
+        "solver, whose gradient sensitivity='checkpoint' has in little memory as well.",
+    )
 
     @property
     def is_success(self) -> bool:

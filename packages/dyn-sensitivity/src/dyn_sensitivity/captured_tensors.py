@@ -28,6 +28,7 @@ __all__ = [
     "reaches_others",
     "refuse_entangled",
     "refuse_tangents",
+    "refuse_tangents_in",
     "refuse_undeclared",
 ]
 
@@ -132,11 +133,28 @@ def refuse_tangents(f: Callable[..., Any], args: Iterable[Any]) -> None:
     ]
     given = [(f"args[{i}]", leaf) for i, leaf in enumerate(args)]
     for name, value in (*given, *held, *parameters):
-        if isinstance(value, Tensor) and unpack_dual(value).tangent is not None:  # type: ignore[no-untyped-call]
+        if isinstance(value, Tensor) and _has_tangent(value):
             raise ValueError(
                 f"f: depends on {name}, which carries a forward-mode derivative, expected none with a sensitivity that "
                 f"computes in reverse mode; use sensitivity='autograd'"
             )
+
+
+def refuse_tangents_in(name: str, leaves: Iterable[Any]) -> None:
+    """Refuses an argument that carries forward-mode derivatives, as `refuse_tangents`.
+
+    Args:
+        name: Its name.
+        leaves: What is in it.
+
+    Raises:
+        ValueError: If one does.
+    """
+    if in_forward_mode() and any(isinstance(leaf, Tensor) and _has_tangent(leaf) for leaf in leaves):
+        raise ValueError(
+            f"{name}: carries a forward-mode derivative, expected none with a sensitivity that computes in reverse mode; use "
+            f"sensitivity='autograd'"
+        )
 
 
 def refuse_entangled(params: Sequence[Tensor], others: Sequence[Tensor]) -> None:
@@ -156,6 +174,10 @@ def refuse_entangled(params: Sequence[Tensor], others: Sequence[Tensor]) -> None
                 f"params: got at index {i} a tensor of shape {list(param.shape)} that was computed from another one "
                 f"that f captures, expected independent ones; have f take it as an argument and pass args=(...)"
             )
+
+
+def _has_tangent(tensor: Tensor) -> bool:
+    return unpack_dual(tensor).tangent is not None  # type: ignore[no-untyped-call]
 
 
 def _held(name: str, value: Any, seen: set[int] | None = None) -> Iterator[Named]:

@@ -117,7 +117,7 @@ class State(NamedTuple):
         n_steps: Attempts.
         n_accepted: Those that were accepted.
         n_active_evals: Calls of `f` while running.
-        failed: Why the last attempt found no solution, the code of a `Status`, 0 if it did; None unless the method is implicit.
+        failed: Why the last attempt found no solution, the code of a `Status`, 0 if it did; None unless the method may fail.
         work: What an implicit method took; None for others.
         running: Whether it has not ended. What has ended stays as it is.
         shift: Zero, with the gradient with which the start of the next step moves; None if it moves with the clock.
@@ -226,7 +226,7 @@ def initial_state(problem: Problem, x0: Tensor) -> tuple[State, int]:
         n_steps=count(0),
         n_accepted=count(0),
         n_active_evals=count(f.calls),
-        failed=count(0) if stepper.implicit else None,
+        failed=count(0) if stepper.may_fail else None,
         work=Work(count(0), count(0), count(0)) if stepper.implicit else None,
         running=flag(True),
         shift=problem.shift,

@@ -64,7 +64,7 @@ class Step(NamedTuple):
         carry: What the next step wants to know when this one is accepted.
         retry: What a shorter step from the same start wants to know when this one is rejected.
         stages: What `interpolant` and `stiffness` want to know of the step; the method's own.
-        failed: Why the step found no solution, as one of an implicit method may: the code of a `Status`, a number or
+        failed: Why the step found no solution, as one of a method that `may_fail`: the code of a `Status`, a number or
             `[*lead]`, and 0 where it did. It is rejected then, and if shorter steps fail as well, that is how the solve ends.
             None of a method that always finds one.
         work: What an implicit step took; None of others.
@@ -96,7 +96,8 @@ class Stepper(nn.Module, ABC):
         dense_evals: Calls of `f` that `interpolant` makes.
         one_step: Whether a step follows from the state at its start, so that it can be taken again from there; False where
             the `carry` knows more of the steps before than the field there.
-        implicit: Whether steps are found by solving equations: each then says whether it `failed` and what `work` it took.
+        implicit: Whether steps are found by solving equations: each then says what `work` it took.
+        may_fail: Whether a step may find no solution, as those of implicit methods may: each then says whether it `failed`.
         loops: Whether steps are found by loops, which a compiled program has no gradients through.
         structured: Whether the method wants to know how the user's state lies in its vectors (see `on`). It then steps no
             other states along with that one, such as the continuous adjoint's.
@@ -110,6 +111,7 @@ class Stepper(nn.Module, ABC):
     dense_evals: int = 0
     one_step: bool = True
     implicit: bool = False
+    may_fail: bool = False
     loops: bool = False
     structured: bool = False
     split: Split | None = None

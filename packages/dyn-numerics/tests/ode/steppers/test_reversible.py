@@ -14,9 +14,11 @@ from dyn_numerics import (
     Dopri8,
     Event,
     Heun,
+    PartedStatesError,
     ReversibleHeun,
     ReversibleRungeKutta,
     Save,
+    Status,
     odeint,
 )
 from dyn_numerics.loop import is_supported
@@ -363,3 +365,25 @@ def test_compiled(solver, stepping):
         found = torch.compile(solve, fullgraph=True, backend="aot_eager")(x0, torch.linspace(0, 1, 4, dtype=D))
     torch.testing.assert_close(found.x, expected.x, rtol=0, atol=1e-11)
     assert torch.equal(found.stats.n_evals, expected.stats.n_evals)
+
+
+def approaching(t, x):
+    """Velocities that approach each other: the two states of a reversible method part."""
+    return torch.stack([x[..., 1], 2 * (1 - x[..., 1])], -1)
+
+
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+def test_states_that_part_are_a_failure(stepping):
+    """Such solves used to end as successes, with errors of 1e10 where the tolerance is 1e-6."""
+    x0 = torch.tensor([[0.0, 10.0], [1.0, -20.0]], dtype=D)
+    options = {"rtol": 1e-6, "atol": 1e-6, "stepping": stepping, "throw": False}
+    sol = odeint(approaching, x0, [0.0, 20.0], solver=ReversibleRungeKutta("tsit5", 1.0), **options)
+    code = torch.as_tensor(sol.status_code)
+    assert (code == Status.STATES_PARTED.code).all()
+    assert sol.x[-1].isnan().all()
+    with pytest.raises(PartedStatesError, match=r"The two states of a reversible method parted.*lower the coupling"):
+        sol.raise_if_failed()
+    # A coupling keeps them together, by shorter steps.
+    sol = odeint(approaching, x0, [0.0, 20.0], solver=ReversibleRungeKutta("tsit5", 0.9), **options)
+    exact = torch.stack([x0[:, 0] + 20 + (x0[:, 1] - 1) / 2, torch.ones(2, dtype=D)], -1)
+    assert (sol.x[-1] - exact).abs().max() < 1e-2

@@ -113,7 +113,10 @@ class _Checkpoints:
             self.kept[i] = tree_map_only(Tensor, Tensor.clone, link)
             self._next = self._after(i, self._n, self._budget - len(self.kept))
 
-    def back(self, walk: Walk, kept: Any, end: Any) -> Iterator[tuple[int, Any]]:
+    def arrived(self, link: Any) -> None:
+        """The last states are nothing to go back from."""
+
+    def back(self, walk: Walk, kept: Any) -> Iterator[tuple[int, Any]]:
         """Takes the steps again from the last stored link before each, and stores others on the way as there is room."""
         stored = {0: None, **kept}
         for i in reversed(range(1, self._n)):

@@ -98,9 +98,13 @@ class _Steps:
         """Keeps what the chain wants to know of a step."""
         self.kept.append(self._to_undo(link, attempted) if i else None)
 
-    def back(self, walk: Walk, kept: Any, end: Any) -> Iterator[tuple[int, Any]]:
+    def arrived(self, link: Any) -> None:
+        """Keeps the link to begin from."""
+        self.kept.append(link)
+
+    def back(self, walk: Walk, kept: Any) -> Iterator[tuple[int, Any]]:
         """Undoes the steps from the last one on."""
-        link = end
+        *kept, link = kept
         for i in reversed(range(1, len(walk))):
             link = walk.back(i, link, kept[i])
             yield i, link

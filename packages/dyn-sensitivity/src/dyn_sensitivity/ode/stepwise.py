@@ -68,13 +68,15 @@ class Trail(Protocol):
             attempted: What observers see of it.
         """
 
-    def back(self, walk: Walk, kept: Any, end: Any) -> Iterator[tuple[int, Any]]:
+    def arrived(self, link: Any) -> None:
+        """Told of the link behind the last step."""
+
+    def back(self, walk: Walk, kept: Any) -> Iterator[tuple[int, Any]]:
         """Yields the numbers of the steps from the last to the second, and the links before them.
 
         Args:
             walk: Takes steps.
             kept: What it remembers, which it leaves as it is.
-            end: The link behind the last step.
         """
 
 
@@ -180,7 +182,10 @@ class _Solve:
 
     Attributes:
         trail: What remembers the chain, until it is handed over.
+        end: Summary of the last states, by which a field that changed is noticed.
     """
+
+    end: Tensor
 
     def __init__(
         self,
@@ -245,20 +250,22 @@ class _Solve:
             n_evals += attempted.n_evals
         outputs, tensors = TensorTree.of((link, seen), has_gradients)
         if not differentiable:
+            trail.arrived(link)
             self.trail, self._steps, self._outputs = trail, steps, outputs
+            self.end = _summary(link.x)
+            self._n_link = len(_differentiable(link))
+            self._n_seen = {i: len(_differentiable(values)) for i, values in seen.items()}
             self._n_evals = n_evals + chain.n_evals
         return tuple(tensors)
 
-    def backward(
-        self, trail: Trail, kept: Any, outputs: Sequence[Tensor], grads: Gradients, *inputs: Tensor
-    ) -> list[Tensor | None]:
+    def backward(self, trail: Trail, kept: Any, end: Tensor, grads: Gradients, *inputs: Tensor) -> list[Tensor | None]:
         """Pulls gradients of what `forward` returned back through the steps, to the inputs.
 
         Args:
             trail: What remembers the chain.
             kept: What it remembers.
-            outputs: What `forward` returned.
-            grads: The gradients of that, None for one that is zero.
+            end: Summary of the last states.
+            grads: The gradients of what `forward` returned, None for one that is zero.
             *inputs: What `forward` was handed.
         """
         count = 2 + self._n_wanted
@@ -266,13 +273,12 @@ class _Solve:
         wanted = [tensor for tensor in inputs if tensor.requires_grad]
         chain = self._at(*inputs)
 
-        end, seen = self._outputs.put(outputs)
         ahead = iter(grads)
-        of_link: Gradients = [next(ahead) for _ in _differentiable(end)]
-        of_seen = {i: [next(ahead) for _ in _differentiable(values)] for i, values in seen.items()}
+        of_link: Gradients = [next(ahead) for _ in range(self._n_link)]
+        of_seen = {i: [next(ahead) for _ in range(count)] for i, count in self._n_seen.items()}
 
         total: Gradients = [None] * len(wanted)
-        for i, link in itertools.chain(trail.back(_Quiet(self, chain, inputs[1]), kept, end), [(0, None)]):
+        for i, link in itertools.chain(trail.back(_Quiet(self, chain, inputs[1]), kept), [(0, None)]):
             with torch.enable_grad(), self.taking(i):
                 link = chain.first(inputs[1]) if link is None else tree_map_only(Tensor, _as_leaf, link)
                 before = [] if i == 0 else _differentiable(link)
@@ -284,7 +290,7 @@ class _Solve:
                 refuse_undeclared(self._f, made, [*before, *wanted])
                 found = _pulled_back(zip(made, cotangents, strict=True), [*before, *wanted])
             if i == len(chain) - 1:
-                self._refuse_changed(after.x, end.x)
+                self._refuse_changed(_summary(after.x), end)
             of_link = found[: len(before)]
             total = [_sum(a, b) for a, b in zip(total, found[len(before) :], strict=True)]
         shares = iter(torch.zeros_like(x) if share is None else share for x, share in zip(wanted, total, strict=True))
@@ -307,10 +313,9 @@ class _Solve:
         return self._observed[i] or attempted.found is not None
 
     def _refuse_changed(self, now: Tensor, before: Tensor) -> None:
-        """Refuses a field whose last step ends elsewhere than it did."""
-        now, before = now.detach(), before.detach()
-        allowed = sqrt(torch.finfo(before.dtype).eps) * torch.nan_to_num(before).abs()
-        if before.numel() and bool(((now - before).abs() > allowed.amax()).any()):
+        """Refuses a field whose last step ends elsewhere than it did, by summaries."""
+        size = torch.nan_to_num(before)[1]
+        if bool(((now - before).abs() > sqrt(torch.finfo(before.dtype).eps) * size).any()):
             raise ValueError(
                 f"f: has another value than in the forward solve; keep what it depends on (attributes, train and eval mode, "
                 f"captured variables) until the gradient is computed, pass it as args=(...), or use sensitivity='autograd'. "
@@ -354,20 +359,20 @@ class _StepwiseFunction(torch.autograd.Function):
         trail, solve.trail = solve.trail, None
         ctx.kept, kept = TensorTree.of(trail.kept)
         trail.kept = None
-        ctx.solve, ctx.trail, ctx.counts = solve, trail, (len(tensors), len(output), len(kept))
-        ctx.save_for_backward(*tensors, *output, *kept)
+        ctx.solve, ctx.trail, ctx.n_inputs = solve, trail, len(tensors)
+        ctx.save_for_backward(*tensors, solve.end, *kept)
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
-        solve, saved = ctx.solve, iter(ctx.saved_tensors)
-        inputs, outputs, kept = ([next(saved) for _ in range(count)] for count in ctx.counts)
+        solve, n, saved = ctx.solve, ctx.n_inputs, ctx.saved_tensors
+        inputs, end, kept = saved[:n], saved[n], saved[n + 1 :]
         if torch.is_grad_enabled():  # somebody will differentiate again: the whole solve is repeated with its graph
             wanted = [tensor for tensor in inputs if tensor.requires_grad]
             shares = iter(_pulled_back(zip(solve.forward(*inputs), grads, strict=True), wanted, create_graph=True))
             return None, *(next(shares) if tensor.requires_grad else None for tensor in inputs)
         with hooks_set_aside(inputs):
-            return None, *solve.backward(ctx.trail, ctx.kept.put(kept), outputs, list(grads), *inputs)
+            return None, *solve.backward(ctx.trail, ctx.kept.put(kept), end, list(grads), *inputs)
 
 
 def _pulled_back(
@@ -386,6 +391,12 @@ def _pulled_back(
 def _differentiable(tree: Any) -> list[Tensor]:
     """The tensors of a pytree that may have gradients."""
     return TensorTree.of(tree, has_gradients)[1]
+
+
+def _summary(x: Tensor) -> Tensor:
+    """The sum of a state `[*lead, N]` and that of its magnitudes, `[2, *lead]`."""
+    x = x.detach()
+    return torch.stack([(x.real if x.is_complex() else x).sum(-1), x.abs().sum(-1)])
 
 
 def _as_leaf(tensor: Tensor, wanted: bool = True) -> Tensor:

@@ -90,6 +90,7 @@ class DiagonallyImplicitRungeKutta(Stepper):
     """
 
     implicit = True
+    may_fail = True
     loops = True
 
     def __init__(

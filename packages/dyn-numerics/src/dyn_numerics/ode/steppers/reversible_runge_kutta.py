@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor
 
 from dyn_numerics.arguments import kind_of, positive
+from dyn_numerics.ode.error_norm import ErrorNorm
 from dyn_numerics.ode.scalar import Scalar
+from dyn_numerics.ode.solve_context import SolveContext
 from dyn_numerics.ode.stepper import FlatField, Step, Stepper
 from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_numerics.ode.steppers.explicit_runge_kutta import ExplicitRungeKutta
+from dyn_numerics.status import Status
 
 __all__ = ["ReversibleRungeKutta"]
+
+MOST_APART = 1000  # in tolerances, which the error of the solution is then about as well
 
 
 class ReversibleRungeKutta(Stepper):
@@ -32,6 +37,9 @@ class ReversibleRungeKutta(Stepper):
     The coupling `lambda` below 1 pulls the two states together, while the inverse magnifies rounding by `1 / lambda` a step. Where
     solutions decay at a rate `a`, a step is stable for `a dt` up to about `1 - lambda`; beyond, the two part about as fast as
     solutions approach each other.
+
+    In an adaptive solve a step after which the two are more than 1000 tolerances apart has failed: the solution is lost, while
+    the error of single steps may be small all the same. Shorter ones bring them together again if the coupling is below 1.
 
     Args:
         base: An explicit Runge-Kutta method, or the name of one. A trainable one is trained.
@@ -58,6 +66,7 @@ class ReversibleRungeKutta(Stepper):
     """
 
     one_step = False
+    may_fail = True
 
     def __init__(self, base: str | ExplicitRungeKutta, coupling: float = 0.999) -> None:
         super().__init__()
@@ -75,8 +84,16 @@ class ReversibleRungeKutta(Stepper):
         self.dense_degree = method.dense_degree
         self.dense_evals = method.dense_evals
 
+        self._norm: ErrorNorm | None = None  # without, nobody asks how far the states are apart
+
     def extra_repr(self) -> str:
         return f"coupling={self.coupling:g}"
+
+    def on(self, context: SolveContext) -> Self:
+        twin = type(self).__new__(type(self))  # copy.copy, as far as torch.compile can trace it
+        twin.__dict__.update(self.__dict__)
+        twin._norm = context.norm if context.adaptive else None
+        return twin
 
     def init(self, f: FlatField, t: Tensor, x: Tensor, slope: Tensor | None) -> Tensor:
         return x
@@ -88,7 +105,11 @@ class ReversibleRungeKutta(Stepper):
         x1 = (carry.to(wide) + self.coupling * (x.to(wide) - carry.to(wide)) + rise).to(x.dtype)
         back = self.base.step(f, t1, t0, x1, None)
         beside = (carry.to(wide) - self._rise(back)).to(x.dtype)
-        return Step(x1, there.error, beside, carry, Halves(there, back, carry))
+        failed: Any = 0
+        if self._norm is not None:
+            apart = self._norm.of_step((x1 - beside).detach(), x.detach(), x1.detach())
+            failed = (apart > MOST_APART) * Status.STATES_PARTED.code
+        return Step(x1, there.error, beside, carry, Halves(there, back, carry), failed)
 
     def inverse_step(self, f: FlatField, t0: Scalar, t1: Scalar, x: Tensor, carry: Tensor) -> tuple[Tensor, Tensor]:
         back = self._rise(self.base.step(f, t1, t0, x, None))

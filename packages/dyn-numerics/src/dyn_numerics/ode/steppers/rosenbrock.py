@@ -72,6 +72,7 @@ class Rosenbrock(Stepper):
     """
 
     implicit = True
+    may_fail = True
 
     def __init__(self, tableau: RosenbrockTableau, jac: FieldJacobian | Callable[..., Any] | None = None) -> None:
         super().__init__()

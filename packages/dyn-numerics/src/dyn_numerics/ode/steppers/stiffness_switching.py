@@ -118,6 +118,7 @@ class StiffnessSwitching(Stepper):
     """
 
     implicit = True
+    may_fail = True
 
     def __init__(
         self,
