@@ -55,9 +55,8 @@ def gradient_times(progress: Progress, setup: Setup) -> Outcome:
         def judged(tolerance: float) -> Solve:
             return own(sensitivity=name, tolerance=tolerance).judged(lambda found: _error(found, right))
 
-        return own(
-            sensitivity=name, tolerance=loosest_tolerance(judged, [*LOOSER, setup.tolerance], bound), compiled=compiled
-        )
+        tolerances = [*(tolerance for tolerance in LOOSER if tolerance > setup.tolerance), setup.tolerance]
+        return own(sensitivity=name, tolerance=loosest_tolerance(judged, tolerances, bound), compiled=compiled)
 
     entries: dict[str, Callable[[], Solve]] = {
         "torchdiffeq autograd": partial(torchdiffeq_gradient, **problem, adjoint=False),
