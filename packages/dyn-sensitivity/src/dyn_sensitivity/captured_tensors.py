@@ -16,11 +16,13 @@ from typing import Any
 from torch import Tensor, nn
 from torch.autograd.forward_ad import unpack_dual
 from torch.autograd.graph import Node, get_gradient_edge
+from torch.nn.modules.batchnorm import _NormBase
 
 from dyn_numerics.transforms import in_forward_mode
 
 __all__ = [
     "Edge",
+    "captured_buffers",
     "captured_modules",
     "captured_parameters",
     "edges",
@@ -53,6 +55,12 @@ def captured_modules(f: Callable[..., Any]) -> Iterator[tuple[str, nn.Module]]:
         if isinstance(held, nn.Module):
             for path, module in held.named_modules(memo=seen):
                 yield f"{name}.{path}" if path else name, module
+
+
+def captured_buffers(f: Callable[..., Any]) -> list[Tensor]:
+    """Lists the buffers of all modules that `f` is or holds, but for what normalisation in training mode writes into."""
+    modules = (module for _, module in captured_modules(f) if not (isinstance(module, _NormBase) and module.training))
+    return [buffer for module in modules for buffer in module.buffers(recurse=False)]
 
 
 def outermost_modules(f: Callable[..., Any]) -> list[nn.Module]:

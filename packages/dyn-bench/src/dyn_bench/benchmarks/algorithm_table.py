@@ -20,6 +20,7 @@ from dyn_sensitivity.ode.odeint import ALGORITHMS
 __all__ = ["algorithm_table"]
 
 METHOD, REVERSIBLE = "tsit5", "with ReversibleRungeKutta"
+COUPLING = 0.9  # nearer to 1 the two states of the reversible method part on both problems
 CALM, DISSIPATIVE = "Lotka-Volterra", "friction"
 
 
@@ -46,7 +47,10 @@ def algorithm_table(progress: Progress, setup: TableSetup) -> Outcome:
     names = [name for name in ALGORITHMS if name != "reversible"]
     runs: list[tuple[dict[str, str], Any]] = [
         ({name: name for name in names}, METHOD),
-        ({f"{name}, {REVERSIBLE}": name for name in ("autograd", "reversible")}, ReversibleRungeKutta(METHOD)),
+        (
+            {f"{name}, {REVERSIBLE}": name for name in ("autograd", "reversible")},
+            ReversibleRungeKutta(METHOD, COUPLING),
+        ),
     ]
     records: dict[str, dict[str, dict[str, Any]]] = {problem: {} for problem in problems}
     jobs = [(problem, run) for problem in problems for run in runs]

@@ -357,7 +357,7 @@ def _solve_repeating(posed: Posed, watchers: Sequence[Observer], repeat: Repeat)
     """One or many problems in Python, without gradient; their steps are repeated by somebody else."""
     problem, start, t = posed.problem, posed.start, posed.times
     learns = problem.learns
-    events = None if problem.events is None or learns else problem.events.without_gradient()
+    events = problem.events if problem.events is None or learns else problem.events.without_gradient()
     values = replace(problem, clock=problem.clock if learns else problem.clock.without_gradient(), events=events)
     record = RecordSteps(posed.layout.lead)
     with torch.no_grad():

@@ -101,7 +101,7 @@ class AdjointEquation:
         """Which samples move, `[batch]`; None where all are one problem."""
         if not self._samples:
             return None
-        return torch.stack([(a != 0).reshape(len(a), -1).any(1) for a in adjoint]).any(0)
+        return torch.stack([(a != 0).reshape(len(a), a.shape[1:].numel()).any(1) for a in adjoint]).any(0)
 
     def __call__(self, t: Tensor, vector: Tensor) -> Tensor:
         """The slope of a vector `[N]` at a time `[]`."""

@@ -13,6 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_map, tree_unflatten
 
 import dyn_numerics
 from dyn_numerics import Solution, SolverError, Status
+from dyn_numerics.dtypes import real_dtype
 from dyn_numerics.norms import rms_norm
 from dyn_numerics.ode.dense import DenseSolution
 from dyn_numerics.ode.odeint import solve_observed
@@ -190,7 +191,7 @@ class _BackwardSolve:
         x = [where(reached, leaf, first.expand_as(leaf)) for leaf, first in zip(self._x, start, strict=True)]
         self._field = replace(problem.field, places=places)
         if relevant or wants_times:
-            self._field.refuse_changed(self._wanted, self._extra)
+            problem.field.refuse_changed(self._wanted, self._extra)
 
         adjoint = [torch.zeros_like(g[0]) for g in grad_x]
         shares = self._no_shares()
@@ -229,14 +230,18 @@ class _BackwardSolve:
             start=self._times[0],
             samples=problem.samples,
         )
-        loosest = [
-            max(torch.as_tensor(options[name]).item(), torch.as_tensor(problem.forward[name]).min().item())
-            for name in ("rtol", "atol")
-        ]
-        kicks = Kicks(equation, self._stops(relevant, x, grad_x), *loosest)
+        controller = options["controller"]
+        if controller.adaptive:
+            units = [
+                max(torch.as_tensor(options[name]).item(), torch.as_tensor(problem.forward[name]).min().item())
+                for name in ("rtol", "atol")
+            ]
+        else:  # without a tolerance a drift of the size of the state is one of MOST_DRIFT
+            largest = max(leaf[: last + 1].abs().amax().item() for leaf in x if leaf.numel())
+            units = [1 / MOST_DRIFT, largest / MOST_DRIFT or 1.0]
+        kicks = Kicks(equation, self._stops(relevant, x, grad_x), *units)
         observers = [ParameterQuadrature(equation)] if problem.quadrature else []
 
-        controller = options["controller"]
         on_grid = not controller.adaptive and options["step_size"] is None
         times = self._times[: last + 1].flip(0) if on_grid else self._times[[last, 0]]
         if problem.first_step is not None:
@@ -255,9 +260,9 @@ class _BackwardSolve:
         except SolverError as error:
             raise self._failure(error) from error
         state, adjoint, shares = equation.parts(equation.layout.flatten(tree_map(lambda leaf: leaf[-1], solution.x)))
-        if state and controller.adaptive:
+        if state:
             kicks.measure(state, [leaf[0] for leaf in x], adjoint)
-            self._warn(kicks.drift)
+            self._warn(kicks.drift, controller.adaptive)
         return adjoint, shares if solves_gradients else observers[0].total
 
     def _stops(
@@ -285,13 +290,19 @@ class _BackwardSolve:
     def _reached(self, x: Sequence[Tensor]) -> Tensor:
         """Which outputs the forward solve reached, `[T]` or `[T, batch]`."""
         dims = 1 + self._problem.samples
-        return torch.stack([torch.isfinite(leaf).reshape(*leaf.shape[:dims], -1).all(-1) for leaf in x]).all(0)
+        finite = [torch.isfinite(leaf).reshape(*leaf.shape[:dims], leaf.shape[dims:].numel()) for leaf in x]
+        return torch.stack([leaf.all(-1) for leaf in finite]).all(0)
 
     def _along_slope(self, i: int, x: Sequence[Tensor], cotangent: Sequence[Tensor], reached: Tensor) -> Tensor:
         """Derivative of the state at output `i` with respect to its time, contracted with a cotangent."""
         state, t = [leaf[i] for leaf in x], self._t[i]
+        controller = self._problem.backward["controller"]
+        if controller.jumps:  # of the two sides of an output the one that is within the solve
+            within = self._t[0] if i else self._t[-1]
+            dtype = real_dtype(self._problem.layout.dtype)
+            t = torch.nextafter(t.to(dtype), within.to(dtype))
         if self._problem.samples:
-            t = torch.where(reached[i], t, self._t[0])
+            t = torch.where(reached[i], t, self._t[0].to(t.dtype))
         now = self._field.time_of(t, state)
         slope = self._field.pull_back(now, state, cotangent, self._wanted, self._extra, by_state=False, by_rest=False)[
             0
@@ -311,13 +322,14 @@ class _BackwardSolve:
             error.status,
         )
 
-    def _warn(self, drift: Tensor) -> None:
+    def _warn(self, drift: Tensor, adaptive: bool) -> None:
         """Warns of a state that was solved back to elsewhere than it came from."""
         if bool(drift > MOST_DRIFT):
+            amount, unit = (drift, "tolerances") if adaptive else (drift / MOST_DRIFT, "times its size")
             # To the nearest power of ten: a message that stays the same is shown once.
             warnings.warn(
-                f"sensitivity={self._problem.name!r}: the state that was solved back is about 1e{drift.log10().item():.0f} "
-                f"tolerances away from that of the forward solve, and the gradient may be as inaccurate: the solution contracts or is "
+                f"sensitivity={self._problem.name!r}: the state that was solved back is about 1e{amount.log10().item():.0f} "
+                f"{unit} away from that of the forward solve, and the gradient may be as inaccurate: the solution contracts or is "
                 f"chaotic. Try 'interpolated_adjoint', 'autograd' or Backsolve(checkpoints=...).",
                 stacklevel=2,
             )

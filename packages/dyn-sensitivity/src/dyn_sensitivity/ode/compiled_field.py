@@ -27,7 +27,7 @@ from dyn_numerics.per_sample import bare_arguments, sampled_leaves
 from dyn_numerics.pytree_state import StateLayout
 from dyn_sensitivity.ode.integral_loss import FieldAndLoss
 
-__all__ = ["CompiledField", "module_of", "refuse_differentiable"]
+__all__ = ["CompiledField", "module_of", "named_parameters", "refuse_differentiable"]
 
 # A compiled backward pass may reuse the memory of what it was handed and nobody else has. torch 2.13 takes its list of
 # these for one of the inputs of a loop's body as well, and overwrites whatever stands there, the user's times among them.
@@ -79,7 +79,7 @@ class CompiledField:
         names, places = [], []
         for module in modules:
             _refuse_random(module)
-            named = [(n, p) for n, p in _named_parameters(module) if p.requires_grad]
+            named = [(n, p) for n, p in named_parameters(module) if p.requires_grad]
             own = []
             for _, parameter in named:
                 at = next((i for i, known in enumerate(parameters) if known is parameter), len(parameters))
@@ -159,7 +159,7 @@ def refuse_differentiable(t_span: Tensor | Sequence[float]) -> None:
         raise ValueError("t_span: got a tensor that requires a gradient, which a compiled solve has not; detach it")
 
 
-def _named_parameters(module: nn.Module) -> list[tuple[str, Tensor]]:
+def named_parameters(module: nn.Module) -> list[tuple[str, Tensor]]:
     """The parameters of a module under all of their names."""
     found = []
     for prefix, part in module.named_modules():

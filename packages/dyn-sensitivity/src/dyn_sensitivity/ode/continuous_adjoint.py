@@ -15,8 +15,8 @@ from dyn_numerics import Save, Seminorm, Solution, SplitField, Stepper
 from dyn_numerics.arguments import check_initial_state
 from dyn_numerics.ode.arguments import check_tolerance, choose_controller, refuse_compiled, time_span
 from dyn_numerics.ode.steppers.by_name import stepper
-from dyn_numerics.transforms import under_vmap
-from dyn_sensitivity.captured_tensors import refuse_tangents_in
+from dyn_numerics.transforms import in_forward_mode, under_transform
+from dyn_sensitivity.captured_tensors import refuse_tangents_in, refuse_undeclared
 from dyn_sensitivity.ode.adjoint_function import AdjointFunction, AdjointProblem
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.forward_conditions import ForwardConditions
@@ -90,8 +90,8 @@ class ContinuousAdjoint(SensitivityAlgorithm):
 
         Raises:
             ValueError: If gradients are wanted and the solver or the controller is trainable, every sample has times of
-                its own, something else than the states at `t_span` is to be saved, there are events, the state jumps, there is a
-                vmap or a forward-mode derivative, `f` is split, the backward solver cannot choose its steps or steps no adjoint, or `f` captures a differentiable
+                its own, something else than the states at `t_span` is to be saved, there are events, the state jumps, it is
+                under torch.func or in forward mode, `f` is split, the backward solver cannot choose its steps or steps no adjoint, or `f` captures a differentiable
                 tensor that it does not know.
         """
         if not torch.is_grad_enabled():
@@ -105,10 +105,10 @@ class ContinuousAdjoint(SensitivityAlgorithm):
             refuse_compiled(**{name: options[name] for name in ("save", "events", "compact", "progress", "callbacks")})
             self._refuse_unsupported(t_span, options)
             return self.solve_compiled(f, x0, t_span, args, options)
-        if under_vmap():
+        if under_transform() and not in_forward_mode():  # whose derivatives are looked for by name
             raise ValueError(
-                f"sensitivity: got {self.name!r} under torch.func.vmap, which its backward solve does not go through; use "
-                f"sensitivity='autograd', or a batch with stepping='per_sample'"
+                f"sensitivity: got {self.name!r} under torch.func, whose transforms its backward solve does not go through; use "
+                f"sensitivity='autograd', or torch.autograd"
             )
         for name, value in (("x0", x0), ("t_span", t_span)):
             refuse_tangents_in(name, tree_leaves(value))
@@ -116,6 +116,10 @@ class ContinuousAdjoint(SensitivityAlgorithm):
         layout = check_initial_state(x0, options["stepping"] == "per_sample")
         field, inputs = RecalledField.of(f, x0, args, params)
         t, inner, _ = time_span(t_span, layout)  # which the user gets back as always, with their gradient
+        if not any(tensor.requires_grad for tensor in (inner, *inputs)):
+            solution = dyn_numerics.odeint(f, x0, t_span, args=args, **options)
+            refuse_undeclared(f, tree_leaves(solution.x), [])  # which f may need only sometimes
+            return solution
         problem = AdjointProblem(
             name=self.name,
             field=field,

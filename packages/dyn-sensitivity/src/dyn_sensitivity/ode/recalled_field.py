@@ -21,6 +21,7 @@ from dyn_numerics.per_sample import bare_arguments, sampled_leaves
 from dyn_numerics.user_function import check_signature
 from dyn_sensitivity.captured_tensors import (
     Edge,
+    captured_buffers,
     captured_parameters,
     refuse_entangled,
     refuse_tangents,
@@ -95,8 +96,8 @@ class RecalledField:
 
     @property
     def constants(self) -> list[Tensor]:
-        """The tensors in args that want no gradient."""
-        return [leaf for leaf in self.arg_leaves if isinstance(leaf, Tensor)]
+        """The tensors in args that want no gradient, and the buffers of modules that `f` holds."""
+        return [*(leaf for leaf in self.arg_leaves if isinstance(leaf, Tensor)), *captured_buffers(self.f)]
 
     def split(self, inputs: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
         """Splits what gradients go to into state, args and parameters."""

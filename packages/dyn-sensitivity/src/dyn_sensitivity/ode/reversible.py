@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from math import isfinite, sqrt
+from math import inf, isfinite, sqrt
 from typing import Any, ClassVar
 
 import torch
@@ -104,21 +104,30 @@ class _Steps:
 
     def back(self, walk: Walk, kept: Any) -> Iterator[tuple[int, Any]]:
         """Undoes the steps from the last one on."""
-        *kept, link = kept
+        *kept, end = kept
+        link = end
         for i in reversed(range(1, len(walk))):
             link = walk.back(i, link, kept[i])
             yield i, link
         if len(walk) > 1:
-            _check_drift(link.x, walk.forth(0, None).x, len(walk))
+            _check_drift(link.x, walk.forth(0, None).x, end.x, len(walk))
 
 
-def _check_drift(found: Tensor, known: Tensor, n: int) -> None:
-    """Compares the state behind the first step, as it was found by undoing all others, with what it is.
+def _check_drift(found: Tensor, known: Tensor, end: Tensor, n: int) -> None:
+    """Compares the state behind the first step, as it was found by undoing all others, with what it is, in every problem.
+
+    Args:
+        found: The state as it was found, `[*lead, N]`.
+        known: What it is.
+        end: The last one, whose size counts where that of the first is small.
+        n: Number of steps.
 
     Raises:
         RuntimeError: If it is not finite.
     """
-    drift = ((found - known).abs().amax() / known.abs().amax()).item() if found.numel() else 0.0
+    size = torch.maximum(known.abs(), end.abs()).sum(-1)
+    away = (found - known).abs().sum(-1)
+    drift = torch.where(away == 0, 0, away / size).nan_to_num(inf).amax().item() if found.numel() else 0.0
     remedy = "use sensitivity='checkpoint', shorter steps, or a ReversibleRungeKutta with a coupling nearer to 1"
     if not isfinite(drift):
         raise RuntimeError(

@@ -16,19 +16,21 @@ from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
+from torch.utils._pytree import tree_leaves, tree_map_only
 
 import dyn_numerics
 from dyn_numerics import Solution, Stepper
 from dyn_numerics.autocast import autocast_of_caller, without_autocast
+from dyn_numerics.dtypes import real_dtype
 from dyn_numerics.ode.observer import AttemptedStep
 from dyn_numerics.ode.odeint import Repeat, solve_repeating
 from dyn_numerics.ode.posed import Posed, pose
 from dyn_numerics.ode.repetition import Chain, replay
 from dyn_numerics.ode.save import Save
 from dyn_numerics.ode.saver import Saver
+from dyn_numerics.per_sample import bare_arguments
 from dyn_numerics.transforms import in_forward_mode, under_transform
-from dyn_sensitivity.captured_tensors import refuse_undeclared
+from dyn_sensitivity.captured_tensors import captured_buffers, refuse_undeclared
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.held_tensors import held_tensors
 from dyn_sensitivity.ode.recalled_field import hooks_set_aside
@@ -144,12 +146,21 @@ class StepwiseAlgorithm(SensitivityAlgorithm):
         posed = pose(f, x0, t_span, args=args, **posing)
         self.refuse(posed.problem.stepper)
         self._refuse_unsupported(options)
+        if posed.problem.lends and posed.save.every_step:
+            raise ValueError(
+                f"save: got {options['save']!r} with sensitivity={self.name!r}, stepping='per_sample' and a trained controller, whose "
+                f"attempts are repeated for all samples at once; use save='t_span' or sensitivity='autograd'"
+            )
         arguments, wanted = TensorTree.of(args, lambda tensor: tensor.requires_grad)
         inputs = [posed.times, posed.start, *wanted, *held_tensors(f, posed, options["events"], params)]
         # Transforms and forward mode differentiate the plain solve, which has the same gradient.
         if under_transform() or in_forward_mode() or not any(tensor.requires_grad for tensor in inputs):
             return dyn_numerics.odeint(f, x0, t_span, args=args, **options)
-        solve = _Solve(self, f, posed, posing, arguments, len(wanted), generator_states(posed.layout.device))
+        leaves = tree_leaves(bare_arguments(args))
+        constants = [leaf for leaf in leaves if isinstance(leaf, Tensor) and not leaf.requires_grad]
+        constants += captured_buffers(f)
+        generators = generator_states(posed.layout.device)
+        solve = _Solve(self, f, posed, posing, arguments, len(wanted), constants, generators)
         handed = {name: options[name] for name in ("progress", "callbacks", "throw")}
         return solve_repeating(solve.repeating(inputs), posed, **handed)
 
@@ -178,10 +189,12 @@ class _Solve:
         posing: Arguments of `pose`.
         arguments: Arguments of the field, without the tensors that want gradients.
         n_wanted: Number of these.
+        constants: What the field depends on that wants no gradient: tensors in args, and buffers of modules that it holds.
         generators: States of the random generators before the solve.
 
     Attributes:
         trail: What remembers the chain, until it is handed over.
+        constants: As given.
         end: Summary of the last states, by which a field that changed is noticed.
     """
 
@@ -195,12 +208,14 @@ class _Solve:
         posing: dict[str, Any],
         arguments: TensorTree,
         n_wanted: int,
+        constants: list[Tensor],
         generators: list[Tensor],
     ) -> None:
         self._algorithm, self._f, self._layout, self._posing = algorithm, f, posed.layout, posing
         self._arguments, self._n_wanted, self._generators = arguments, n_wanted, generators
         self._autocast = autocast_of_caller(posed.layout.device.type)
         self.trail: Trail | None = None
+        self.constants = constants
 
     def repeating(self, inputs: Sequence[Tensor]) -> Repeat:
         """What repeats the steps of the solve as one differentiable function, and shows them to what keeps the outputs.
@@ -290,7 +305,7 @@ class _Solve:
                 refuse_undeclared(self._f, made, [*before, *wanted])
                 found = _pulled_back(zip(made, cotangents, strict=True), [*before, *wanted])
             if i == len(chain) - 1:
-                self._refuse_changed(_summary(after.x), end)
+                self._refuse_changed(after.x, link.x, end)
             of_link = found[: len(before)]
             total = [_sum(a, b) for a, b in zip(total, found[len(before) :], strict=True)]
         shares = iter(torch.zeros_like(x) if share is None else share for x, share in zip(wanted, total, strict=True))
@@ -312,10 +327,16 @@ class _Solve:
     def _is_observed(self, i: int, attempted: AttemptedStep) -> bool:
         return self._observed[i] or attempted.found is not None
 
-    def _refuse_changed(self, now: Tensor, before: Tensor) -> None:
-        """Refuses a field whose last step ends elsewhere than it did, by summaries."""
-        size = torch.nan_to_num(before)[1]
-        if bool(((now - before).abs() > sqrt(torch.finfo(before.dtype).eps) * size).any()):
+    def _refuse_changed(self, now: Tensor, start: Tensor, before: Tensor) -> None:
+        """Refuses a field whose last step ends elsewhere than it did.
+
+        Args:
+            now: Where it ends, `[*lead, N]`.
+            start: Where it starts.
+            before: Summary of where it ended.
+        """
+        size = (now.detach().abs() + start.detach().abs()).sum(-1)
+        if bool(((_summary(now) - before).abs() > sqrt(torch.finfo(before.dtype).eps) * size).any()):
             raise ValueError(
                 f"f: has another value than in the forward solve; keep what it depends on (attributes, train and eval mode, "
                 f"captured variables) until the gradient is computed, pass it as args=(...), or use sensitivity='autograd'. "
@@ -360,13 +381,15 @@ class _StepwiseFunction(torch.autograd.Function):
         ctx.kept, kept = TensorTree.of(trail.kept)
         trail.kept = None
         ctx.solve, ctx.trail, ctx.n_inputs = solve, trail, len(tensors)
-        ctx.save_for_backward(*tensors, solve.end, *kept)
+        # The constants, to notice when they are written to.
+        ctx.n_kept = len(kept)
+        ctx.save_for_backward(*tensors, solve.end, *kept, *solve.constants)
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor | None) -> tuple[Tensor | None, ...]:
         solve, n, saved = ctx.solve, ctx.n_inputs, ctx.saved_tensors
-        inputs, end, kept = saved[:n], saved[n], saved[n + 1 :]
+        inputs, end, kept = saved[:n], saved[n], saved[n + 1 : n + 1 + ctx.n_kept]
         if torch.is_grad_enabled():  # somebody will differentiate again: the whole solve is repeated with its graph
             wanted = [tensor for tensor in inputs if tensor.requires_grad]
             shares = iter(_pulled_back(zip(solve.forward(*inputs), grads, strict=True), wanted, create_graph=True))
@@ -394,9 +417,10 @@ def _differentiable(tree: Any) -> list[Tensor]:
 
 
 def _summary(x: Tensor) -> Tensor:
-    """The sum of a state `[*lead, N]` and that of its magnitudes, `[2, *lead]`."""
+    """A sum of a state `[*lead, N]`, with weights by which no field is likely to conserve it, `[*lead]`."""
     x = x.detach()
-    return torch.stack([(x.real if x.is_complex() else x).sum(-1), x.abs().sum(-1)])
+    weights = (1 + torch.arange(x.shape[-1], device=x.device) * sqrt(2)).cos().to(real_dtype(x.dtype))
+    return ((x.real + x.imag if x.is_complex() else x) * weights).sum(-1)
 
 
 def _as_leaf(tensor: Tensor, wanted: bool = True) -> Tensor:

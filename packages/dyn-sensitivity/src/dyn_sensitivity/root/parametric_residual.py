@@ -14,6 +14,7 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 from dyn_numerics.root.residual import Residual
 from dyn_numerics.transforms import any_lane
 from dyn_sensitivity.captured_tensors import refuse_undeclared
+from dyn_sensitivity.ode.compiled_field import named_parameters
 
 __all__ = ["ParametricResidual"]
 
@@ -40,7 +41,7 @@ class ParametricResidual:
         places: dict[int, int] = {}
         for module in modules:
             named = {}
-            for name, parameter in module.named_parameters(remove_duplicate=False):
+            for name, parameter in named_parameters(module):
                 if parameter.requires_grad:
                     if id(parameter) not in places:
                         places[id(parameter)] = len(parameters)

@@ -23,7 +23,7 @@ from dyn_numerics.ode.times import is_differentiable, state_time, time_dtype
 from dyn_numerics.pytree_state import StateLayout
 from dyn_numerics.status import Status
 from dyn_numerics.substitutes import substituted, substitutes
-from dyn_numerics.transforms import any_lane, in_forward_mode, under_transform, under_vmap
+from dyn_numerics.transforms import any_lane, in_forward_mode, n_differentiations, under_transform, under_vmap
 from dyn_numerics.user_function import UserFunction
 
 if TYPE_CHECKING:
@@ -380,7 +380,10 @@ class EventWatch:
         return after
 
     def _moving(self, condition: Condition, piece: Piece, t: Scalar, theta: Scalar, happened: Flag) -> Scalar:
-        """The time of an event with its gradient: one Newton correction, whose derivative is held fixed."""
+        """The time of an event with its derivatives: Newton corrections that are zero, with one rate, which is held fixed.
+
+        Each is one order of derivatives more. There are two, or as many as transforms that differentiate.
+        """
         if not self._is_differentiated:
             return t
         crosses = both(happened, theta > 0)
@@ -404,10 +407,12 @@ class EventWatch:
                 f"crosses zero with a slope, since the gradient of all that follows needs it; try x[..., 0] - level, or "
                 f"torch.no_grad()"
             )
-        correction = -value / where(crosses, rate, torch.ones_like(value))
-        # Where the condition only touches zero the derivative is not finite, and the time is all the same.
-        correction = torch.where(torch.isfinite(correction), correction - correction.detach(), 0)
-        return where(crosses, own + correction, at_start)
+        rate, total = where(crosses, rate, torch.ones_like(value)), torch.zeros_like(value)
+        for order in range(max(2, n_differentiations())):
+            correction = -(condition.along(piece, t + total) if order else value) / rate
+            # Where the condition only touches zero the derivative is not finite, and the time is all the same.
+            total = total + torch.where(torch.isfinite(correction), correction - correction.detach(), 0)
+        return where(crosses, own + total, at_start)
 
     @property
     def _is_differentiated(self) -> bool:
