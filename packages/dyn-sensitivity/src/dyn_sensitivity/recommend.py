@@ -168,6 +168,8 @@ def _candidates(found: ProblemSurvey, room: float) -> list[Candidate]:
     # What is solved back, or undone, where solutions approach each other, is soon somewhere else.
     tracks = found.drift <= MOST_DRIFT
     back = f"solved back, the state misses its start by {found.drift:.2g} tolerances"
+    if isnan(found.drift):
+        back = "nobody knows how well the state can be solved back"
     dense_bytes = found.n_steps * found.dense_bytes
     return [
         Candidate(
@@ -175,13 +177,14 @@ def _candidates(found: ProblemSurvey, room: float) -> list[Candidate]:
             found.autograd_bytes <= room,
             f"exact, takes no step again; keeps {_size(found.autograd_bytes)}, {there}",
         ),
-        Candidate("reversible", tracks, f"exact but for rounding, in constant memory; {back}"),
+        # Where nobody knows the drift, as beside events, the algorithm itself says whether it is one for the problem.
+        Candidate("reversible", tracks or isnan(found.drift), f"exact but for rounding, in constant memory; {back}"),
+        checkpoint,
         Candidate(
             "forward",
             found.n_inputs <= FEW_INPUTS,
-            f"exact, in constant memory; solves for a tangent of each of {found.n_inputs} elements",
+            f"exact, keeps the outputs' tangents alone; solves for one of each of {found.n_inputs} elements",
         ),
-        checkpoint,
         Candidate("adjoint", tracks, f"approximate, in constant memory; {back}"),
         Candidate(
             # Stages of the backward solve hold as many elements as want a gradient, unless these are integrated on the side.

@@ -232,7 +232,7 @@ def test_fixed_steps_stay_fixed_backward(options):
 
 def test_a_backward_solver_without_steps_to_follow_is_refused():
     """A forward solve with adaptive steps has no grid; one step from output to output would be far off."""
-    with pytest.raises(ValueError, match=r"got Backsolve\(solver='rk4', .* cannot choose its steps"):
+    with pytest.raises(ValueError, match=r"got Backsolve\(norm=.*, solver='rk4', .* cannot choose its steps"):
         backward_cost(Backsolve(solver="rk4"))
 
 
@@ -366,5 +366,9 @@ def test_a_loss_that_is_not_finite_gives_gradients_that_are_not(value):
 def test_pickles_copies_and_prints():
     algorithm = Backsolve(solver="rk4", rtol=1e-4)
     for twin in (pickle.loads(pickle.dumps(algorithm)), copy.deepcopy(algorithm)):
-        assert repr(twin) == repr(algorithm) == "Backsolve(solver='rk4', rtol=0.0001, atol=None)"
+        assert (
+            repr(twin)
+            == repr(algorithm)
+            == ("Backsolve(norm=Seminorm(0, 1), solver='rk4', rtol=0.0001, atol=None, checkpoints=0, quadrature=False)")
+        )
         assert twin.norm == algorithm.norm

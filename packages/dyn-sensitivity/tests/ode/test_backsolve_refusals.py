@@ -338,3 +338,22 @@ def test_a_network_of_the_solver_is_not_trained_by_the_adjoint():
     options = {"solver": solver, "step_size": 0.1, "sensitivity": Backsolve(solver="rk4")}
     with pytest.raises(ValueError, match="sensitivity: got 'adjoint' with the trainable solver HyperStepper"):
         odeint(lambda t, x: -x, wanted(2), [0, 1], **options)
+
+
+ADJOINTS = ["adjoint", "interpolated_adjoint", "gauss"]
+
+
+@pytest.mark.parametrize("name", ADJOINTS)
+def test_a_gradient_of_torch_func_to_what_f_captures_is_refused(name):
+    """Within the solve nothing would tell that it is differentiable: it would be zero."""
+    with pytest.raises(ValueError, match=f"sensitivity: got '{name}' under torch.func"):
+        torch.func.grad(lambda a: odeint(lambda t, x: -a * x, torch.ones(2), [0.0, 1.0], sensitivity=name).x.sum())(
+            torch.tensor(1.0)
+        )
+
+
+@pytest.mark.parametrize("name", ADJOINTS)
+def test_a_capture_that_is_needed_later_is_refused_where_nothing_else_wants_a_gradient(name):
+    c = wanted()
+    with pytest.raises(ValueError, match="f: captures c"):
+        odeint(lambda t, x: x * c if t > 0.6 else x, torch.ones(2), [0.0, 1.0], sensitivity=name)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from dyn_numerics import StopAt
+from dyn_numerics import PerSample, StopAt
 from dyn_sensitivity import Backsolve, GaussQuadrature, Interpolating, odeint
 
 VARIANTS = {
@@ -291,3 +291,60 @@ def test_own_norm(sensitivity):
     expected = exact(torch.tensor(FORWARD), x0, p)
     for a, b in zip(*(torch.autograd.grad(x[-1].sum(), (x0, p)) for x in (sol.x, expected)), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adjoint", "interpolated_adjoint", "gauss"])
+@pytest.mark.parametrize("span", [[0.0, 0.5], [0.5, 1.0], [1.0, 0.5], [0.5, 0.0]])
+def test_times_at_a_jump_of_the_field_move_on_their_side(name, span):
+    """The field is 1 before 0.5 and 3 after it; a span that ends or begins there has one side of it."""
+    slope = 1.0 if 0.0 in span else 3.0
+    t = torch.tensor(span, requires_grad=True)
+    stops = StopAt([0.5], jumps=True)
+
+    def f(t, x):
+        return torch.where(t < 0.5, 1.0, 3.0) + 0 * x
+
+    x = odeint(f, torch.zeros(1, requires_grad=True), t, controller=stops, sensitivity=name).x
+    (gradient,) = torch.autograd.grad(x[-1].sum(), t)
+    torch.testing.assert_close(gradient, torch.tensor([-slope, slope]), rtol=0, atol=1e-6)
+
+
+def test_fixed_steps_warn_of_drift_too():
+    x0 = torch.ones(1, requires_grad=True)
+
+    def solve(rate):
+        options = {"solver": "rk4", "step_size": 0.05, "sensitivity": "adjoint"}
+        return odeint(lambda t, x: rate * (torch.cos(t) - x), x0, [0.0, 10.0], **options).x[-1].sum()
+
+    with pytest.warns(
+        UserWarning, match=r"'adjoint': the state that was solved back is about 1e\d+ times its size away"
+    ):
+        solve(5.0).backward()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        solve(0.2).backward()
+
+
+@pytest.mark.parametrize("name", ["adjoint", "interpolated_adjoint", "gauss"])
+def test_a_batch_of_no_samples(name):
+    x0 = torch.ones(0, 2, requires_grad=True)
+    x = odeint(lambda t, x: -x, x0, [0.0, 1.0], sensitivity=name, stepping="per_sample").x
+    assert torch.autograd.grad(x.sum(), x0)[0].shape == (0, 2)
+
+
+def test_a_failed_sample_with_arguments_of_its_own():
+    """Its neighbour's gradient is the closed form's, and it is not taken for a field that changed."""
+    s, x0 = torch.ones(2, requires_grad=True), torch.tensor([[1.0], [3.0]], requires_grad=True)
+    options = {
+        "args": (PerSample(s),),
+        "stepping": "per_sample",
+        "throw": False,
+        "rtol": 1e-8,
+        "atol": 1e-8,
+    }
+    x = odeint(lambda t, x, s: s[:, None] * x**2, x0, [0.0, 0.5], sensitivity="adjoint", **options).x
+    assert x[-1, 1].isnan().all()
+    ds, dx0 = torch.autograd.grad(x[-1, 0].sum(), [s, x0])
+    # x = x0 / (1 - s x0 t), which is 2
+    torch.testing.assert_close(ds, torch.tensor([2.0, 0.0]), rtol=0, atol=1e-5)
+    torch.testing.assert_close(dx0, torch.tensor([[4.0], [0.0]]), rtol=0, atol=1e-5)

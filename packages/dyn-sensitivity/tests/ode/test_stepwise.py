@@ -490,3 +490,94 @@ def test_a_drift_of_undone_steps_is_measured():
         run(18.0, 0.1)
     with pytest.raises(RuntimeError, match=r"undoing 1200 steps led to states that are not finite.*'checkpoint'"):
         run(1.2, 0.001, 0.5)
+
+
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+@pytest.mark.parametrize("terminal", [False, True])
+@pytest.mark.parametrize("algorithm", [FEW, "reversible"], ids=str)
+def test_events_with_a_learned_controller(algorithm, terminal, stepping):
+    """Values, status and gradients, by differences: step sizes and events meet in one solve."""
+    controller, g = Learned(), torch.tensor(9.81)
+    h = torch.tensor([1.0, 1.5] if stepping == "per_sample" else [1.0], requires_grad=True)
+    below = 0.2 if terminal else 0.0
+    event = Event(
+        lambda t, x, g: (x[..., 0] if stepping == "per_sample" else x[..., 0].sum()) - below,
+        terminal=terminal,
+        direction=-1,
+        jump=None if terminal else lambda t, x, g: torch.stack([x[..., 0], -0.9 * x[..., 1]], -1),
+    )
+
+    def loss(sensitivity):
+        solver = "reversible_heun" if sensitivity == "reversible" else "bosh3"
+        options = {"solver": solver, "controller": controller, "events": event, "stepping": stepping, "throw": False}
+        x0 = torch.stack([h, 0 * h], -1)
+        sol = odeint(fall, x0, [0.0, 0.7], args=(g,), rtol=1e-3, atol=1e-3, sensitivity=sensitivity, **options)
+        assert (torch.as_tensor(sol.status_code) == (6 if terminal else 0)).all()
+        assert (sol.events[0].count == 1).all()
+        return weighted(sol.x.nan_to_num()) + weighted(sol.events[0].t)
+
+    parameters = [h, *controller.parameters()]
+    found = torch.autograd.grad(loss(algorithm), parameters)
+    for tensor, gradient in zip(parameters, found, strict=True):
+        start, values = tensor.detach().clone(), []
+        direction = torch.ones_like(start)
+        for step in (1e-6, -1e-6):
+            tensor.data = start + step * direction
+            values.append(loss(algorithm).item())
+        tensor.data = start
+        assert (gradient * direction).sum().item() == pytest.approx((values[0] - values[1]) / 2e-6, abs=1e-6)
+
+
+def test_steps_of_a_learned_controller_per_sample_are_refused():
+    options = {"controller": Learned(), "stepping": "per_sample", "save": "steps", "sensitivity": FEW}
+    with pytest.raises(
+        ValueError, match=r"save: got 'steps' with sensitivity='checkpoint', stepping='per_sample' and a tr"
+    ):
+        odeint(lambda t, x: -x, torch.ones(2, 1, requires_grad=True), [0.0, 1.0], solver="bosh3", **options)
+
+
+@pytest.mark.parametrize("algorithm", [FEW, "reversible"], ids=str)
+@pytest.mark.parametrize("what", ["arg", "buffer"])
+def test_constants_that_are_written_to_are_noticed(algorithm, what):
+    """They count in the middle of the span, where neither the first nor the last step sees them."""
+
+    class Field(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.register_buffer("c", torch.ones(2))
+
+        def forward(self, t, x, c):
+            return -x * torch.where((t > 0.3) & (t < 0.7), c if what == "arg" else self.c, torch.ones(2))
+
+    field, c, x0 = Field(), torch.ones(2), torch.ones(2, requires_grad=True)
+    options = {"solver": "alf", "step_size": 0.05, "sensitivity": algorithm}
+    x = odeint(field, x0, [0.0, 1.0], args=(c,), **options).x
+    (c if what == "arg" else field.c).mul_(3)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        x[-1].sum().backward()
+
+
+def test_what_is_conserved_does_not_hide_a_change():
+    """Shares of a population, whose sum stays one."""
+    x0 = torch.tensor([0.9, 0.1, 0.0], requires_grad=True)
+    rate = [2.0]
+
+    def f(t, x):
+        infected = rate[0] * x[0] * x[1]
+        return torch.stack([-infected, infected - x[1], x[1]])
+
+    x = odeint(f, x0, [0.0, 1.0], sensitivity=FEW).x
+    rate[0] = 1.0
+    with pytest.raises(ValueError, match="f: has another value than in the forward solve"):
+        x[-1, 0].backward()
+
+
+@pytest.mark.parametrize("solver", ["reversible_heun", "alf", ReversibleRungeKutta("tsit5")], ids=str)
+def test_states_that_begin_or_end_at_zero(solver):
+    a = torch.tensor(1.0, requires_grad=True)
+    options = {"solver": solver, "sensitivity": "reversible", "rtol": 1e-6, "atol": 1e-6}
+    x = odeint(lambda t, x, a: a * t.cos() + 0 * x, torch.zeros(1), [0.0, torch.pi], args=(a,), **options).x
+    (gradient,) = torch.autograd.grad(x[-1].sum(), a)
+    assert abs(gradient.item()) < 1e-5
+    x = odeint(lambda t, x, a: (a - 1) + 0 * x, torch.zeros(1), [0.0, 1.0], args=(a,), **options).x
+    assert torch.autograd.grad(x[-1].sum(), a)[0].item() == pytest.approx(1)

@@ -387,3 +387,16 @@ def test_algorithms_copy_and_pickle():
     sensitivity = ImplicitDifferentiation("gmres", rtol=1e-9, warm_start=True)
     for twin in (copy.deepcopy(sensitivity), pickle.loads(pickle.dumps(sensitivity))):
         assert repr(twin) == repr(sensitivity)
+
+
+def test_a_module_that_occurs_twice_stays_whole():
+    """Second derivatives put other tensors in the places of its parameters, which have to come back."""
+    layer = nn.Linear(2, 2).double()
+    net = nn.Sequential(layer, nn.Tanh(), layer)
+    before = layer.weight
+    x = torch.ones(3, 2, dtype=torch.float64, requires_grad=True)
+    z, _ = fixed_point(lambda z, x: 0.3 * net(z) + x, torch.zeros(3, 2).double(), args=(x,), sensitivity="implicit")
+    (first,) = torch.autograd.grad(z.sum(), x, create_graph=True)
+    torch.autograd.grad(first.square().sum(), [x, *net.parameters()])
+    assert layer.weight is before
+    assert type(layer.weight) is nn.Parameter

@@ -266,3 +266,38 @@ def test_on_a_device(stepping, heights):
 
     for found, expected in zip(solve("cuda"), solve("cpu"), strict=True):
         torch.testing.assert_close(found, expected, rtol=1e-10, atol=1e-10, equal_nan=True)
+
+
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+def test_second_derivatives_of_an_event_time(stepping):
+    """A decay reaches half at ln 2 / p; and the state some time after it, which moves with that time."""
+    p = torch.tensor(1.0, dtype=D, requires_grad=True)
+
+    def condition(t, x):
+        return (x[..., 0] if stepping == "per_sample" else x[..., 0].sum()) - 0.5
+
+    half = Event(condition, jump=lambda t, x: torch.ones_like(x))
+    options = {"events": half, "stepping": stepping, "rtol": 1e-10, "atol": 1e-12}
+
+    def derivatives(of):
+        (first,) = torch.autograd.grad(of, p, create_graph=True)
+        return first.item(), torch.autograd.grad(first, p, retain_graph=True)[0].item()
+
+    sol = odeint(lambda t, x: -p * x, torch.ones(1, 1, dtype=D), [0.0, 1.2], **options)
+    ln2 = math.log(2)
+    assert derivatives(sol.events[0].t[0].sum()) == pytest.approx((-ln2, 2 * ln2), abs=1e-6)
+    # x(1.2) = exp(-p (1.2 - ln 2 / p)) = 2 exp(-1.2 p)
+    end = 2 * math.exp(-1.2)
+    assert derivatives(sol.x[-1].sum()) == pytest.approx((-1.2 * end, 1.44 * end), abs=1e-6)
+
+
+def test_second_derivatives_of_an_event_time_by_torch_func():
+    half = Event(lambda t, x: x.sum() - 0.5)
+
+    def time(p):
+        options = {"events": half, "rtol": 1e-10, "atol": 1e-12, "throw": False}
+        return odeint(lambda t, x: -p * x, torch.ones(1, dtype=D), [0.0, 1.2], **options).events[0].t[0]
+
+    p, ln2 = torch.tensor(1.0, dtype=D), math.log(2)
+    assert torch.func.grad(torch.func.grad(time))(p).item() == pytest.approx(2 * ln2, abs=1e-6)
+    assert torch.func.jacfwd(torch.func.grad(time))(p).item() == pytest.approx(2 * ln2, abs=1e-6)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from inspect import signature
 from typing import Any, ClassVar
 
 import torch
@@ -12,7 +13,7 @@ from torch.utils._pytree import tree_leaves, tree_unflatten
 
 import dyn_numerics
 from dyn_numerics import Save, Seminorm, Solution, SplitField, Stepper
-from dyn_numerics.arguments import check_initial_state
+from dyn_numerics.arguments import check_initial_state, kind_of
 from dyn_numerics.ode.arguments import check_tolerance, choose_controller, refuse_compiled, time_span
 from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_numerics.transforms import in_forward_mode, under_transform
@@ -45,7 +46,7 @@ class ContinuousAdjoint(SensitivityAlgorithm):
         recalls_state: Whether the state is read from the forward solution, instead of being solved back.
 
     Raises:
-        TypeError: If the solver is no name or `Stepper`, or a tolerance no number.
+        TypeError: If the norm is no function or `Seminorm`, the solver no name or `Stepper`, or a tolerance no number.
         ValueError: If there is no solver of that name, or a tolerance is not positive.
     """
 
@@ -61,6 +62,8 @@ class ContinuousAdjoint(SensitivityAlgorithm):
         quadrature: bool,
         checkpoints: int = 0,
     ) -> None:
+        if not (norm is None or callable(norm) or isinstance(norm, Seminorm)):
+            raise TypeError(f"norm: got {kind_of(norm)}, expected a function, a Seminorm or None; try Seminorm(0)")
         if solver is not None:
             stepper(solver)
         for name, tolerance in (("rtol", rtol), ("atol", atol)):
@@ -74,7 +77,8 @@ class ContinuousAdjoint(SensitivityAlgorithm):
         self.checkpoints = checkpoints
 
     def __repr__(self) -> str:
-        return f"{type(self).__name__}(solver={self.solver!r}, rtol={self.rtol}, atol={self.atol})"
+        given = (f"{name}={getattr(self, name)!r}" for name in signature(type(self)).parameters)
+        return f"{type(self).__name__}({', '.join(given)})"
 
     def solve(
         self,

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from dyn_numerics import Callbacks, Controller, Event, Save, Solution, Stepper
-from dyn_numerics.arguments import extra_arguments
+from dyn_numerics.arguments import extra_arguments, kind_of
 from dyn_numerics.ode.arguments import choose_controller
 from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_numerics.progress import ProgressBar
@@ -51,8 +51,9 @@ def algorithm(sensitivity: str | SensitivityAlgorithm) -> SensitivityAlgorithm:
     if isinstance(sensitivity, SensitivityAlgorithm):
         return sensitivity
     if not isinstance(sensitivity, str):
-        got = type(sensitivity).__name__
-        raise TypeError(f"sensitivity: got a {got}, expected a name or a dyn_sensitivity.SensitivityAlgorithm")
+        got = kind_of(sensitivity)
+        hint = f"; try {sensitivity.__name__}()" if isinstance(sensitivity, type) else ""
+        raise TypeError(f"sensitivity: got {got}, expected a name or a dyn_sensitivity.SensitivityAlgorithm{hint}")
     if sensitivity not in ALGORITHMS:
         near = get_close_matches(sensitivity.lower(), ALGORITHMS, n=1, cutoff=0.5)
         hint = f"; did you mean {near[0]!r}?" if near else ""
@@ -100,10 +101,9 @@ def odeint(
         t_span: Output times `[T]`.
         sensitivity: `"autograd"` (`Autograd`, exact, through the accepted steps), `"checkpoint"` (`RecursiveCheckpoint`, exact,
             memory for a given number of states), `"reversible"` (`Reversible`, exact, constant memory, reversible methods),
-            `"adjoint"` (`Backsolve`, approximate, constant memory), `"forward"` (`ForwardMode`, exact, for few elements that
-            want gradients), or an algorithm with settings of its own.
-            `"adjoint"` (`Backsolve`, approximate, constant memory), `"interpolated_adjoint"` (`Interpolating`) and `"gauss"`
-            (`GaussQuadrature`), approximate, along the dense solution; or an algorithm with settings of its own.
+            `"forward"` (`ForwardMode`, exact, for few elements that want gradients), `"adjoint"` (`Backsolve`, approximate,
+            constant memory), `"interpolated_adjoint"` (`Interpolating`) and `"gauss"` (`GaussQuadrature`), approximate, along
+            the dense solution; or an algorithm with settings of its own.
         params: Tensors that `f` captures and that want gradients, beyond the parameters of modules it holds. Only
             algorithms other than `"autograd"` have to be told.
         integral_loss: A function or module `l(t, x, *args)`, of shape `[]` or `[batch]`, say, whose integral along the solution
@@ -128,7 +128,7 @@ def odeint(
 
     Returns:
         The solution, which unpacks as `t, x`; an `IntegralSolution` with an `integral_loss`. It can be resumed, but for one
-        of the adjoint or with an integral.
+        of an adjoint or with an integral; what follows then has the gradient of `"autograd"`.
 
     Raises:
         SolverError: As in `dyn_numerics.odeint`.

@@ -25,7 +25,7 @@ class RecursiveCheckpoint(StepwiseAlgorithm):
     every solver, stepping and controller. Memory holds `budget` states with what the method carries from step to step, the
     graph of one step, and what the outputs are made of. From the state before it every other step is taken again; with
     `budget` states, `comb(budget + r, r)` steps need at most `r` repetitions of each: of 32 states, 1 up to 33 steps, 2 up to
-    561, 3 up to 6545. The number of steps need not be known: the solve is done first, without gradient.
+    561, 3 up to 6545. The number of steps need not be known: the solve is done first, without gradient, and its steps once more to store states.
 
     Gradients reach `x0`, `t_span`, the tensors in `args` and `params`, the parameters of modules that `f` and events hold, and
     a trainable solver or controller; `f` is refused if it depends on other differentiable tensors. A field that draws random

@@ -27,8 +27,8 @@ class Reversible(StepwiseAlgorithm):
 
     The gradient is *exact*: that of the computed numbers with the accepted step sizes held fixed, but for what rounding makes
     of a step that is undone. Memory holds one state, the ends of the steps, the graph of one step, and what the outputs are
-    made of; also the states before events and before jumps of the field, which have no inverse. A step costs an inverse step
-    beside what it costs `Autograd`. Steps that contract strongly are undone badly: if the start is not found again, a warning
+    made of; also the states before events and before jumps of the field, which have no inverse. A step costs another
+    on the way there, after a solve without gradient, and an inverse one on the way back, beside what it costs `Autograd`. Steps that contract strongly are undone badly: if the start is not found again, a warning
     says by how much.
 
     Gradients reach what they reach with `RecursiveCheckpoint`. Second derivatives, forward mode and `torch.func` are those of
