@@ -23,7 +23,7 @@ class Event:
     Events in one step happen in the order of their times, those at one time in the order in which they are given.
 
     Times and states of events are differentiable, also in the parameters of condition and jump, and so is all that follows
-    them. The gradient is exact to first order; a condition whose derivative in time is zero where it changes its sign is
+    them. The gradient is exact, and second derivatives are; a condition whose derivative in time is zero where it changes its sign is
     refused where gradients are wanted.
 
     Args:
