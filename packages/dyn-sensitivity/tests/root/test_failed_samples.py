@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from dyn_numerics import PerSample
-from dyn_sensitivity import ImplicitDifferentiation, fixed_point, root_find
+from dyn_sensitivity import ImplicitDifferentiation, Phantom, fixed_point, root_find
 
 TIGHT = {"rtol": 1e-13, "atol": 1e-13}
 
@@ -127,3 +127,17 @@ def test_under_transforms():
         warnings.simplefilter("error")
         torch.testing.assert_close(torch.func.grad(total)(shared), expected, rtol=1e-12, atol=0)
         torch.testing.assert_close(torch.func.jacfwd(total)(shared), expected, rtol=1e-12, atol=0)
+
+
+@pytest.mark.parametrize("steps", [5, 20])
+def test_a_neighbour_whose_phantom_steps_overflow(steps):
+    """It diverged, with a residual that is finite; the gradient of what both share is the other one's."""
+    q, c = torch.tensor(1.0, dtype=torch.float64, requires_grad=True), torch.tensor([[0.3], [3.0]]).double()
+    options = {"sensitivity": Phantom(steps), "throw": False, "max_steps": 30}
+    alone, both = (
+        fixed_point(lambda z, c=c[:n]: c * torch.exp(z) * q, torch.zeros(n, 1).double(), **options).z[0].sum()
+        for n in (1, 2)
+    )
+    (expected,), (found,) = (torch.autograd.grad(z, q) for z in (alone, both))
+    assert expected.item() > 0.9
+    torch.testing.assert_close(found, expected, rtol=1e-6, atol=0)

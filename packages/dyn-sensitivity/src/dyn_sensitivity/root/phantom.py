@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor
 
 from dyn_numerics import RootSolution
 from dyn_numerics.arguments import positive, positive_integer
 from dyn_numerics.root.residual import Residual
+from dyn_numerics.transforms import any_lane
 from dyn_sensitivity.root.root_problem import RootProblem
 from dyn_sensitivity.root.root_sensitivity import RootSensitivity
 
@@ -66,8 +68,19 @@ class Phantom(RootSensitivity):
         return problem.differentiate(self._steps_from)
 
     def _steps_from(self, f: Residual, z: Tensor) -> Tensor:
-        """The fixed point with the derivatives of the steps that start there, `[batch, N]`."""
-        x = z
-        for _ in range(self.steps):
-            x = x + self.damping * f(x)
+        """The fixed point with the derivatives of the steps that start there, `[batch, N]`.
+
+        A sample that did not converge may step to where it is not finite. It then stands still, and has no derivatives.
+        """
+        x = self._taken(f, z)
+        finite = torch.isfinite(x.detach()).all(-1)
+        if not torch.compiler.is_compiling() and any_lane(~finite):
+            x = self._taken(f, z, moves=finite.unsqueeze(-1))
         return z + (x - x.detach())
+
+    def _taken(self, f: Residual, x: Tensor, moves: Tensor | None = None) -> Tensor:
+        """Where the steps lead, `[batch, N]`, of the samples that move."""
+        for _ in range(self.steps):
+            ahead = x + self.damping * f(x)
+            x = ahead if moves is None else torch.where(moves, ahead, x)
+        return x
