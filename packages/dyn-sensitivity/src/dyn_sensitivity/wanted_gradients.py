@@ -8,9 +8,9 @@ from typing import Any
 from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
-from dyn_numerics import Event
+from dyn_numerics import Save
 from dyn_numerics.per_sample import bare_arguments
-from dyn_sensitivity.captured_tensors import captured_parameters
+from dyn_sensitivity.ode.held_tensors import held_parameters
 
 __all__ = ["wanted_gradients"]
 
@@ -44,11 +44,9 @@ def wanted_gradients(
         >>> [tuple(tensor.shape) for tensor in wanted_gradients(lambda t, x: net(x), x0, [0.0, 1.0])]
         [(5, 2), (2, 2), (2,)]
     """
-    events = options.get("events", ())
-    watched = [events] if isinstance(events, Event) else events
-    parts = [part for event in watched for part in (event.condition, event.jump)]
-    functions = [function for function in (f, *options.values(), *parts) if callable(function)]
-    held = [parameter for function in functions for parameter in captured_parameters(function)]
+    save = options.get("save")
+    kept = save.fn if isinstance(save, Save) else None
+    held = held_parameters((f, *options.values(), kept), options.get("events", ()))
     candidates = [*tree_leaves((x0, bare_arguments(args), t_span)), *params, *held]
     wanted = [leaf for leaf in candidates if isinstance(leaf, Tensor) and leaf.requires_grad]
     if not wanted:

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 
-from dyn_numerics.arguments import kind_of
+from dyn_numerics.by_name import by_name
 from dyn_numerics.root.anderson import Anderson
 from dyn_numerics.root.bisection import Bisection
 from dyn_numerics.root.broyden import Broyden
@@ -48,12 +47,4 @@ def root_stepper(solver: str | RootStepper, named: Mapping[str, Callable[[], Roo
         ValueError: If there is no such name; the message lists them and suggests the nearest.
         TypeError: If it is neither a name nor a stepper.
     """
-    if isinstance(solver, RootStepper):
-        return solver
-    if not isinstance(solver, str):
-        raise TypeError(f"solver: got {kind_of(solver)}, expected a name or a dyn_numerics.RootStepper")
-    if solver not in named:
-        near = get_close_matches(solver.lower(), named, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"solver: got {solver!r}, expected one of {', '.join(named)}{hint}")
-    return named[solver]()
+    return by_name("solver", solver, named, RootStepper, "a name or a dyn_numerics.RootStepper")

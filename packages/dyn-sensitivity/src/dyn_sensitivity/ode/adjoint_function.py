@@ -48,7 +48,7 @@ class AdjointProblem:
         recalls_state: Whether the state is read from the forward solution as a function of time.
         quadrature: Whether the gradients of args and parameters are integrated over each step.
         checkpoints: Number of states that the forward solve keeps beside the outputs.
-        keeps_step: Whether the backward solve may begin with a step as long as those of the forward one.
+        begins_alike: Whether the backward solve may begin with a step as long as those of the forward one.
         forward_solution: What the forward solve found, until it is handed over.
         kept: What it keeps beside the outputs: times and leaves of the states there, or the ends of its steps and their
             coefficients.
@@ -64,7 +64,7 @@ class AdjointProblem:
     recalls_state: bool
     quadrature: bool
     checkpoints: int
-    keeps_step: bool
+    begins_alike: bool
     forward_solution: Solution | None = None
     kept: tuple[Tensor, ...] = ()
     first_step: float | None = None
@@ -96,7 +96,7 @@ class AdjointProblem:
         if solution.dense is not None:
             self.kept = solution.dense.t, solution.dense.coefficients
         self.forward_solution = solution
-        if self.keeps_step and not self.samples and bool(solution.status_code == Status.SUCCESS.code):
+        if self.begins_alike and not self.samples and bool(solution.status_code == Status.SUCCESS.code):
             # The last step may have been cut short.
             mean = (solution.t[-1] - solution.t[0]).abs() / solution.stats.n_accepted
             self.first_step = torch.maximum(mean, solution.dt_last).item() or None
@@ -245,8 +245,7 @@ class _BackwardSolve:
         on_grid = not controller.adaptive and options["step_size"] is None
         times = self._times[: last + 1].flip(0) if on_grid else self._times[[last, 0]]
         if problem.first_step is not None:
-            controller = controller.with_norm(controller.norm)
-            controller.first_step = problem.first_step
+            controller = controller.with_first_step(problem.first_step)
         posed = pose(equation, equation.solved(*start), times, **{**options, "controller": controller})
         stops = [self._times.new_tensor(list(kicks.stops))]
         if controller.stops is not None:

@@ -105,5 +105,5 @@ class Backsolve(ContinuousAdjoint):
             )
         backward = self.backward(options)
         return with_constant_numbers(
-            lambda: compiled_backsolve.solve(f, x0, t_span, args, options, backward, self.keeps_step)
+            lambda: compiled_backsolve.solve(f, x0, t_span, args, options, backward, self.begins_alike)
         )

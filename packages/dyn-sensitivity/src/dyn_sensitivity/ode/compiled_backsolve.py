@@ -31,7 +31,7 @@ class _Problem:
     field: CompiledField
     forward: dict[str, Any]
     backward: dict[str, Any]
-    keeps_step: bool
+    begins_alike: bool
 
 
 def solve(
@@ -41,7 +41,7 @@ def solve(
     args: tuple[Any, ...],
     options: dict[str, Any],
     backward: dict[str, Any],
-    keeps_step: bool,
+    begins_alike: bool,
 ) -> Solution:
     """Solves inside of torch.compile, with the adjoint's gradients to `x0`, tensors in args and the parameters of `f`.
 
@@ -52,7 +52,7 @@ def solve(
         args: Further arguments of `f`.
         options: Everything else that `dyn_numerics.odeint` takes.
         backward: Options of the backward solve, by the same names.
-        keeps_step: Whether it may begin with a step as long as those of the forward solve.
+        begins_alike: Whether it may begin with a step as long as those of the forward solve.
 
     Raises:
         ValueError: If a gradient is asked for that it cannot give.
@@ -69,7 +69,7 @@ def solve(
     posed = pose(f, x0, t_span, args=args, **forward)
     field.refuse_undeclared(posed.times[0], posed.start, inputs)
     start = layout.flatten(x0)
-    found = _Adjoint.apply(_Problem(field, forward, backward, keeps_step), posed.times, start, *inputs)  # type: ignore[no-untyped-call]
+    found = _Adjoint.apply(_Problem(field, forward, backward, begins_alike), posed.times, start, *inputs)  # type: ignore[no-untyped-call]
     return unpacked(found, posed.t, layout)
 
 
@@ -115,9 +115,9 @@ class _Adjoint(torch.autograd.Function):
 
         start_of_all = ((x[-1],), (grad_x[-1],), tuple(zeros))
         controller = problem.backward["controller"]
-        if problem.keeps_step and not lead:  # the last step may have been cut short
-            controller = controller.with_norm(controller.norm)
-            controller.first_step = torch.maximum((t[-1] - t[0]).abs() / n_accepted.clamp(min=1), dt_last)
+        if problem.begins_alike and not lead:  # the last step may have been cut short
+            mean = (t[-1] - t[0]).abs() / n_accepted.clamp(min=1)
+            controller = controller.with_first_step(torch.maximum(mean, dt_last))
         backward = {**problem.backward, "controller": controller}
         posed = pose(augmented, start_of_all, torch.stack([t[-1], t[0]]), **backward)
         if len(times) > 2:

@@ -134,7 +134,7 @@ class ContinuousAdjoint(SensitivityAlgorithm):
             recalls_state=self.recalls_state,
             quadrature=self.quadrature,
             checkpoints=self.checkpoints,
-            keeps_step=self.keeps_step,
+            begins_alike=self.begins_alike,
         )
         x = AdjointFunction.apply(problem, t_span if isinstance(t_span, Tensor) else inner, *inputs)  # type: ignore[no-untyped-call]
         return replace(
@@ -164,7 +164,7 @@ class ContinuousAdjoint(SensitivityAlgorithm):
         )
 
     @property
-    def keeps_step(self) -> bool:
+    def begins_alike(self) -> bool:
         """Whether the backward solve may begin with a step as long as those of the forward one."""
         return self.solver is None and self.rtol is None and self.atol is None
 

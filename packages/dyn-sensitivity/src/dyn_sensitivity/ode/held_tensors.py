@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from dyn_numerics import Event
 from dyn_numerics.ode.posed import Posed
 from dyn_sensitivity.captured_tensors import captured_parameters, refuse_entangled
 
-__all__ = ["held_tensors"]
+__all__ = ["held_parameters", "held_tensors"]
+
+
+def held_parameters(holders: Iterable[Any], events: Event | Sequence[Event]) -> list[nn.Parameter]:
+    """Lists the parameters that want gradients of whatever modules some functions and events are or hold.
+
+    Args:
+        holders: Functions and modules, anything else among them.
+        events: What is watched for.
+    """
+    watched = (events,) if isinstance(events, Event) else events
+    parts = [part for event in watched for part in (event.condition, event.jump)]
+    functions = [function for function in (*holders, *parts) if callable(function)]
+    return [parameter for function in functions for parameter in captured_parameters(function)]
 
 
 def held_tensors(
@@ -28,10 +41,7 @@ def held_tensors(
     Raises:
         ValueError: If the params were computed from each other.
     """
-    watched = (events,) if isinstance(events, Event) else events
-    parts = [part for event in watched for part in (event.condition, event.jump) if part is not None]
-    holders: list[Callable[..., Any]] = [f, posed.problem.stepper, posed.problem.controller, *parts]
-    held = [parameter for holder in holders for parameter in captured_parameters(holder)]
+    held = held_parameters((f, posed.problem.stepper, posed.problem.controller), events)
     extra = list({id(p): p for p in (*held, *params) if p.requires_grad}.values())
     refuse_entangled([p for p in params if p.requires_grad], extra)
     return extra

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from difflib import get_close_matches
 from functools import partial
 from typing import Any, Literal
 
@@ -11,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from dyn_numerics import Callbacks, Controller, Event, Save, Solution, Stepper
-from dyn_numerics.arguments import extra_arguments, kind_of
+from dyn_numerics.arguments import extra_arguments
+from dyn_numerics.by_name import by_name
 from dyn_numerics.ode.arguments import choose_controller
 from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_numerics.progress import ProgressBar
@@ -48,17 +48,8 @@ def algorithm(sensitivity: str | SensitivityAlgorithm) -> SensitivityAlgorithm:
         ValueError: If there is no such name; the message lists them and suggests the nearest.
         TypeError: If it is neither a name nor an algorithm.
     """
-    if isinstance(sensitivity, SensitivityAlgorithm):
-        return sensitivity
-    if not isinstance(sensitivity, str):
-        got = kind_of(sensitivity)
-        hint = f"; try {sensitivity.__name__}()" if isinstance(sensitivity, type) else ""
-        raise TypeError(f"sensitivity: got {got}, expected a name or a dyn_sensitivity.SensitivityAlgorithm{hint}")
-    if sensitivity not in ALGORITHMS:
-        near = get_close_matches(sensitivity.lower(), ALGORITHMS, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"sensitivity: got {sensitivity!r}, expected one of {', '.join(ALGORITHMS)}{hint}")
-    return ALGORITHMS[sensitivity]()
+    expected = "a name or a dyn_sensitivity.SensitivityAlgorithm"
+    return by_name("sensitivity", sensitivity, ALGORITHMS, SensitivityAlgorithm, expected)
 
 
 def odeint(

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 
-from dyn_numerics.arguments import kind_of
+from dyn_numerics.by_name import by_name
 from dyn_sensitivity.root.implicit_differentiation import ImplicitDifferentiation
 from dyn_sensitivity.root.jacobian_free import JacobianFree
 from dyn_sensitivity.root.phantom import Phantom
@@ -32,14 +31,6 @@ def root_algorithm(sensitivity: str | RootSensitivity) -> RootSensitivity:
         ValueError: If there is no such name; the message lists them and suggests the nearest.
         TypeError: If it is neither a name nor an algorithm.
     """
-    if isinstance(sensitivity, RootSensitivity):
-        return sensitivity
-    if not isinstance(sensitivity, str):
-        raise TypeError(
-            f"sensitivity: got {kind_of(sensitivity)}, expected a name or a dyn_sensitivity.RootSensitivity"
-        )
-    if sensitivity not in ROOT_ALGORITHMS:
-        near = get_close_matches(sensitivity.lower(), ROOT_ALGORITHMS, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"sensitivity: got {sensitivity!r}, expected one of {', '.join(ROOT_ALGORITHMS)}{hint}")
-    return ROOT_ALGORITHMS[sensitivity]()
+    return by_name(
+        "sensitivity", sensitivity, ROOT_ALGORITHMS, RootSensitivity, "a name or a dyn_sensitivity.RootSensitivity"
+    )

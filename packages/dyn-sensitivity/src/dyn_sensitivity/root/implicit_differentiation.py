@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from difflib import get_close_matches
 from functools import partial
 from numbers import Real
 from typing import Any
@@ -25,6 +24,7 @@ from dyn_numerics import (
     RootSolution,
 )
 from dyn_numerics.arguments import kind_of
+from dyn_numerics.by_name import by_name
 from dyn_numerics.root.residual import Residual
 from dyn_numerics.transforms import any_lane, in_forward_mode, under_transform, under_vmap
 from dyn_sensitivity.ode.compiled_field import module_of
@@ -193,14 +193,7 @@ def _warn(solver: LinearSolver, found: LinearSolution, b: Tensor, given: Tensor,
 
 
 def _linear_solver(linear_solver: str | LinearSolver | None) -> LinearSolver | None:
-    if linear_solver is None or isinstance(linear_solver, LinearSolver):
-        return linear_solver
-    if not isinstance(linear_solver, str):
-        raise TypeError(
-            f"linear_solver: got {kind_of(linear_solver)}, expected a name, a dyn_numerics.LinearSolver or None"
-        )
-    if linear_solver not in LINEAR_SOLVERS:
-        near = get_close_matches(linear_solver.lower(), LINEAR_SOLVERS, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"linear_solver: got {linear_solver!r}, expected one of {', '.join(LINEAR_SOLVERS)}{hint}")
-    return LINEAR_SOLVERS[linear_solver]()
+    if linear_solver is None:
+        return None
+    expected = "a name, a dyn_numerics.LinearSolver or None"
+    return by_name("linear_solver", linear_solver, LINEAR_SOLVERS, LinearSolver, expected)

@@ -82,7 +82,7 @@ class Controller(nn.Module, ABC):
     differentiable: bool = False
     min_step: float = 0.0
     max_step: float = inf
-    first_step: float | None
+    first_step: Scalar | None
     norm: Norm | Seminorm | None
 
     def __init__(self) -> None:
@@ -106,6 +106,12 @@ class Controller(nn.Module, ABC):
         twin._modules = dict(self._modules)
         twin._modules.pop("norm", None)  # one that is a module does not give way to a function
         twin.norm, twin.first_step = norm, None
+        return twin
+
+    def with_first_step(self, first_step: Scalar | None) -> Self:
+        """Returns a copy that begins with a step of a given magnitude, or with an estimated one."""
+        twin = self.with_norm(self.norm)
+        twin.first_step = first_step
         return twin
 
     @abstractmethod

@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from difflib import get_close_matches
 
-from dyn_numerics.arguments import kind_of
+from dyn_numerics.by_name import by_name
 from dyn_numerics.ode.stepper import Stepper
 from dyn_numerics.ode.steppers.adams_bashforth import AdamsBashforth
 from dyn_numerics.ode.steppers.adams_moulton import AdamsMoulton
@@ -76,14 +75,7 @@ def stepper(solver: str | Stepper, name: str = "solver") -> Stepper:
         ValueError: If there is no such name; the message lists them and suggests the nearest.
         TypeError: If it is neither a name nor a stepper, or a stepper that does not say its order.
     """
-    if isinstance(solver, Stepper):
-        if not isinstance(getattr(solver, "order", None), int):
-            raise TypeError(f"{name}: got {solver} without an order, expected its class or __init__ to set one")
-        return solver
-    if not isinstance(solver, str):
-        raise TypeError(f"{name}: got {kind_of(solver)}, expected a name or a dyn_numerics.Stepper")
-    if solver not in STEPPERS:
-        near = get_close_matches(solver.lower(), STEPPERS, n=1, cutoff=0.5)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
-        raise ValueError(f"{name}: got {solver!r}, expected one of {', '.join(STEPPERS)}{hint}")
-    return STEPPERS[solver]()
+    method = by_name(name, solver, STEPPERS, Stepper, "a name or a dyn_numerics.Stepper")
+    if not isinstance(getattr(method, "order", None), int):
+        raise TypeError(f"{name}: got {method} without an order, expected its class or __init__ to set one")
+    return method
