@@ -27,12 +27,18 @@ UNITS = ((1e12, "TB"), (1e9, "GB"), (1e6, "MB"), (1e3, "kB"))
 
 @dataclass(frozen=True)
 class Candidate:
-    """An algorithm, whether it is fit for the problem as far as figures tell, and why, in a sentence."""
+    """An algorithm, whether it is fit for the problem as far as figures tell, what it promises, and these figures."""
 
     name: str
     fits: bool
-    reason: str
+    promise: str
+    figures: str
     settings: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def reason(self) -> str:
+        """What speaks for it."""
+        return f"{self.promise}; {self.figures}"
 
     @property
     def sensitivity(self) -> SensitivityAlgorithm:
@@ -130,7 +136,7 @@ def recommend(
     *candidates, last = _candidates(found, room)
     passed = {}
     for candidate in candidates:
-        refusal = _refusal(candidate, problem, found.opening) if candidate.fits else candidate.reason
+        refusal = _refusal(candidate, problem, found.opening) if candidate.fits else candidate.figures
         if refusal is None:
             chosen = candidate
             break
@@ -162,7 +168,8 @@ def _candidates(found: ProblemSurvey, room: float) -> list[Candidate]:
     checkpoint = Candidate(
         "checkpoint",
         found.step_bytes + 2 * link <= room and passes <= FEW_REPETITIONS,
-        f"exact; keeps {_size(found.step_bytes)} of a step, stores {budget} states, {_size(budget * link)}, and takes each step up to {passes} times",
+        "exact",
+        f"keeps {_size(found.step_bytes)} of a step, stores {budget} states, {_size(budget * link)}, and takes each step up to {passes} times",
         {"budget": budget},
     )
     # What is solved back, or undone, where solutions approach each other, is soon somewhere else.
@@ -175,22 +182,25 @@ def _candidates(found: ProblemSurvey, room: float) -> list[Candidate]:
         Candidate(
             "autograd",
             found.autograd_bytes <= room,
-            f"exact, takes no step again; keeps {_size(found.autograd_bytes)}, {there}",
+            "exact, takes no step again",
+            f"keeps {_size(found.autograd_bytes)}, {there}",
         ),
         # Where nobody knows the drift, as beside events, the algorithm itself says whether it is one for the problem.
-        Candidate("reversible", tracks or isnan(found.drift), f"exact but for rounding, in constant memory; {back}"),
+        Candidate("reversible", tracks or isnan(found.drift), "exact but for rounding, in constant memory", back),
         checkpoint,
         Candidate(
             "forward",
             found.n_inputs <= FEW_INPUTS,
-            f"exact, keeps the outputs' tangents alone; solves for one of each of {found.n_inputs} elements",
+            "exact, keeps the outputs' tangents alone",
+            f"solves for one of each of {found.n_inputs} elements",
         ),
-        Candidate("adjoint", tracks, f"approximate, in constant memory; {back}"),
+        Candidate("adjoint", tracks, "approximate, in constant memory", back),
         Candidate(
             # Stages of the backward solve hold as many elements as want a gradient, unless these are integrated on the side.
             "gauss" if found.n_inputs > found.n_state else "interpolated_adjoint",
             dense_bytes <= room,
-            f"approximate; keeps the dense solution, {_size(dense_bytes)}, {there}",
+            "approximate",
+            f"keeps the dense solution, {_size(dense_bytes)}, {there}",
         ),
         checkpoint,
     ]

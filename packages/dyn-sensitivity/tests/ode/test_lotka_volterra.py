@@ -30,7 +30,9 @@ def lotka_volterra(t, x, p):
     return torch.stack([a * prey - b * prey * predators, -c * predators + d * prey * predators])
 
 
-@pytest.mark.parametrize(("sensitivity", "tolerance"), [(name, 1e-8) for name in (*ALGORITHMS, "checkpoint", "forward")])
+@pytest.mark.parametrize(
+    ("sensitivity", "tolerance"), [(name, 1e-8) for name in (*ALGORITHMS, "checkpoint", "forward")]
+)
 def test_gradients(sensitivity, tolerance):
     x0 = torch.tensor([1.0, 1.0], requires_grad=True)
     p = torch.tensor([1.5, 1.0, 3.0, 1.0], requires_grad=True)
