@@ -169,3 +169,28 @@ def test_second_derivatives_and_transforms_work(sensitivity):
         torch.func.jvp(loss, (a.detach(),), (torch.tensor(1.0),))[1], first.detach(), rtol=1e-7, atol=0
     )
     torch.testing.assert_close(torch.func.grad(torch.func.grad(loss))(a.detach()), second, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("memory", [3, 20])
+def test_shine_of_a_sample_does_not_depend_on_slower_ones(memory):
+    """It ends long before them; what their steps propose for it is not learnt."""
+    weight = torch.tensor([[0.5, -0.3], [0.2, 0.4]], dtype=torch.float64)
+    easy, hard = torch.tensor([[0.1, 0.02, 0.1]]).double(), torch.tensor([[0.9, -0.5, 2.4], [-0.7, 0.1, 2.9]]).double()
+
+    def gradient(b):
+        b = b.clone().requires_grad_()
+        z, stats = fixed_point(
+            lambda z, b: torch.tanh(z @ weight * b[:, 2:] + b[:, :2]),
+            torch.zeros(len(b), 2, dtype=torch.float64),
+            args=(b,),
+            solver=Broyden(memory, update="bad", jacobian=-1.0),
+            sensitivity="shine",
+            atol=1e-10,
+            rtol=1e-10,
+        )
+        return torch.autograd.grad(z[0].sum(), b)[0][0], stats.n_steps
+
+    (alone, few), (beside, steps) = gradient(easy), gradient(torch.cat([easy, hard]))
+    assert steps[0] == few[0]
+    assert steps[1:].min() > few[0]
+    torch.testing.assert_close(beside, alone, rtol=1e-12, atol=1e-14)

@@ -76,20 +76,31 @@ class Shine(RootSensitivity):
 
 
 class _Remembering(RootStepper):
-    """Broyden's method, which keeps what it has learnt."""
+    """Broyden's method, which keeps what it has learnt of every sample until that ended."""
 
     def __init__(self, method: Broyden) -> None:
         super().__init__()
         self.method = method
-        self._learnt: tuple[Updates, int] | None = None
+        self._learnt: Updates | None = None
 
     def init(self, z: Tensor, context: Context) -> Updates:
         return self.method.init(z, context)
 
     def step(self, f: FlatFunction, z: Tensor, carry: Any, context: Context) -> Proposal:
         proposal = self.method.step(f, z, carry, context)
-        # A step writes one update, behind those that are in the memory.
-        self._learnt = proposal.carry, int(context.n_steps) % (self.method.memory - 1) + 1
+        found: Updates = proposal.carry
+        place = int(context.n_steps) % (self.method.memory - 1)
+        known = self._learnt
+        if known is None:
+            known = found._replace(u=torch.zeros_like(found.u), v=torch.zeros_like(found.v))
+        runs = context.running.reshape(-1, 1, 1)
+        if place == 0:  # the method begins anew
+            known = known._replace(u=known.u.masked_fill(runs, 0), v=known.v.masked_fill(runs, 0))
+            if isinstance(found.inverse, Tensor):
+                known = known._replace(inverse=torch.where(runs, found.inverse, known.inverse))
+        for kept, now in ((known.u, found.u), (known.v, found.v)):
+            kept[:, place] = torch.where(runs[:, 0], now[:, place], kept[:, place])
+        self._learnt = known
         return proposal
 
     def inverse_product(self, vector: Tensor) -> Tensor:
@@ -103,7 +114,8 @@ class _Remembering(RootStepper):
                 "z0: solves the equations with sensitivity='shine', so that Broyden's method took no step and learnt no "
                 "inverse; start elsewhere, or use 'implicit'"
             )
-        updates, count = self._learnt
         # A sample that failed has no part in a gradient, and must not bring NaN into it.
-        finite: Updates = tree_map_only(Tensor, lambda leaf: torch.nan_to_num(leaf.detach(), 0.0, 0.0, 0.0), updates)
-        return finite.product(vector, count)
+        finite: Updates = tree_map_only(
+            Tensor, lambda leaf: torch.nan_to_num(leaf.detach(), 0.0, 0.0, 0.0), self._learnt
+        )
+        return finite.product(vector, self.method.memory - 1)
