@@ -19,7 +19,9 @@ def test_codes_are_distinct_and_only_an_end_that_was_meant_succeeds():
 
 @pytest.mark.parametrize("code", [-1, 17])
 def test_unknown_code(code):
-    with pytest.raises(ValueError, match=rf"code: got {code}, expected one of \[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10\]"):
+    with pytest.raises(
+        ValueError, match=rf"code: got {code}, expected one of \[0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11\]"
+    ):
         Status.from_code(code)
 
 

@@ -78,9 +78,10 @@ def test_times_of_gradients_are_held_against_those_that_are_meant(asked):
     reference, *others = asked
     assert reference == ("dyn", {})
     records = outcome.records["perceptron gradient"]
-    for name in ("autograd", "adjoint"):
-        peer = records[f"torchdiffeq {name}"]["largest_error"]
-        assert records[f"eager {name}, as precise"]["largest_error"] <= peer
+    of_peer = records["torchdiffeq autograd"]["largest_error"]
+    assert records["eager autograd, as precise"]["largest_error"] <= of_peer
+    # In whose place is autograd, too precise for the adjoint: it is tried at the tolerance of all.
+    assert records["eager adjoint, as precise"]["largest_error"] == records["eager adjoint"]["largest_error"]
     assert others[:8] == [
         ("torchdiffeq", {"adjoint": False}),
         ("torchdiffeq", {}),
