@@ -581,3 +581,20 @@ def test_states_that_begin_or_end_at_zero(solver):
     assert abs(gradient.item()) < 1e-5
     x = odeint(lambda t, x, a: (a - 1) + 0 * x, torch.zeros(1), [0.0, 1.0], args=(a,), **options).x
     assert torch.autograd.grad(x[-1].sum(), a)[0].item() == pytest.approx(1)
+
+
+@pytest.mark.parametrize("solver", ["reversible_heun", ReversibleRungeKutta("tsit5")], ids=str)
+def test_a_state_that_is_zero_for_a_while_is_found_again(solver):
+    """Rounding leaves something of it, which is nothing beside the states that follow."""
+    a = torch.tensor(1.3, requires_grad=True)
+
+    def f(t, x, a):
+        return torch.where(t > 0.5, a * torch.cos(7 * t) + 0.1 * x, 0 * x)
+
+    def loss(sensitivity):
+        options = {"solver": solver, "step_size": 0.05, "sensitivity": sensitivity}
+        return weighted(odeint(f, torch.zeros(3), [0.0, 1.0], args=(a,), **options).x)
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        assert_same(loss, [a], "reversible")

@@ -7,7 +7,6 @@ from math import comb
 from typing import Any, ClassVar
 
 from torch import Tensor
-from torch.utils._pytree import tree_map_only
 
 from dyn_numerics import Solution
 from dyn_numerics.arguments import positive_integer
@@ -109,8 +108,7 @@ class _Checkpoints:
     def passed(self, i: int, link: Any, attempted: AttemptedStep) -> None:
         """Stores the link before a step where one is to be stored."""
         if i == self._next:
-            # Views of larger memory, such as of all slopes of a step, would hold that.
-            self.kept[i] = tree_map_only(Tensor, Tensor.clone, link)
+            self.kept[i] = link
             self._next = self._after(i, self._n, self._budget - len(self.kept))
 
     def arrived(self, link: Any) -> None:
@@ -125,7 +123,7 @@ class _Checkpoints:
             while at < i:
                 link, at = walk.forth(at, link), at + 1
                 if at == place:
-                    stored[at] = tree_map_only(Tensor, Tensor.clone, link)
+                    stored[at] = link
                     place = self._after(at, i + 1, self._budget - len(stored) + 1)
             stored.pop(i, None)
             yield i, link
