@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from dyn_numerics.arguments import extra_arguments, positive
-from dyn_sensitivity.ode.adjoint_function import MOST_DRIFT
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
+from dyn_sensitivity.ode.backward_solve import MOST_DRIFT
 from dyn_sensitivity.ode.odeint import ALGORITHMS, odeint
 from dyn_sensitivity.problem_survey import ProblemSurvey, survey
 

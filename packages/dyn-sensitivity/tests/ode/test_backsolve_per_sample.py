@@ -73,10 +73,3 @@ def test_a_sample_that_fails_says_nothing_and_the_others_everything(sensitivity)
     for a, b in zip(exact, of_both, strict=True):
         torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-7)
         assert (a != 0).all()
-
-
-def test_times_for_each_sample_are_refused():
-    t = torch.tensor([[0.0, 0.0], [1.0, 0.5]], dtype=D)
-    x0 = torch.ones(2, 1, dtype=D, requires_grad=True)
-    with pytest.raises(ValueError, match="t_span: got times for each sample with sensitivity='adjoint', expected"):
-        odeint(lambda t, x: -x, x0, t, sensitivity="adjoint", **OPTIONS)

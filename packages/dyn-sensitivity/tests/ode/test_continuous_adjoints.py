@@ -254,13 +254,6 @@ def test_what_is_saved():
 
 
 @EVERY
-def test_a_jump_of_the_state_is_refused(sensitivity):
-    controller = StopAt([0.5], jump=lambda t, x: 2 * x)
-    with pytest.raises(ValueError, match=f"controller: got one with a jump .*sensitivity='{sensitivity.name}'"):
-        odeint(growth, torch.ones(2), FORWARD, args=(torch.ones(2),), sensitivity=sensitivity, controller=controller)
-
-
-@EVERY
 def test_second_derivatives_are_refused_by_name(sensitivity):
     x0 = torch.ones(2, requires_grad=True)
     x = odeint(growth, x0, FORWARD, args=(torch.ones(2),), sensitivity=sensitivity).x

@@ -181,6 +181,16 @@ def check_tolerance(name: str, tolerance: float | Tensor) -> None:
         )
 
 
+def check_compact(compact: bool, stepping: str) -> None:
+    """Refuses to let samples leave a batch that is one problem.
+
+    Raises:
+        ValueError: If that is asked for.
+    """
+    if compact and stepping == "joint":
+        raise ValueError("compact: got True with stepping='joint', where the batch is one problem; try 'per_sample'")
+
+
 def flat_tolerance(name: str, tolerance: float | Tensor, layout: StateLayout) -> float | Tensor:
     """Returns a tolerance as a number, or as a vector that fits the flat state.
 

@@ -15,7 +15,7 @@ from dyn_numerics.autocast import without_autocast
 from dyn_numerics.constant_numbers import with_constant_numbers
 from dyn_numerics.dtypes import real_dtype
 from dyn_numerics.ode import compiled_loop, eager_loop
-from dyn_numerics.ode.arguments import refuse_compiled, step_limit
+from dyn_numerics.ode.arguments import check_compact, refuse_compiled, step_limit
 from dyn_numerics.ode.attempt import Problem, State, initial_state, status_code
 from dyn_numerics.ode.callbacks import Callbacks, TellCallbacks
 from dyn_numerics.ode.controllers.controller import Controller
@@ -166,8 +166,7 @@ def odeint(
         max_steps=max_steps,
         events=events,
     )
-    if compact and stepping == "joint":
-        raise ValueError("compact: got True with stepping='joint', where the batch is one problem; try 'per_sample'")
+    check_compact(compact, stepping)
     if torch.compiler.is_compiling():
         return with_constant_numbers(lambda: _solve_without_gradient(posed))
     if under_transform():
@@ -205,14 +204,26 @@ def solve_repeating(
     return _solve(posed, _Options(False, progress, callbacks, throw), repeat=repeat)
 
 
-def solve_observed(posed: Posed, observers: Sequence[Observer]) -> Solution:
-    """Solves outside of torch.compile and torch.func, and raises where that does not reach the end.
+def solve_observed(
+    posed: Posed,
+    observers: Sequence[Observer],
+    *,
+    compact: bool = False,
+    progress: bool | ProgressBar | None = None,
+    callbacks: Callbacks | None = None,
+    throw: bool = True,
+) -> Solution:
+    """Solves outside of torch.compile and torch.func, and shows every attempt.
 
     Args:
         posed: The problem.
         observers: Told of every attempt, besides what keeps the outputs.
+        compact: As in `odeint`, and so are the arguments that follow.
+        progress: A progress bar.
+        callbacks: Functions that are called after attempts.
+        throw: Whether a solve that does not reach its end raises.
     """
-    return _solve(posed, _Options(False, None, None, True), observers=observers)
+    return _solve(posed, _Options(compact, progress, callbacks, throw), observers=observers)
 
 
 def _solve(

@@ -10,8 +10,10 @@ import torch
 from torch import Tensor
 
 from dyn_numerics.autocast import autocast_of_caller
+from dyn_numerics.dtypes import real_dtype
 from dyn_numerics.pytree_state import StateLayout
 from dyn_sensitivity.captured_tensors import edges
+from dyn_sensitivity.ode.pace import Pace
 from dyn_sensitivity.ode.recalled_field import RecalledField
 
 __all__ = ["AdjointEquation", "Parts"]
@@ -32,8 +34,9 @@ class AdjointEquation:
         extra: Parameters that want gradients.
         trajectory: Leaves of the state at a time `[]`, or `[batch]` of every sample; None where the state is solved.
         solves_gradients: Whether the gradients of args and parameters are solved.
-        start: The first time of all, `[]`, which samples that stand still are given.
+        start: The first time of all, `[]`, or `[batch]` of each, which samples that stand still are given.
         samples: Number of leading dimensions of the state that count samples, each a problem of its own.
+        pace: The times of the samples as functions of the variable of the solve; that is the time itself if None.
 
     Attributes:
         layout: Layout of what is solved.
@@ -52,10 +55,11 @@ class AdjointEquation:
         solves_gradients: bool,
         start: Tensor,
         samples: int,
+        pace: Pace | None = None,
     ) -> None:
         self._field, self._wanted, self._extra = field, wanted, extra
         self._trajectory, self._solves_gradients = trajectory, solves_gradients
-        self._start, self._samples = start, samples
+        self._start, self._samples, self._pace = start, samples, pace
         self._known = edges(extra)
         self._n_moving = field.n_state * (1 if trajectory is not None else 2)
         self.layout = StateLayout(self.solved(*like), "x0")
@@ -122,25 +126,29 @@ class AdjointEquation:
         self, t: Tensor, state: Sequence[Tensor], adjoint: Sequence[Tensor], **by: bool
     ) -> tuple[list[Tensor], Tensor | None, list[Tensor], list[Tensor]]:
         """The slope, which samples move, and the products with the adjoint by state and by the rest."""
-        alive = self.alive(adjoint)
+        alive, rate = self.alive(adjoint), None
+        if self._pace is not None:
+            t, rate = self._pace(t)
         now = t if alive is None else torch.where(alive, t, self._start.to(t.dtype))
         if self._trajectory is not None:
             state, places = self._trajectory(now), self._field.places
             if places is not None:  # one that never moves takes another's place there, too
                 state, now = [leaf[places] for leaf in state], now[places]
+        cotangent = [-a for a in adjoint] if rate is None else [-scaled(a, rate) for a in adjoint]
         with self._autocast():
             slope, of_state, rest = self._field.pull_back(
-                self._field.time_of(now, state),
-                state,
-                [-a for a in adjoint],
-                self._wanted,
-                self._extra,
-                known=self._known,
-                **by,
+                self._field.time_of(now, state), state, cotangent, self._wanted, self._extra, known=self._known, **by
             )
+        if rate is not None:
+            slope = [scaled(k, rate) for k in slope]
         return slope, alive, of_state, rest
 
 
 def where_samples(alive: Tensor, a: Tensor, b: Tensor) -> Tensor:
     """One of two leaves `[batch, ...]` for each sample."""
     return torch.where(alive.reshape(-1, *[1] * (a.dim() - 1)), a, b)
+
+
+def scaled(leaf: Tensor, by: Tensor) -> Tensor:
+    """A leaf `[batch, ...]` multiplied with a number for each sample, in its own dtype."""
+    return leaf * by.to(real_dtype(leaf.dtype)).reshape(-1, *[1] * (leaf.dim() - 1))

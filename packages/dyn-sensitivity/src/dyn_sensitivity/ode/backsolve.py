@@ -26,6 +26,8 @@ class Backsolve(ContinuousAdjoint):
     that of the outputs and checkpoints. It needs a state that can be solved backwards, which a strongly contracting or
     chaotic one cannot: an adaptive backward solve warns of a state that ends a thousand tolerances from that of the forward
     solve, or further. Then take more checkpoints, or `Interpolating`.
+    Where events happen or the state jumps it starts anew on the other side; what conditions and jumps depend on gets its
+    gradient as anywhere in PyTorch.
 
     Gradients reach `x0`, `t_span`, the tensors in `args` and `params`, and the parameters of modules that `f` holds.
     They can't be differentiated again. The backward solve calls `f` again, under autocast and random state of the forward solve; it

@@ -120,10 +120,12 @@ class _Adjoint(torch.autograd.Function):
             controller = controller.with_first_step(torch.maximum(mean, dt_last))
         backward = {**problem.backward, "controller": controller}
         posed = pose(augmented, start_of_all, torch.stack([t[-1], t[0]]), **backward)
-        if len(times) > 2:
-            clock = posed.problem.clock
-            stops = t[1:-1] if controller.stops is None else torch.cat([controller.stops.to(t), t[1:-1]])
-            clock = clock.with_stops(stops, controller.jumps, _Kicks(posed.layout, t, x, grad_x))
+        control = problem.forward["controller"]
+        if len(times) > 2 or (control is not None and control.stops is not None):
+            stops, jumps = t[1:-1], control is not None and control.jumps
+            if control is not None and control.stops is not None:
+                stops = torch.cat([control.stops.to(t), stops])
+            clock = posed.problem.clock.with_stops(stops, jumps, _Kicks(posed.layout, t, x, grad_x))
             posed = replace(posed, problem=replace(posed.problem, clock=clock))
         _, (adjoint,), shares = solve_compiled(posed, diagnose=False).x
         # Where nobody got anywhere there is nothing to solve, and maybe no value of the field.

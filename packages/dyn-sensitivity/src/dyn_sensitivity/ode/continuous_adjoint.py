@@ -9,21 +9,29 @@ from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
-from torch.utils._pytree import tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_leaves, tree_map, tree_unflatten
 
 import dyn_numerics
-from dyn_numerics import Save, Seminorm, Solution, SplitField, Stepper
+from dyn_numerics import Save, Seminorm, Solution, SplitField, Status, Stepper
 from dyn_numerics.arguments import check_initial_state, kind_of
-from dyn_numerics.ode.arguments import check_tolerance, choose_controller, refuse_compiled, time_span
+from dyn_numerics.ode.arguments import check_compact, check_tolerance, choose_controller, refuse_compiled, time_span
+from dyn_numerics.ode.odeint import solve_observed
+from dyn_numerics.ode.posed import pose
 from dyn_numerics.ode.steppers.by_name import stepper
+from dyn_numerics.pytree_state import StateLayout
 from dyn_numerics.transforms import in_forward_mode, under_transform
 from dyn_sensitivity.captured_tensors import refuse_tangents_in, refuse_undeclared
-from dyn_sensitivity.ode.adjoint_function import AdjointFunction, AdjointProblem
+from dyn_sensitivity.ode.adjoint_function import AdjointFunction, Stretch
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
+from dyn_sensitivity.ode.backward_solve import AdjointProblem
+from dyn_sensitivity.ode.breaks import RecordBreaks
 from dyn_sensitivity.ode.forward_conditions import ForwardConditions
 from dyn_sensitivity.ode.recalled_field import RecalledField
+from dyn_sensitivity.ode.stretches import join
 
 __all__ = ["BackwardNorm", "ContinuousAdjoint"]
+
+POSING = ("solver", "rtol", "atol", "step_size", "stepping", "controller", "save", "max_steps", "events")
 
 BackwardNorm = Callable[[Any], Tensor] | Seminorm
 """Measures the error of a backward step: in the structure of what is solved, or a seminorm over parts of it."""
@@ -93,10 +101,10 @@ class ContinuousAdjoint(SensitivityAlgorithm):
         """As `SensitivityAlgorithm.solve`.
 
         Raises:
-            ValueError: If gradients are wanted and the solver or the controller is trainable, every sample has times of
-                its own, something else than the states at `t_span` is to be saved, there are events, the state jumps, it is
-                under torch.func or in forward mode, `f` is split, the backward solver cannot choose its steps or steps no adjoint, or `f` captures a differentiable
-                tensor that it does not know.
+            ValueError: If gradients are wanted and the solver or the controller is trainable, something else than the
+                states at `t_span` is to be saved, it is under torch.func or in forward mode, `f` is split, the backward
+                solver cannot choose its steps or steps no adjoint, or `f` captures a differentiable tensor that it does not
+                know.
         """
         if not torch.is_grad_enabled():
             return dyn_numerics.odeint(f, x0, t_span, args=args, **options)
@@ -107,7 +115,8 @@ class ContinuousAdjoint(SensitivityAlgorithm):
             )
         if torch.compiler.is_compiling():
             refuse_compiled(**{name: options[name] for name in ("save", "events", "compact", "progress", "callbacks")})
-            self._refuse_unsupported(t_span, options)
+            self._refuse_unsupported(options)
+            self._refuse_broken(t_span, options)
             return self.solve_compiled(f, x0, t_span, args, options)
         if under_transform() and not in_forward_mode():  # whose derivatives are looked for by name
             raise ValueError(
@@ -116,14 +125,36 @@ class ContinuousAdjoint(SensitivityAlgorithm):
             )
         for name, value in (("x0", x0), ("t_span", t_span)):
             refuse_tangents_in(name, tree_leaves(value))
-        self._refuse_unsupported(t_span, options)
+        self._refuse_unsupported(options)
+        return self._solve(f, x0, t_span, args, params, options)
+
+    def _solve(
+        self,
+        f: Callable[..., Any],
+        x0: Any,
+        t_span: Tensor | Sequence[float],
+        args: tuple[Any, ...],
+        params: tuple[Tensor, ...],
+        options: dict[str, Any],
+    ) -> Solution:
+        """Solves forward without gradient, and has the solution differentiated by backward solves."""
         layout = check_initial_state(x0, options["stepping"] == "per_sample")
         field, inputs = RecalledField.of(f, x0, args, params)
         t, inner, _ = time_span(t_span, layout)  # which the user gets back as always, with their gradient
-        if not any(tensor.requires_grad for tensor in (inner, *inputs)):
+        if inner.dim() > 1 and self.checkpoints:
+            raise ValueError(
+                f"t_span: got times for each sample with {self}, whose checkpoints are at times of all; give t_span more times"
+            )
+        controller = options["controller"]
+        stops = None if controller is None else controller.stops
+        breaks_at_stops = stops is not None and (controller.jump is not None or inner.dim() > 1 or stops.dim() > 1)
+        breaks = options["events"] not in ((), []) or breaks_at_stops
+        if not breaks and not any(tensor.requires_grad for tensor in (inner, *inputs)):
             solution = dyn_numerics.odeint(f, x0, t_span, args=args, **options)
             refuse_undeclared(f, tree_leaves(solution.x), [])  # which f may need only sometimes
             return solution
+        if breaks and layout.lead:  # samples have stretches of their own then, which pass stops at different places
+            breaks_at_stops = stops is not None
         problem = AdjointProblem(
             name=self.name,
             field=field,
@@ -134,16 +165,62 @@ class ContinuousAdjoint(SensitivityAlgorithm):
             recalls_state=self.recalls_state,
             quadrature=self.quadrature,
             checkpoints=self.checkpoints,
-            begins_alike=self.begins_alike,
+            stops=None if breaks_at_stops else stops,
+            jumps=stops is not None and controller.jumps,
         )
-        x = AdjointFunction.apply(problem, t_span if isinstance(t_span, Tensor) else inner, *inputs)  # type: ignore[no-untyped-call]
+        posing = {name: options[name] for name in POSING}
+        check_compact(options["compact"], options["stepping"])
+        _, wanted, extra = field.split(inputs)
+        times, at_outputs = self._with_checkpoints(inner)
+        with torch.no_grad():
+            save = "dense" if self.recalls_state else options["save"]
+            posed = pose(field.observed(wanted, extra), x0, times, args=args, **{**posing, "save": save})
+            record = RecordBreaks(posed, breaks_at_stops)
+            handed = {name: options[name] for name in ("compact", "progress", "callbacks", "throw")}
+            solution = solve_observed(posed, [record] if breaks else [], **handed)
+        problem = replace(problem, first_step=self._first_step(solution, layout))
+        dense, x, events, n_evals = solution.dense, solution.x, solution.events, solution.stats.n_evals
+        if breaks:
+            found = record.result()
+            posed = pose(f, x0, times, args=args, **posing)
+            x, events = join(problem, posed, layout.flatten(x), found, dense, [*wanted, *extra])
+            x, n_evals = layout.unflatten(x), n_evals + len(found)
+        else:
+            parts = () if dense is None else (dense.t, dense.coefficients)
+            leaves = AdjointFunction.apply(problem, Stretch(tuple(tree_leaves(x)), parts), times, *inputs)  # type: ignore[no-untyped-call]
+            x = tree_unflatten(list(leaves), field.state_structure)
+        if len(at_outputs) < len(times):
+            x = tree_map(lambda leaf: leaf[at_outputs], x)
         return replace(
-            problem.take_solution(),
+            solution,
             t=t,
-            x=tree_unflatten(list(x), field.state_structure),
+            x=x,
+            stats=replace(solution.stats, n_evals=n_evals),
+            events=events,
             dense=None,
             _resumption=f"of sensitivity={self.name!r}, expected one of sensitivity='autograd'",
         )
+
+    def _with_checkpoints(self, t: Tensor) -> tuple[Tensor, Tensor]:
+        """The output times with those of checkpoints among them, and where the former are."""
+        outputs = torch.arange(len(t), device=t.device)
+        if not self.checkpoints or bool(t[0] == t[-1]):
+            return t, outputs
+        share = torch.arange(1, self.checkpoints + 1, dtype=t.dtype, device=t.device) / (self.checkpoints + 1)
+        more = torch.lerp(t[0], t[-1], share).detach()
+        more = more[~torch.isin(more, t.detach())]
+        order = torch.cat([t.detach(), more]).argsort(descending=bool(t[-1] < t[0]))
+        place = torch.empty_like(order).index_copy(0, order, torch.arange(len(order), device=t.device))
+        return torch.cat([t, more])[order], place[: len(t)]
+
+    def _first_step(self, solution: Solution, layout: StateLayout) -> float | None:
+        """Magnitude of the first backward step, one as long as those of the forward solve; None to have it estimated."""
+        code = int(solution.status_code) if not layout.lead else None
+        if not self.begins_alike or code not in (Status.SUCCESS.code, Status.EVENT.code):
+            return None
+        # The last step may have been cut short.
+        mean = (solution.t_reached - solution.t[0]).abs() / solution.stats.n_accepted
+        return torch.maximum(mean, solution.dt_last).item() or None
 
     def solve_compiled(
         self,
@@ -177,14 +254,12 @@ class ContinuousAdjoint(SensitivityAlgorithm):
             "rtol": _least(options["rtol"]) if self.rtol is None else self.rtol,
             "atol": _least(options["atol"]) if self.atol is None else self.atol,
             "step_size": options["step_size"],
-            "controller": controller.with_norm(self.norm),
+            "controller": controller.without_stops().with_norm(self.norm),
             "max_steps": options["max_steps"],
         }
 
-    def _refuse_unsupported(self, t_span: Tensor | Sequence[float], options: dict[str, Any]) -> None:
+    def _refuse_unsupported(self, options: dict[str, Any]) -> None:
         name = f"sensitivity={self.name!r}"
-        if isinstance(t_span, Tensor) and t_span.dim() > 1:
-            raise ValueError(f"t_span: got times for each sample with {name}, expected [T]; use sensitivity='autograd'")
         solver = options["solver"]
         if isinstance(solver, Stepper) and any(p.requires_grad for p in solver.parameters()):
             raise ValueError(
@@ -197,19 +272,10 @@ class ContinuousAdjoint(SensitivityAlgorithm):
                 f"controller: got {controller} with parameters that are trained, with {name}, which has no "
                 f"gradient to them; use sensitivity='autograd', or freeze it"
             )
-        if controller is not None and controller.jump is not None:
-            raise ValueError(
-                f"controller: got one with a jump of the state with {name}, whose backward solve does not make it; use "
-                f"sensitivity='autograd'"
-            )
         if not Save.of(options["save"]).only_outputs:
             raise ValueError(
                 f"save: got {options['save']!r} with {name}, which differentiates the states at t_span "
                 f"alone; use save='t_span', sensitivity='autograd' or torch.no_grad()"
-            )
-        if options["events"] not in ((), []):
-            raise ValueError(
-                f"events: got some with {name}, whose backward solve does not meet them; use sensitivity='autograd'"
             )
         backward = stepper(solver if self.solver is None else self.solver)
         reason = None
@@ -234,6 +300,18 @@ class ContinuousAdjoint(SensitivityAlgorithm):
             raise ValueError(
                 f"sensitivity: got {self} with checkpoints and steps on t_span, which would end at them; use step_size, or "
                 f"give t_span more times"
+            )
+
+    def _refuse_broken(self, t_span: Tensor | Sequence[float], options: dict[str, Any]) -> None:
+        """Refuses what compiled backward solves do not pass."""
+        where = f"with sensitivity={self.name!r} inside torch.compile"
+        if isinstance(t_span, Tensor) and t_span.dim() > 1:
+            raise ValueError(f"t_span: got times for each sample {where}, expected [T]; use sensitivity='autograd'")
+        controller = options["controller"]
+        if controller is not None and controller.jump is not None:
+            raise ValueError(
+                f"controller: got one with a jump of the state {where}, whose backward solve does not make it; solve "
+                f"outside of it"
             )
 
 

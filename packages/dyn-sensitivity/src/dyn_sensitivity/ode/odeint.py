@@ -89,7 +89,7 @@ def odeint(
     Args:
         f: Vector field, as in `dyn_numerics.odeint`.
         x0: Initial state, a tensor or a pytree of tensors.
-        t_span: Output times `[T]`.
+        t_span: Output times `[T]`; with `stepping="per_sample"` also `[T, batch]`.
         sensitivity: `"autograd"` (`Autograd`, exact, through the accepted steps), `"checkpoint"` (`RecursiveCheckpoint`, exact,
             memory for a given number of states), `"reversible"` (`Reversible`, exact, constant memory, reversible methods),
             `"forward"` (`ForwardMode`, exact, for few elements that want gradients), `"adjoint"` (`Backsolve`, approximate,
@@ -108,7 +108,7 @@ def odeint(
         step_size: Magnitude of fixed steps, in time units.
         stepping: One step size for the whole state, or one for each sample. The adjoints step back jointly.
         controller: Step-size control.
-        events: What to watch for; not with the adjoints.
+        events: What to watch for.
         save: What to keep; the adjoints keep the states at `t_span` alone.
         max_steps: Greatest number of attempted steps. Inside `torch.compile`, `"autograd"` has room for a state at each
             of them, by default 4096, and `"reversible"` for one number.

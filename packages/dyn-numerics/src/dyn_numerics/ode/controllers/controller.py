@@ -92,7 +92,10 @@ class Controller(nn.Module, ABC):
 
     @property
     def stops(self) -> Tensor | None:
-        """Times, float64 `[n]` or `[n, batch]` in any order, that the solve has to land on besides its outputs; or None."""
+        """Times, float64 `[n]` or `[n, batch]` in any order, that the solve has to land on besides its outputs; or None.
+
+        One that has some says in `without_stops` how it steps without them.
+        """
         return None
 
     def init(self) -> Any:
@@ -112,6 +115,29 @@ class Controller(nn.Module, ABC):
         """Returns a copy that begins with a step of a given magnitude, or with an estimated one."""
         twin = self.with_norm(self.norm)
         twin.first_step = first_step
+        return twin
+
+    def without_stops(self) -> Controller:
+        """Returns the control of the steps alone; one that has stops has to override this.
+
+        Raises:
+            NotImplementedError: If it does not.
+        """
+        if self.stops is not None:
+            raise NotImplementedError(
+                f"{type(self).__name__}.without_stops: got a controller with stops that does not say how it steps without "
+                f"them; override it, or use StopAt"
+            )
+        return self
+
+    def in_unit(self, unit: float) -> Self:
+        """Returns a copy that controls the same problem in another unit of time.
+
+        Args:
+            unit: Its length in the present one.
+        """
+        twin = self.with_first_step(None if self.first_step is None else self.first_step / unit)
+        twin.min_step, twin.max_step = self.min_step / unit, self.max_step / unit
         return twin
 
     @abstractmethod

@@ -100,6 +100,9 @@ class StopAt(Controller):
         """The times, float64 `[n]` or `[n, batch]`."""
         return self.times  # type: ignore[return-value]
 
+    def without_stops(self) -> Controller:
+        return self.controller
+
     def extra_repr(self) -> str:
         jump = "" if self.jump is None else f", jump={self.jump!r}"
         return f"times={self.stops.tolist()}, jumps={self.jumps}{jump}"

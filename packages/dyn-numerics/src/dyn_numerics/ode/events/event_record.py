@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,6 +46,34 @@ class EventRecord:
     x: Any
     x_after: Any
 
+    @classmethod
+    def of(cls, rows: Sequence[Occurrence], times: Tensor, states: Tensor, layout: StateLayout) -> EventRecord:
+        """The record of one event.
+
+        Args:
+            rows: What happened, each for all problems.
+            times: A tensor `[T, *lead]` like the times.
+            states: A tensor `[*lead, N]` like the states.
+            layout: Layout of the state.
+        """
+        lead = states.shape[:-1]
+        happened = torch.zeros(0, *lead, dtype=torch.bool, device=states.device)
+        t = times.new_zeros(0, *lead)
+        x = after = states.new_zeros(0, *states.shape)
+        if rows:
+            happened, t, x, after = (torch.stack(column) for column in zip(*rows, strict=True))
+        count = happened.sum(0)
+        if len(rows):  # those of every problem first in its column
+            order = torch.argsort((~happened).to(torch.int8), dim=0, stable=True)
+            if not under_transform():
+                order = order[: int(count.max())] if count.numel() else order[:0]
+            happened, t = happened.gather(0, order), t.gather(0, order)
+            index = order.unsqueeze(-1).expand(*order.shape, states.shape[-1])
+            x, after = x.gather(0, index), after.gather(0, index)
+        t = torch.where(happened, t, torch.nan)
+        x, after = (torch.where(happened.unsqueeze(-1), state, torch.nan) for state in (x, after))
+        return cls(count, t, layout.unflatten(x), layout.unflatten(after))
+
 
 class SaveEvents(Saver):
     """Keeps what happened beside what another saver keeps.
@@ -81,25 +110,5 @@ class SaveEvents(Saver):
     def result(self, x: Tensor, success: Tensor, after: Tensor | None = None) -> Saved:
         """What the other saver kept, with the events."""
         return self._saver.result(x, success, after)._replace(
-            events=tuple(self._record(rows, x) for rows in self._rows)
+            events=tuple(EventRecord.of(rows, self._like, x, self._layout) for rows in self._rows)
         )
-
-    def _record(self, rows: list[Occurrence], like: Tensor) -> EventRecord:
-        """The events of one kind, those of every problem first in its column."""
-        lead = like.shape[:-1]
-        happened = torch.zeros(0, *lead, dtype=torch.bool, device=like.device)
-        t = self._like.new_zeros(0, *lead)
-        x = after = like.new_zeros(0, *like.shape)
-        if rows:
-            happened, t, x, after = (torch.stack(column) for column in zip(*rows, strict=True))
-        count = happened.sum(0)
-        if len(rows):
-            order = torch.argsort((~happened).to(torch.int8), dim=0, stable=True)
-            if not under_transform():
-                order = order[: int(count.max())] if count.numel() else order[:0]
-            happened, t = happened.gather(0, order), t.gather(0, order)
-            index = order.unsqueeze(-1).expand(*order.shape, like.shape[-1])
-            x, after = x.gather(0, index), after.gather(0, index)
-        t = torch.where(happened, t, torch.nan)
-        x, after = (torch.where(happened.unsqueeze(-1), state, torch.nan) for state in (x, after))
-        return EventRecord(count, t, self._layout.unflatten(x), self._layout.unflatten(after))

@@ -10,7 +10,7 @@ from torch import Tensor
 from dyn_numerics.ode.scalar import Flag, Scalar
 from dyn_numerics.ode.stepper import Step
 
-__all__ = ["Crossing", "EventMemory", "Found", "Met", "Occurrence"]
+__all__ = ["Crossing", "EventMemory", "Found", "Happened", "Met", "Occurrence"]
 
 
 class EventMemory(NamedTuple):
@@ -96,6 +96,26 @@ class Occurrence(NamedTuple):
     t: Scalar
     x: Tensor
     after: Tensor
+
+
+class Happened(NamedTuple):
+    """What the events of a step make of it, with gradient.
+
+    Attributes:
+        end: Its end as a step would receive it.
+        x: State there, `[*lead, N]`.
+        interpolant: Its coefficients until then.
+        after: State with which the solve goes on.
+        refused: Where a jump led to a state that is not finite, and was not made.
+        occurrences: The events in their order, None for one that did not happen.
+    """
+
+    end: Scalar
+    x: Tensor
+    interpolant: Tensor
+    after: Tensor
+    refused: Flag
+    occurrences: tuple[Occurrence | None, ...]
 
 
 class Met(NamedTuple):

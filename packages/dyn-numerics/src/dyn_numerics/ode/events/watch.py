@@ -12,7 +12,7 @@ from torch import Tensor
 
 from dyn_numerics.ode.events.condition import Condition
 from dyn_numerics.ode.events.event import Event
-from dyn_numerics.ode.events.found import Crossing, EventMemory, Found, Met, Occurrence
+from dyn_numerics.ode.events.found import Crossing, EventMemory, Found, Happened, Met, Occurrence
 from dyn_numerics.ode.events.jump import Jump
 from dyn_numerics.ode.events.locate import first_crossing
 from dyn_numerics.ode.flat_field import Counter
@@ -330,6 +330,22 @@ class EventWatch:
             step: What the method found in it.
             found: What happens in it.
         """
+        happened = self.happen(piece, found)
+        end, after, carry = happened.end, happened.after, step.carry
+        jumped = both(_or(found.jumped), negate(happened.refused))
+        if any_lane(jumped):
+            t = state_time(end, after)
+            carry = where(jumped, stepper.init(f, t, after, f(t, after)), carry)
+        cut = step._replace(x=happened.x)
+        return Met(cut, happened.interpolant, end, after, carry, happened.refused, happened.occurrences)
+
+    def happen(self, piece: Piece, found: Found) -> Happened:
+        """Lets the events of a step happen, with gradient.
+
+        Args:
+            piece: The whole step.
+            found: What happens in it.
+        """
         times = [
             where(happened, self._moving(condition, piece, t, theta, happened), piece.t1)
             if any_lane(happened)
@@ -342,12 +358,12 @@ class EventWatch:
         for event, t, happened in zip(self._events, times, found.happened, strict=True):
             if event.cuts:
                 end = where(happened, t, end)
-        x, coefficients = step.x, piece.coefficients
+        x, coefficients = piece.x1, piece.coefficients
         if any_lane(found.cut):
             theta = _moved(found.theta, piece.position(end))
             x = where(found.cut, piece.state(theta), x)
             coefficients = where(found.cut, piece.until(theta), coefficients)
-        cut, refused = step._replace(x=x), False & found.cut
+        at_end, refused = x, False & found.cut
         occurrences: list[Occurrence | None] = []
         for event, jump, t, theta, happened, jumped in zip(
             self._events, self._jumps, times, found.thetas, found.happened, found.jumped, strict=True
@@ -363,11 +379,7 @@ class EventWatch:
                 refused = either(refused, both(jumped, negate(made)))
                 x = where(made, after, x)
             occurrences.append(Occurrence(happened, t, before, x if event.cuts else before))
-        carry, jumped = step.carry, both(_or(found.jumped), negate(refused))
-        if any_lane(jumped):
-            t = state_time(end, x)
-            carry = where(jumped, stepper.init(f, t, x, f(t, x)), carry)
-        return Met(cut, coefficients, end, x, carry, refused, tuple(occurrences))
+        return Happened(end, at_end, coefficients, x, refused, tuple(occurrences))
 
     def _after(self, jump: Jump, jumped: Flag, t: Scalar, x: Tensor) -> Tensor:
         """The state after a jump."""
