@@ -32,6 +32,7 @@ __all__ = [
     "refuse_tangents",
     "refuse_tangents_in",
     "refuse_undeclared",
+    "unreached",
 ]
 
 Edge = tuple[Node, int]
@@ -91,6 +92,14 @@ def edges(tensors: Iterable[Tensor]) -> set[Edge]:
 def reaches_others(outputs: Iterable[Tensor], known: Iterable[Tensor]) -> bool:
     """Whether gradients of some outputs go anywhere else than to known tensors."""
     return _reaches_a_leaf(outputs, edges(known))
+
+
+def unreached(outputs: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Lists the differentiable tensors that gradients of some outputs do not go to."""
+    reached = edges(tensor for tensor in outputs if tensor.requires_grad)
+    for (node, _), _ in _walk(outputs, edges(tensors)):
+        reached.update(node.next_functions)
+    return [tensor for tensor in tensors if _edge(tensor) not in reached]
 
 
 def refuse_undeclared(
