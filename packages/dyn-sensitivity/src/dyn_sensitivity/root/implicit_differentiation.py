@@ -115,6 +115,8 @@ class ImplicitDifferentiation(RootSensitivity):
             raise TypeError(f"rtol: got {kind_of(rtol)}, expected a number, or None")
         if rtol is not None and not 0 < rtol < float("inf"):
             raise ValueError(f"rtol: got {rtol}, expected a positive number, or None")
+        if not isinstance(warm_start, bool):
+            raise TypeError(f"warm_start: got {kind_of(warm_start)}, expected a truth value")
         self.linear_solver = _linear_solver(linear_solver)
         self.rtol = rtol
         self.warm_start = warm_start
