@@ -128,7 +128,8 @@ def odeint(
             asked for.
 
     Warns:
-        UserWarning: Once of every dropout and batch normalisation in training mode in an adaptive solve or an adjoint.
+        UserWarning: Once of every module that draws random numbers or is a batch normalisation, in training mode in an adaptive
+            solve or an adjoint.
 
     Example:
         >>> import torch
