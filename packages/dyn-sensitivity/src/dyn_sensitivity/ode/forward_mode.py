@@ -24,7 +24,7 @@ from dyn_numerics.ode.times import time_dtype
 from dyn_numerics.transforms import in_forward_mode, under_transform
 from dyn_sensitivity.captured_tensors import refuse_undeclared
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
-from dyn_sensitivity.ode.held_tensors import held_tensors
+from dyn_sensitivity.ode.held_tensors import event_functions, held_tensors
 from dyn_sensitivity.ode.second_derivatives import refuse_second_derivatives
 from dyn_sensitivity.ode.seen_step import SeenStep
 from dyn_sensitivity.ode.step_randomness import StepRandomness, generator_states
@@ -107,6 +107,7 @@ class ForwardMode(SensitivityAlgorithm):
         del options["compact"]
         posed = pose(f, x0, t_span, args=args, **options)
         inputs = self._inputs(f, posed, args, params, options["events"])
+        others = event_functions(options["events"], posed.problem.controller)
         generators = generator_states(posed.layout.device)
 
         def repeat(chain: Chain, start: Tensor, saver: Saver, observed: Sequence[bool]) -> tuple[Tensor, Any, int]:
@@ -121,7 +122,7 @@ class ForwardMode(SensitivityAlgorithm):
                 n_times += n_chunks
                 tensors = Attach.apply(len(inputs), len(tensors), *inputs, *tensors, *tangents)  # type: ignore[no-untyped-call]
             # Everything that was declared had no gradient: what requires one nevertheless is missing from the tangents.
-            refuse_undeclared(f, taken.tensors, [])
+            refuse_undeclared(f, taken.tensors, [], others=others)
             last, seen = taken.outputs.put(tensors)
             for attempted, step in zip(taken.steps, seen, strict=True):
                 saver.observe(step.shown(attempted))

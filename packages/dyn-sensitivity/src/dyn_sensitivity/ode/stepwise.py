@@ -32,7 +32,7 @@ from dyn_numerics.per_sample import bare_arguments
 from dyn_numerics.transforms import in_forward_mode, under_transform
 from dyn_sensitivity.captured_tensors import captured_buffers, refuse_undeclared
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
-from dyn_sensitivity.ode.held_tensors import held_tensors
+from dyn_sensitivity.ode.held_tensors import event_functions, held_tensors
 from dyn_sensitivity.ode.recalled_field import hooks_set_aside
 from dyn_sensitivity.ode.seen_step import SeenStep
 from dyn_sensitivity.ode.step_randomness import StepRandomness, generator_states
@@ -213,6 +213,7 @@ class _Solve:
     ) -> None:
         self._algorithm, self._f, self._layout, self._posing = algorithm, f, posed.layout, posing
         self._arguments, self._n_wanted, self._generators = arguments, n_wanted, generators
+        self._others = event_functions(posing["events"], posed.problem.controller)
         self._autocast = autocast_of_caller(posed.layout.device.type)
         self.trail: Trail | None = None
         self.constants = constants
@@ -258,7 +259,7 @@ class _Solve:
                     seen[i] = SeenStep.of(attempted)
                     steps.append(replace(SeenStep().shown(attempted), x0=None))  # type: ignore[arg-type]
             if looked_at:
-                refuse_undeclared(self._f, _differentiable((link, seen)), known)
+                refuse_undeclared(self._f, _differentiable((link, seen)), known, others=self._others)
                 link, seen = tree_map_only(Tensor, Tensor.detach, (link, seen))
             if not differentiable:
                 trail.passed(i, before, attempted)
@@ -302,7 +303,7 @@ class _Solve:
                 if self._is_observed(i, attempted):
                     made = made + _differentiable(SeenStep.of(attempted))
                     cotangents = cotangents + of_seen[i]
-                refuse_undeclared(self._f, made, [*before, *wanted])
+                refuse_undeclared(self._f, made, [*before, *wanted], others=self._others)
                 found = _pulled_back(zip(made, cotangents, strict=True), [*before, *wanted])
             if i == len(chain) - 1:
                 self._refuse_changed(after.x, link.x, end)
