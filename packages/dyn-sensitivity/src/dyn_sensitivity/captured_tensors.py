@@ -98,7 +98,7 @@ def unreached(outputs: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tens
     """Lists the differentiable tensors that gradients of some outputs do not go to."""
     reached = edges(tensor for tensor in outputs if tensor.requires_grad)
     for (node, _), _ in _walk(outputs, edges(tensors)):
-        reached.update(node.next_functions)
+        reached.update((behind, output) for behind, output in node.next_functions if behind is not None)
     return [tensor for tensor in tensors if _edge(tensor) not in reached]
 
 

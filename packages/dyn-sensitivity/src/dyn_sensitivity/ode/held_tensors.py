@@ -19,7 +19,7 @@ def event_functions(
 ) -> dict[str, Callable[..., Any]]:
     """Conditions and jumps of events, and the jump at the stops of a controller, by the names that users know them by."""
     watched = (events,) if isinstance(events, Event) else events
-    parts = {}
+    parts: dict[str, Callable[..., Any] | None] = {}
     for i, event in enumerate(watched):
         parts |= {f"events[{i}].condition": event.condition, f"events[{i}].jump": event.jump}
     if controller is not None:
