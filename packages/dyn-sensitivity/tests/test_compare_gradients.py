@@ -209,6 +209,13 @@ def test_misuse_is_refused(rate):
         compare(args=(rate,), algorithms=["autograph"])
     with pytest.raises(ValueError, match=r"algorithms: got two called .*Backsolve"):
         compare(args=(rate,), algorithms=[Backsolve(), Backsolve()])
+    for algorithms, kind in ((3, "int"), ("adjoint", "str"), (Backsolve(), "Backsolve")):
+        with pytest.raises(TypeError, match=rf"algorithms: got a {kind}, expected several names or algorithms.*try"):
+            compare(args=(rate,), algorithms=algorithms)
+    with pytest.raises(TypeError, match=r"reference: got a int, expected options of odeint; try"):
+        compare(args=(rate,), reference=3)
+    with pytest.raises(TypeError, match=r"params: got a int, expected a sequence of tensors"):
+        compare(args=(rate,), params=3)
     with pytest.raises(ValueError, match="nothing that requires a gradient"):
         compare(args=(0.7,))
     with pytest.raises(ValueError, match="repeats"):

@@ -175,6 +175,8 @@ def test_misuse_is_refused(net):
         recommend(turn(net), STATE, TIMES, memory=0.0)
     with pytest.raises(TypeError, match="memory"):
         recommend(turn(net), STATE, TIMES, memory="2 GB")
+    with pytest.raises(TypeError, match="params: got a Tensor, expected a sequence"):
+        recommend(turn(net), STATE, TIMES, params=torch.ones(2))
     with pytest.raises(ValueError, match="nothing that requires a gradient"):
         recommend(lambda t, x: -x, STATE, TIMES)
     with pytest.raises(NonFiniteError):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dis
 import functools
 import inspect
-from collections.abc import Callable, Iterable, Iterator, Sequence, Set
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
@@ -32,6 +32,7 @@ __all__ = [
     "refuse_tangents",
     "refuse_tangents_in",
     "refuse_undeclared",
+    "unreached",
 ]
 
 Edge = tuple[Node, int]
@@ -40,7 +41,7 @@ Edge = tuple[Node, int]
 Path = tuple[Edge, "Path | None"]  # an edge, and how an output leads there
 Named = tuple[str, Any]
 
-ADVICE = "pass it as args=(...) and have f take it, or as params=(...), or use sensitivity='autograd'"
+ADVICE = "pass it as args=(...) and have it taken, or as params=(...), or use sensitivity='autograd'"
 CONTAINERS = (list, tuple, set, frozenset, dict)
 
 
@@ -93,33 +94,52 @@ def reaches_others(outputs: Iterable[Tensor], known: Iterable[Tensor]) -> bool:
     return _reaches_a_leaf(outputs, edges(known))
 
 
+def unreached(outputs: Sequence[Tensor], tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Lists the differentiable tensors that gradients of some outputs do not go to."""
+    reached = edges(tensor for tensor in outputs if tensor.requires_grad)
+    for (node, _), _ in _walk(outputs, edges(tensors)):
+        reached.update((behind, output) for behind, output in node.next_functions if behind is not None)
+    return [tensor for tensor in tensors if _edge(tensor) not in reached]
+
+
 def refuse_undeclared(
     f: Callable[..., Any],
     outputs: Iterable[Tensor],
     declared: Iterable[Tensor],
     known: Set[Edge] = frozenset(),
     advice: str = ADVICE,
+    others: Mapping[str, Callable[..., Any]] | None = None,
 ) -> None:
-    """Refuses a field whose outputs depend on differentiable tensors that nobody declared.
+    """Refuses a field, or functions that act on its solution, whose outputs depend on differentiable tensors that nobody declared.
 
     Args:
         f: The field, searched for the names of what it captured.
-        outputs: What it returned when it was evaluated with gradients enabled, its arguments detached.
+        outputs: What came of it when it was evaluated with gradients enabled, its arguments detached.
         declared: The tensors that are known to the caller, the detached arguments among them.
         known: The edges of others that are.
         advice: What to do about it, for the message.
+        others: Other functions of the user's that the outputs may depend on, by the names that users know them by.
 
     Raises:
-        ValueError: If there are any; the message names them.
+        ValueError: If there are any; the message names them, and the functions that captured them.
     """
     outputs, stop_at = list(outputs), {*edges(declared), *known}
     if _reaches_a_leaf(outputs, stop_at):
         unknown = [path for path in _walk(outputs, stop_at) if _is_leaf(path)]
-        names = {_edge(value): name for name, value in _held("f", f) if _is_differentiable(value)}
-        found = ", ".join(dict.fromkeys(_name(path, names) for path in unknown))
+        functions = {"f": f, **(others or {})}
+        names: dict[Edge, tuple[str, str]] = {}
+        for owner, function in functions.items():
+            for name, value in _held(owner, function):
+                if _is_differentiable(value):
+                    names.setdefault(_edge(value), (owner, name))
+        found: dict[str, dict[str, None]] = {}
+        for path in unknown:
+            owner, name = _captured(path, names, " or ".join(functions))
+            found.setdefault(owner, {})[name] = None
+        captures = "; ".join(f"{owner}: captures {', '.join(tensors)}" for owner, tensors in found.items())
         raise ValueError(
-            f"f: captures {found}, expected what wants gradients to be an argument, in params or a parameter of a "
-            f"module that f holds; {advice}"
+            f"{captures}, expected what wants gradients to be an argument, in params or a parameter of a module that is "
+            f"held; {advice}"
         )
 
 
@@ -299,10 +319,16 @@ def _is_leaf(path: Path) -> bool:
     return hasattr(node, "variable")
 
 
-def _name(path: Path, names: dict[Edge, str]) -> str:
-    """The name of the first captured tensor on the way from an output to a leaf."""
+def _captured(path: Path, names: dict[Edge, tuple[str, str]], owner: str) -> tuple[str, str]:
+    """Who captured the first captured tensor on the way from an output to a leaf, and its name.
+
+    Args:
+        path: The way.
+        names: What is known of captured tensors.
+        owner: Who captured one of which nothing is known.
+    """
     leaf: Any = path[0][0]
-    found = f"a tensor of shape {list(leaf.variable.shape)}"
+    found = owner, f"a tensor of shape {list(leaf.variable.shape)}"
     rest: Path | None = path
     while rest is not None:
         edge, rest = rest

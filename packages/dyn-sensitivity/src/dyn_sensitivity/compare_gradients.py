@@ -17,6 +17,7 @@ from dyn_numerics import Solution, SplitField
 from dyn_numerics.arguments import extra_arguments, kind_of, positive_integer
 from dyn_numerics.ode.arguments import choose_controller
 from dyn_numerics.ode.steppers.by_name import stepper
+from dyn_sensitivity.declared_tensors import declared_tensors
 from dyn_sensitivity.gradient_comparison import GradientComparison, MeasuredGradient
 from dyn_sensitivity.live_bytes import LiveBytes
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
@@ -67,7 +68,8 @@ def compare_gradients(
 
     Raises:
         SolverError: If the reference does not reach its end.
-        TypeError: If `loss` is no function, or one of the algorithms is neither a name nor an algorithm.
+        TypeError: If `loss` is no function, the algorithms or the reference are no collection of such, or one of the algorithms
+            is neither a name nor an algorithm.
         ValueError: If there is no algorithm of such a name, two print alike, nothing requires a gradient, or the loss is no number.
 
     Example:
@@ -82,9 +84,13 @@ def compare_gradients(
     """
     if not callable(loss):
         raise TypeError(f"loss: got {kind_of(loss)}, expected a function of the Solution, lambda sol: sol.x[-1].sum()")
+    if not isinstance(reference, Mapping | None):
+        raise TypeError(
+            f"reference: got {kind_of(reference)}, expected options of odeint; try reference={{'rtol': 1e-10}}"
+        )
     positive_integer("repeats", repeats)
     chosen = _by_name(list(ALGORITHMS) if algorithms is None else algorithms)
-    problem = {"args": extra_arguments(args), "params": tuple(params), **options}
+    problem = {"args": extra_arguments(args), "params": declared_tensors(params), **options}
     inputs = wanted_gradients(f, x0, t_span, **problem)
 
     def gradient(f: Callable[..., Any] = f, between: Callable[[], object] = lambda: None, /, **changed: Any) -> Tensor:
@@ -111,6 +117,11 @@ def compare_gradients(
 
 
 def _by_name(choices: Iterable[Choice]) -> dict[str, SensitivityAlgorithm]:
+    if isinstance(choices, (str, SensitivityAlgorithm)) or not isinstance(choices, Iterable):
+        raise TypeError(
+            f"algorithms: got {kind_of(choices)}, expected several names or algorithms, or a dictionary of these; try "
+            f"algorithms=['autograd', 'adjoint']"
+        )
     if isinstance(choices, Mapping):
         return {name: algorithm(choice) for name, choice in choices.items()}
     named: dict[str, SensitivityAlgorithm] = {}

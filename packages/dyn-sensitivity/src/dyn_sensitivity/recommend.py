@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves
 
 from dyn_numerics.arguments import extra_arguments, positive
+from dyn_sensitivity.declared_tensors import declared_tensors
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.backward_solve import MOST_DRIFT
 from dyn_sensitivity.ode.odeint import ALGORITHMS, odeint
@@ -114,7 +115,7 @@ def recommend(
 
     Raises:
         SolverError: If the solve does not reach its end, but for a suspicion of stiffness.
-        TypeError: If the memory is no number.
+        TypeError: If the memory is no number, or the params are no tensors.
         ValueError: If nothing requires a gradient, the span has no length, or the memory is not positive.
 
     Example:
@@ -129,7 +130,14 @@ def recommend(
         if memory is None
         else positive("memory", memory, "a positive number of bytes")
     )
-    problem = {"f": f, "x0": x0, "t_span": t_span, "args": extra_arguments(args), "params": tuple(params), **options}
+    problem = {
+        "f": f,
+        "x0": x0,
+        "t_span": t_span,
+        "args": extra_arguments(args),
+        "params": declared_tensors(params),
+        **options,
+    }
     found = survey(**problem)
     if found.failed_as_stiff:
         problem["solver"] = "auto"

@@ -8,7 +8,7 @@ from torch import nn
 from torch.autograd import forward_ad
 from torch.func import jacfwd, jvp
 
-from dyn_numerics import Event, FixedStep, Heun, HyperStepper, PerSample, PIDController, Save, SplitField, Tsit5
+from dyn_numerics import Event, FixedStep, Heun, HyperStepper, PerSample, PIDController, Save, SplitField, StopAt, Tsit5
 from dyn_sensitivity import ForwardMode, odeint
 
 T_SPAN = [0.1, 0.5, 1.3]
@@ -296,7 +296,14 @@ REFUSED = {
     ),
     "estimates": ("save: got internals=True with sensitivity='forward'", {"save": Save(internals=True)}),
     "a shrinking batch": ("compact: got True", {"compact": True, "stepping": "per_sample"}),
-    "an event that captures": ("f: captures a tensor", {"events": Event(lambda t, x: t - hidden)}),
+    "an event that captures": (
+        r"^events\[0\].condition: captures hidden,",
+        {"events": Event(lambda t, x: t - hidden)},
+    ),
+    "a jump that captures": (
+        r"^controller.jump: captures hidden,",
+        {"controller": StopAt([0.5], jump=lambda t, x: hidden * x)},
+    ),
 }
 
 

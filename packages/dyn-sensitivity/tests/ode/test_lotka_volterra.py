@@ -31,15 +31,23 @@ def lotka_volterra(t, x, p):
 
 
 @pytest.mark.parametrize(
-    ("sensitivity", "tolerance"), [(name, 1e-8) for name in (*ALGORITHMS, "checkpoint", "forward")]
+    ("sensitivity", "solver", "tolerance"),
+    [
+        *((name, "tsit5", 1e-10) for name in (*ALGORITHMS, "checkpoint", "forward")),
+        ("reversible", "alf", 1e-4),  # of order 2; the two states of a ReversibleRungeKutta part where solutions decay
+    ],
 )
-def test_gradients(sensitivity, tolerance):
+def test_gradients(sensitivity, solver, tolerance):
+    """Solutions and gradients are at most a hundred tolerances away."""
     x0 = torch.tensor([1.0, 1.0], requires_grad=True)
     p = torch.tensor([1.5, 1.0, 3.0, 1.0], requires_grad=True)
-    x = odeint(lotka_volterra, x0, [0, 10], args=(p,), sensitivity=sensitivity, rtol=1e-10, atol=1e-10).x[-1]
+    options = {"sensitivity": sensitivity, "solver": solver, "rtol": tolerance, "atol": tolerance}
+    x = odeint(lotka_volterra, x0, [0, 10], args=(p,), **options).x[-1]
     rows = [torch.cat(torch.autograd.grad(component, [x0, p], retain_graph=True)) for component in x]
-    torch.testing.assert_close(x.detach(), torch.tensor(X_FINAL), rtol=0, atol=tolerance)
-    torch.testing.assert_close(torch.stack(rows, 1), torch.tensor(list(GRADIENTS.values())), rtol=0, atol=tolerance)
+    torch.testing.assert_close(x.detach(), torch.tensor(X_FINAL), rtol=0, atol=100 * tolerance)
+    torch.testing.assert_close(
+        torch.stack(rows, 1), torch.tensor(list(GRADIENTS.values())), rtol=0, atol=100 * tolerance
+    )
 
 
 @pytest.mark.parametrize("sensitivity", ALGORITHMS)

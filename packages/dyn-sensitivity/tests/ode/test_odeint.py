@@ -117,3 +117,25 @@ def test_params_that_cannot_have_gradients_are_refused(sensitivity):
     solve(torch.nn.Parameter(torch.ones(1), requires_grad=False))  # it is frozen
     with torch.no_grad():
         solve(torch.ones(1))
+
+
+@pytest.mark.parametrize(
+    ("params", "message"),
+    [
+        (3, r"params: got a int, expected a sequence of tensors; try params=\(tensor,\)"),
+        (torch.ones(2), r"params: got a Tensor, expected a sequence of tensors; try params=\(tensor,\)"),
+        ([torch.ones(2, requires_grad=True), 3], r"params: got a int at index 1, expected a tensor"),
+        ("rate", r"params: got a str at index 0, expected a tensor"),
+    ],
+)
+def test_params_that_are_no_tensors_are_refused(params, message):
+    with pytest.raises(TypeError, match=message):
+        odeint(lambda t, x: -x, torch.ones(1), [0, 1], params=params, sensitivity="adjoint")
+
+
+def test_params_may_come_one_by_one():
+    """An iterator is read once; nothing of it is lost."""
+    rate = torch.tensor(-0.5, requires_grad=True)
+    x = odeint(lambda t, x: rate * x, torch.ones(1), [0, 1], params=iter([rate]), sensitivity="adjoint", rtol=1e-9).x
+    (gradient,) = torch.autograd.grad(x[-1].sum(), rate)
+    assert gradient.item() == pytest.approx(torch.exp(rate).item(), rel=1e-6)

@@ -2,6 +2,7 @@
 
 import warnings
 from functools import partial
+from types import SimpleNamespace
 from weakref import WeakSet
 
 import pytest
@@ -414,6 +415,30 @@ def test_evaluations_are_counted():
         x0 = torch.randn(3, 1, requires_grad=True)
         sol = odeint(f, x0, TIMES, solver=solver, stepping=stepping, sensitivity=FEW)
         assert sol.stats.n_evals == calls > 0
+
+
+def test_captures_of_events_and_of_a_jump_are_named():
+    x0, level, rate, dose = (
+        torch.ones(3, requires_grad=True),
+        *(torch.tensor(v, requires_grad=True) for v in (0.7, 2.0, 0.1)),
+    )
+    noted = Event(lambda t, x: t - 0.1, terminal=False)
+    crossed = Event(lambda t, x: x[0] - level, jump=lambda t, x: rate * x)
+    given = StopAt([0.5], jump=lambda t, x: x + dose)
+
+    def refused(f=lambda t, x: -x, **options):
+        with pytest.raises(ValueError, match="expected what wants gradients") as caught:
+            odeint(f, x0, [0.0, 1.0], sensitivity=FEW, **options).x.sum().backward()
+        return str(caught.value).partition(", expected")[0]
+
+    assert refused(controller=given) == "controller.jump: captures dose"
+    assert refused(lambda t, x: rate * x, controller=given) == "f: captures rate"
+    two = {"events[1].condition: captures level", "events[1].jump: captures rate"}
+    assert set(refused(events=[noted, crossed]).split("; ")) == two
+    far = SimpleNamespace(near=SimpleNamespace(amount=dose))
+    given = StopAt([0.5], jump=lambda t, x: x + far.near.amount)
+    assert refused(controller=given) == "f or controller.jump: captures a tensor of shape []"
+    odeint(lambda t, x: -x, x0, [0.0, 1.0], sensitivity=FEW, controller=given, params=(dose,)).x.sum().backward()
 
 
 def test_refusals():

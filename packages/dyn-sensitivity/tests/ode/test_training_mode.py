@@ -66,6 +66,59 @@ def test_is_quiet_where_nothing_is_wrong(which):
         solve(net.double(), **options)
 
 
+class Recurrent(nn.Module):
+    def __init__(self, kind, **options):
+        super().__init__()
+        self.cell = kind(2, 2, batch_first=True, **options)
+
+    def forward(self, x):
+        return self.cell(x.unsqueeze(1))[0].squeeze(1)
+
+
+class Attention(nn.Module):
+    def __init__(self, dropout):
+        super().__init__()
+        self.heads = nn.MultiheadAttention(2, 1, dropout=dropout)
+
+    def forward(self, x):
+        return self.heads(x, x, x)[0]
+
+
+def transformer(dropout):
+    return nn.TransformerEncoderLayer(2, 1, 4, dropout)
+
+
+RANDOM = {
+    "attention": (lambda: Attention(0.1), ["heads (MultiheadAttention)"]),
+    "attention of a transformer": (
+        lambda: transformer(0.1),
+        ["self_attn (MultiheadAttention)", "dropout (Dropout)", "dropout1 (Dropout)", "dropout2 (Dropout)"],
+    ),
+    "LSTM": (lambda: Recurrent(nn.LSTM, num_layers=2, dropout=0.1), ["cell (LSTM)"]),
+    "GRU": (lambda: Recurrent(nn.GRU, num_layers=2, dropout=0.1), ["cell (GRU)"]),
+    "RReLU": (lambda: nn.Sequential(nn.RReLU()), ["0 (RReLU)"]),
+    "attention without dropout": (lambda: Attention(0.0), []),
+    "transformer without dropout": (lambda: transformer(0.0), []),
+    "LSTM without dropout": (lambda: Recurrent(nn.LSTM, num_layers=2), []),
+    "LSTM without a layer to drop": (lambda: Recurrent(nn.LSTM, dropout=0.1), []),
+    "RReLU of one slope": (lambda: nn.Sequential(nn.RReLU(0.1, 0.1)), []),
+}
+
+
+@pytest.mark.parametrize("which", RANDOM)
+def test_whatever_draws_is_named(which):
+    """And nothing else: a field that is named has two values at one place, and one that is not has one."""
+    make, named = RANDOM[which]
+    x = torch.randn(50, 2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        net = make()
+        solve(net)
+    ours = [str(w.message).partition(" is in training mode")[0] for w in caught if "training mode" in str(w.message)]
+    assert ours == [f"net.{name}" for name in named]
+    assert torch.equal(net(x), net(x)) == (not named)
+
+
 def test_is_quiet_where_there_is_no_backward_solve():
     net = field(nn.Dropout(0.5))
     with warnings.catch_warnings(), torch.no_grad():

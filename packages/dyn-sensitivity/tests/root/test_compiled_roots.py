@@ -63,6 +63,11 @@ def test_gradients_agree_with_eager(size, sensitivity, backend):
         found = torch.autograd.grad(compiled(layer.shifted, x, sensitivity), inputs)
         torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-9)
     assert counter.frame_count == 1
+    compiled(layer.shifted, x, sensitivity).backward()
+    if isinstance(sensitivity, ImplicitDifferentiation):
+        assert torch.equal(layer.unused.grad, torch.zeros(size))
+    else:
+        assert layer.unused.grad is None
 
 
 def test_captured_tensors_of_small_systems_get_their_gradient():

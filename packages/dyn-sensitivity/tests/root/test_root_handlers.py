@@ -44,6 +44,7 @@ def test_sensitivities(sensitivity, error, message):
         ),
         (lambda: ImplicitDifferentiation(3), TypeError, "linear_solver: got a int, expected a name"),
         (lambda: ImplicitDifferentiation(rtol="small"), TypeError, "rtol: got a str, expected a number"),
+        (lambda: ImplicitDifferentiation(warm_start=1), TypeError, "warm_start: got a int, expected a truth value"),
         (lambda: ImplicitDifferentiation(rtol=0.0), ValueError, "rtol: got 0.0, expected a positive number"),
         (lambda: FixedPointLinearSolver("newtn"), ValueError, "solver: got 'newtn'.*did you mean 'newton'"),
         (lambda: FixedPointLinearSolver(max_steps=0), ValueError, "max_steps: got 0"),

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 import torch
 
 from dyn_numerics.autocast import autocast_of_caller
-from dyn_sensitivity.ode.step_randomness import generator_states
+from dyn_sensitivity.ode.random_state import RandomState
 
 __all__ = ["ForwardConditions"]
 
@@ -31,16 +31,11 @@ class ForwardConditions:
     """
 
     def __init__(self, device: torch.device) -> None:
-        self._device = device
         self._autocast = autocast_of_caller(device.type)
-        self._generators = generator_states(device)
+        self._randomness = RandomState(device)
 
     @contextmanager
     def restored(self) -> Iterator[None]:
         """Where everything is as it was; the generators go on afterwards as if nothing had been drawn."""
-        on_gpu = self._device.type == "cuda"
-        with torch.random.fork_rng([self._device] if on_gpu else []), self._autocast():
-            torch.set_rng_state(self._generators[0])
-            if on_gpu:
-                torch.cuda.set_rng_state(self._generators[1], self._device)
+        with self._randomness.restored(), self._autocast():
             yield

@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from functools import partial
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
-import dyn_numerics
-from dyn_numerics import Event, Save, Solution
+from dyn_numerics import Event, Solution
 from dyn_numerics.arguments import positive_integer
 from dyn_numerics.dtypes import real_dtype
-from dyn_numerics.ode.observer import AttemptedStep
-from dyn_numerics.ode.odeint import solve_repeating
-from dyn_numerics.ode.posed import Posed, pose
-from dyn_numerics.ode.repetition import Chain, replay
-from dyn_numerics.ode.saver import Saver
+from dyn_numerics.ode.posed import Posed
+from dyn_numerics.ode.repetition import Chain
 from dyn_numerics.ode.times import time_dtype
-from dyn_numerics.transforms import in_forward_mode, under_transform
 from dyn_sensitivity.captured_tensors import refuse_undeclared
-from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
-from dyn_sensitivity.ode.held_tensors import held_tensors
+from dyn_sensitivity.ode.held_tensors import event_functions, held_tensors
+from dyn_sensitivity.ode.repeating_algorithm import RepeatingAlgorithm, TakenSteps, TakeSteps
 from dyn_sensitivity.ode.second_derivatives import refuse_second_derivatives
-from dyn_sensitivity.ode.seen_step import SeenStep
-from dyn_sensitivity.ode.step_randomness import StepRandomness, generator_states
+from dyn_sensitivity.ode.seen_step import SeenStep, without_tensors
+from dyn_sensitivity.ode.step_randomness import StepRandomness
 from dyn_sensitivity.ode.tensor_tree import TensorTree, has_gradients
 from dyn_sensitivity.substitution import Substitution
 
 __all__ = ["ForwardMode"]
 
 
-class ForwardMode(SensitivityAlgorithm):
+class ForwardMode(RepeatingAlgorithm):
     """Carries the derivatives by everything that wants one through the accepted steps (forward mode).
 
     The gradient is *exact*: that of the computed numbers with the accepted step sizes held fixed. Time grows with the
@@ -70,7 +64,7 @@ class ForwardMode(SensitivityAlgorithm):
         - A. Griewank, A. Walther: Evaluating Derivatives, SIAM, 2nd ed. (2008), chapter 3.
     """
 
-    exact: ClassVar[bool] = True
+    name: ClassVar[str] = "forward"
 
     def __init__(self, *, chunk_size: int | None = None, max_inputs: int = 1000) -> None:
         self.chunk_size = None if chunk_size is None else positive_integer("chunk_size", chunk_size)
@@ -79,55 +73,51 @@ class ForwardMode(SensitivityAlgorithm):
     def __repr__(self) -> str:
         return f"ForwardMode(chunk_size={self.chunk_size}, max_inputs={self.max_inputs})"
 
-    def solve(
+    def solve_compiled(
         self,
         f: Callable[..., Any],
         x0: Any,
         t_span: Tensor | Sequence[float],
-        *,
+        args: tuple[Any, ...],
+        options: dict[str, Any],
+    ) -> Solution:
+        raise ValueError(
+            "sensitivity: got 'forward' inside torch.compile, expected 'autograd' or 'adjoint' there; or solve outside"
+        )
+
+    def refuse_options(self, options: dict[str, Any]) -> None:
+        super().refuse_options(options)
+        controller = options["controller"]
+        if controller is not None and any(p.requires_grad for p in controller.parameters()):
+            raise ValueError(
+                f"controller: got {controller} with parameters that are trained, with sensitivity='forward', which holds "
+                f"the accepted steps fixed; use sensitivity='autograd' or 'checkpoint', or freeze it"
+            )
+
+    def steps_of(
+        self,
+        f: Callable[..., Any],
+        posed: Posed,
+        posing: dict[str, Any],
         args: tuple[Any, ...],
         params: tuple[Tensor, ...],
-        **options: Any,
-    ) -> Solution:
-        """As `SensitivityAlgorithm.solve`.
+    ) -> TakeSteps:
+        inputs = self._inputs(f, posed, args, params, posing["events"])
+        others = event_functions(posing["events"], posed.problem.controller)
 
-        Raises:
-            ValueError: If gradients are wanted inside of torch.compile, of too many elements, through an operation without
-                a forward-mode derivative, of a trainable controller, or of a tensor that `f` captures and nobody declared;
-                or if estimates of the solver are to be kept, or samples to leave the batch.
-        """
-        if torch.is_grad_enabled() and torch.compiler.is_compiling():
-            raise ValueError(
-                "sensitivity: got 'forward' inside torch.compile, expected 'autograd' or 'adjoint' there; or solve outside"
-            )
-        if not torch.is_grad_enabled() or under_transform() or in_forward_mode():
-            return dyn_numerics.odeint(f, x0, t_span, args=args, **options)
-        _refuse_unsupported(options)
-        handed = {name: options.pop(name) for name in ("progress", "callbacks", "throw")}
-        del options["compact"]
-        posed = pose(f, x0, t_span, args=args, **options)
-        inputs = self._inputs(f, posed, args, params, options["events"])
-        generators = generator_states(posed.layout.device)
-
-        def repeat(chain: Chain, start: Tensor, saver: Saver, observed: Sequence[bool]) -> tuple[Tensor, Any, int]:
-            if not len(chain):
-                return replay(chain, start, [saver])
-            steps = _Steps(chain, start, observed, StepRandomness(generators, start.device), inputs)
+        def take_steps(chain: Chain, start: Tensor, observed: Sequence[bool], randomness: StepRandomness) -> TakenSteps:
+            steps = _Steps(chain, start, observed, randomness, inputs)
             values = [tensor.detach().contiguous() for tensor in inputs]
             taken = steps.taken(values)
-            tensors, n_times = taken.tensors, 1
+            tensors, n_chunks = taken.tensors, 0
             if inputs:
                 tangents, n_chunks = self._tangents(lambda *given: tuple(steps.taken(given).tensors), values)
-                n_times += n_chunks
                 tensors = Attach.apply(len(inputs), len(tensors), *inputs, *tensors, *tangents)  # type: ignore[no-untyped-call]
             # Everything that was declared had no gradient: what requires one nevertheless is missing from the tangents.
-            refuse_undeclared(f, taken.tensors, [])
-            last, seen = taken.outputs.put(tensors)
-            for attempted, step in zip(taken.steps, seen, strict=True):
-                saver.observe(step.shown(attempted))
-            return last.x, last.carry, n_times * taken.n_evals
+            refuse_undeclared(f, taken.tensors, [], others=others)
+            return taken._replace(tensors=tensors, n_evals=(1 + n_chunks) * taken.n_evals)
 
-        return solve_repeating(repeat, posed, **handed)
+        return take_steps
 
     def _inputs(
         self,
@@ -192,22 +182,6 @@ class ForwardMode(SensitivityAlgorithm):
         return [torch.cat(parts) for parts in zip(*pushed, strict=True)], len(chunks)
 
 
-class _Taken(NamedTuple):
-    """What comes of the steps.
-
-    Attributes:
-        outputs: The last link and a list of what is looked at, without their tensors.
-        tensors: These.
-        steps: What observers see of the steps that are looked at, without these tensors.
-        n_evals: Calls of `f`.
-    """
-
-    outputs: TensorTree
-    tensors: list[Tensor]
-    steps: list[AttemptedStep]
-    n_evals: int
-
-
 class _Steps:
     """The accepted steps of a solve, as a function of everything that gradients go to.
 
@@ -230,7 +204,7 @@ class _Steps:
         self._chain, self._start, self._observed = chain, start, observed
         self._randomness, self._inputs = randomness, inputs
 
-    def taken(self, values: Sequence[Tensor]) -> _Taken:
+    def taken(self, values: Sequence[Tensor]) -> TakenSteps:
         """Takes them with other values in the places of the inputs."""
         seen, steps, n_evals = [], [], 0
         with Substitution(self._inputs, values) as others:
@@ -242,11 +216,11 @@ class _Steps:
                 n_evals += attempted.n_evals
                 if observed or attempted.found is not None:
                     seen.append(SeenStep.of(attempted))
-                    steps.append(replace(SeenStep().shown(attempted), x0=None))  # type: ignore[arg-type]
+                    steps.append(without_tensors(attempted))
         # What is a number may be a tensor where it is differentiated; so it is one everywhere.
         number = partial(torch.tensor, dtype=time_dtype(self._start.device), device=self._start.device)
         outputs, tensors = TensorTree.of(tree_map_only(float, number, (link, seen)), has_gradients)
-        return _Taken(outputs, tensors, steps, n_evals + chain.n_evals)
+        return TakenSteps(outputs, tensors, steps, n_evals + chain.n_evals)
 
 
 class Attach(torch.autograd.Function):
@@ -274,25 +248,6 @@ class Attach(torch.autograd.Function):
             found = _split(sum(others, first), inputs)
         found = refuse_second_derivatives("forward", found, [*inputs, *(g for g, _ in given)])
         return None, None, *found, *[None] * (2 * len(tangents))
-
-
-def _refuse_unsupported(options: dict[str, Any]) -> None:
-    controller = options["controller"]
-    if controller is not None and any(p.requires_grad for p in controller.parameters()):
-        raise ValueError(
-            f"controller: got {controller} with parameters that are trained, with sensitivity='forward', which holds "
-            f"the accepted steps fixed; use sensitivity='autograd' or 'checkpoint', or freeze it"
-        )
-    if Save.of(options["save"]).internals:
-        raise ValueError(
-            "save: got internals=True with sensitivity='forward', which keeps no estimates of single steps; use "
-            "sensitivity='autograd'"
-        )
-    if options["compact"]:
-        raise ValueError(
-            "compact: got True with sensitivity='forward', which repeats the steps of the whole batch; leave it out, or use "
-            "sensitivity='autograd'"
-        )
 
 
 def _contract(gradient: Tensor, tangents: Tensor) -> Tensor:

@@ -7,11 +7,24 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from dyn_numerics import Event
+from dyn_numerics import Controller, Event
 from dyn_numerics.ode.posed import Posed
 from dyn_sensitivity.captured_tensors import captured_parameters, refuse_entangled
 
-__all__ = ["held_parameters", "held_tensors"]
+__all__ = ["event_functions", "held_parameters", "held_tensors"]
+
+
+def event_functions(
+    events: Event | Sequence[Event], controller: Controller | None = None
+) -> dict[str, Callable[..., Any]]:
+    """Conditions and jumps of events, and the jump at the stops of a controller, by the names that users know them by."""
+    watched = (events,) if isinstance(events, Event) else events
+    parts: dict[str, Callable[..., Any] | None] = {}
+    for i, event in enumerate(watched):
+        parts |= {f"events[{i}].condition": event.condition, f"events[{i}].jump": event.jump}
+    if controller is not None:
+        parts["controller.jump"] = controller.jump
+    return {name: part for name, part in parts.items() if part is not None}
 
 
 def held_parameters(holders: Iterable[Any], events: Event | Sequence[Event]) -> list[nn.Parameter]:
@@ -21,9 +34,7 @@ def held_parameters(holders: Iterable[Any], events: Event | Sequence[Event]) -> 
         holders: Functions and modules, anything else among them.
         events: What is watched for.
     """
-    watched = (events,) if isinstance(events, Event) else events
-    parts = [part for event in watched for part in (event.condition, event.jump)]
-    functions = [function for function in (*holders, *parts) if callable(function)]
+    functions = [function for function in (*holders, *event_functions(events).values()) if callable(function)]
     return [parameter for function in functions for parameter in captured_parameters(function)]
 
 

@@ -7,7 +7,7 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from dyn_numerics import Callbacks, Controller, Event, Save, Solution, Stepper
 from dyn_numerics.arguments import extra_arguments
@@ -15,7 +15,7 @@ from dyn_numerics.by_name import by_name
 from dyn_numerics.ode.arguments import choose_controller
 from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_numerics.progress import ProgressBar
-from dyn_numerics.transforms import in_forward_mode, under_transform
+from dyn_sensitivity.declared_tensors import declared_tensors
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.autograd import Autograd
 from dyn_sensitivity.ode.backsolve import Backsolve
@@ -128,7 +128,8 @@ def odeint(
             asked for.
 
     Warns:
-        UserWarning: Once of every dropout and batch normalisation in training mode in an adaptive solve or an adjoint.
+        UserWarning: Once of every module that draws random numbers or is a batch normalisation, in training mode in an adaptive
+            solve or an adjoint.
 
     Example:
         >>> import torch
@@ -152,7 +153,7 @@ def odeint(
         x0,
         t_span,
         args=extra_arguments(args),
-        params=_tensors("params", params),
+        params=declared_tensors(params),
         solver=solver,
         rtol=rtol,
         atol=atol,
@@ -167,20 +168,3 @@ def odeint(
         callbacks=callbacks,
         throw=throw,
     )
-
-
-def _tensors(name: str, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    if isinstance(tensors, Tensor) or not all(isinstance(tensor, Tensor) for tensor in tensors):
-        raise TypeError(f"{name}: got {tensors!r:.60}, expected a sequence of tensors; try {name}=(tensor,)")
-    for i, tensor in enumerate(tensors):
-        if not (tensor.is_floating_point() or tensor.is_complex()):
-            raise TypeError(
-                f"{name}: got dtype {tensor.dtype} at index {i}, which has no gradient, expected a floating or complex one"
-            )
-        wants = tensor.requires_grad or isinstance(tensor, nn.Parameter)  # a parameter may be frozen
-        if not wants and torch.is_grad_enabled() and not (under_transform() or in_forward_mode()):
-            raise ValueError(
-                f"{name}: got at index {i} a tensor that is detached, expected one that requires a gradient; call its "
-                f"requires_grad_(), or leave it out"
-            )
-    return tuple(tensors)

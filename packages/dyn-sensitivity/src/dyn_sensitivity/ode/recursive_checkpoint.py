@@ -12,7 +12,8 @@ from dyn_numerics import Solution
 from dyn_numerics.arguments import positive_integer
 from dyn_numerics.ode.observer import AttemptedStep
 from dyn_numerics.ode.repetition import Chain
-from dyn_sensitivity.ode.stepwise import StepwiseAlgorithm, Trail, Walk
+from dyn_sensitivity.ode.stepwise import StepwiseAlgorithm
+from dyn_sensitivity.ode.trail import Trail, Walk
 
 __all__ = ["RecursiveCheckpoint", "steps_to_checkpoint"]
 

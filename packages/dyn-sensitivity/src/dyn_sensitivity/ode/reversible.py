@@ -17,7 +17,8 @@ from dyn_numerics.ode.observer import AttemptedStep
 from dyn_numerics.ode.repetition import Chain
 from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_sensitivity.ode import compiled_reversible
-from dyn_sensitivity.ode.stepwise import StepwiseAlgorithm, Trail, Walk
+from dyn_sensitivity.ode.stepwise import StepwiseAlgorithm
+from dyn_sensitivity.ode.trail import Trail, Walk
 
 __all__ = ["Reversible"]
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from dyn_numerics.ode.observer import AttemptedStep
 from dyn_numerics.ode.stepper import Step
 
-__all__ = ["SeenStep"]
+__all__ = ["SeenStep", "without_tensors"]
 
 
 class SeenStep(NamedTuple):
@@ -51,3 +51,8 @@ class SeenStep(NamedTuple):
             occurrences=occurrences,
             _interpolant=interpolant,
         )
+
+
+def without_tensors(attempted: AttemptedStep) -> AttemptedStep:
+    """A step without what is looked at of it, which is put back by `SeenStep.shown`."""
+    return replace(SeenStep().shown(attempted), x0=None)  # type: ignore[arg-type]

@@ -6,17 +6,10 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 
 import torch
-from torch import Tensor
 
-__all__ = ["StepRandomness", "generator_states"]
+from dyn_sensitivity.ode.random_state import RandomState
 
-
-def generator_states(device: torch.device) -> list[Tensor]:
-    """States of the random generators that a field on that device may draw from."""
-    states = [torch.get_rng_state()]
-    if device.type == "cuda":
-        states.append(torch.cuda.get_rng_state(device))
-    return states
+__all__ = ["StepRandomness"]
 
 
 class StepRandomness:
@@ -25,17 +18,13 @@ class StepRandomness:
     A step that is taken again then draws what it drew before, whatever was drawn in between, and nothing has to be kept.
 
     Args:
-        before: States of the generators before the field was first evaluated; a field that left them as they were is not
+        before: The random generators before the field was first evaluated; a field that left them as they were is not
             random, and costs nothing.
-        device: Where it computes.
     """
 
-    def __init__(self, before: list[Tensor], device: torch.device) -> None:
-        self._device = device
-        now = generator_states(device)
-        self._seed = None
-        if any(not torch.equal(a, b) for a, b in zip(now, before, strict=True)):
-            self._seed = int(torch.randint(2**62, ()))
+    def __init__(self, before: RandomState) -> None:
+        self._before = before
+        self._seed = None if before.is_current() else int(torch.randint(2**62, ()))
 
     def __bool__(self) -> bool:
         return self._seed is not None
@@ -46,7 +35,6 @@ class StepRandomness:
 
     @contextmanager
     def _seeded(self, seed: int) -> Iterator[None]:
-        devices = [self._device] if self._device.type == "cuda" else []
-        with torch.random.fork_rng(devices):
+        with self._before.set_aside():
             torch.manual_seed(seed)
             yield

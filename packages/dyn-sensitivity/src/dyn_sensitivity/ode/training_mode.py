@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 from weakref import WeakSet
 
@@ -14,6 +14,14 @@ from torch.nn.modules.dropout import _DropoutNd
 from dyn_sensitivity.captured_tensors import captured_modules
 
 __all__ = ["modules_in_training", "warn_of_training"]
+
+_DRAWS: Mapping[type[nn.Module], Callable[[Any], bool]] = {
+    _DropoutNd: lambda module: module.p > 0,
+    nn.RReLU: lambda module: module.lower < module.upper,
+    nn.MultiheadAttention: lambda module: module.dropout > 0,
+    nn.RNNBase: lambda module: module.dropout > 0 and module.num_layers > 1,
+}
+"""Modules that draw random numbers in training mode, and whether one of them does; PyTorch's others consist of these."""
 
 _warned: WeakSet[nn.Module] = WeakSet()
 
@@ -37,7 +45,7 @@ def modules_in_training(functions: Iterable[Callable[..., Any]]) -> Iterator[tup
         for name, module in captured_modules(function):
             if not module.training:
                 continue
-            if isinstance(module, _DropoutNd) and module.p > 0:
+            if any(isinstance(module, kind) and draws(module) for kind, draws in _DRAWS.items()):
                 yield name, module, "draws other numbers at every evaluation"
             elif isinstance(module, _BatchNorm):
                 yield name, module, "mixes the samples of every evaluation, and counts all of them in its statistics"

@@ -35,6 +35,7 @@ from dyn_sensitivity.root.newton_correction import corrected_root
 from dyn_sensitivity.root.parametric_residual import ParametricResidual
 from dyn_sensitivity.root.root_problem import RootProblem
 from dyn_sensitivity.root.root_sensitivity import RootSensitivity
+from dyn_sensitivity.root.unused_inputs import with_zeros
 
 __all__ = ["LINEAR_SOLVERS", "ImplicitDifferentiation"]
 
@@ -61,9 +62,10 @@ class ImplicitDifferentiation(RootSensitivity):
     start nor the parameters of a method get a gradient. Memory is that of one evaluation of the function.
 
     The root is evaluated once more, with its graph, so that gradients reach whatever that evaluation does: `args`, parameters
-    and all else the function captures, under the caller's autocast, in `train()` as in `eval()`. They can be differentiated
-    again, as often as you like; the function is then evaluated again, and has to be the same. `torch.func` and forward mode
-    work by the Jacobians, `[batch, N, N]`. Inside of `torch.compile` there are first-order gradients in reverse mode.
+    and all else the function captures, under the caller's autocast, in `train()` as in `eval()`. Tensors in `args` and
+    parameters of modules that it holds get zeros if it does not depend on them. Gradients can be differentiated again, as
+    often as you like; the function is then evaluated again, and has to be the same. `torch.func` and forward mode work by the
+    Jacobians, `[batch, N, N]`. Inside of `torch.compile` there are first-order gradients in reverse mode.
 
     A sample that has not converged is differentiated at its best iterate. One whose residual is not finite, or whose linear
     system has no solution, adds nothing to any gradient; its neighbours do not notice.
@@ -113,6 +115,8 @@ class ImplicitDifferentiation(RootSensitivity):
             raise TypeError(f"rtol: got {kind_of(rtol)}, expected a number, or None")
         if rtol is not None and not 0 < rtol < float("inf"):
             raise ValueError(f"rtol: got {rtol}, expected a positive number, or None")
+        if not isinstance(warm_start, bool):
+            raise TypeError(f"warm_start: got {kind_of(warm_start)}, expected a truth value")
         self.linear_solver = _linear_solver(linear_solver)
         self.rtol = rtol
         self.warm_start = warm_start
@@ -135,10 +139,11 @@ class ImplicitDifferentiation(RootSensitivity):
         """The root with its derivatives, `[batch, N]`."""
         solve = partial(self._solve_linear, eps=residual.layout.eps)
         if torch.compiler.is_compiling():
-            if isinstance(self._solver_for(z), DenseLU):
-                return corrected_root(residual, z)
             module = module_of(f)
-            return compiled_root(residual, z, solve, ParametricResidual(residual, [] if module is None else [module]))
+            equations = ParametricResidual(residual, [] if module is None else [module])
+            dense = isinstance(self._solver_for(z), DenseLU)
+            root = corrected_root(residual, z) if dense else compiled_root(residual, z, solve, equations)
+            return with_zeros(root, equations.inputs)
         if not (under_transform() or in_forward_mode()):
             return implicit_root(f, residual, z, solve)
         if not isinstance(self.linear_solver, DenseLU | None):

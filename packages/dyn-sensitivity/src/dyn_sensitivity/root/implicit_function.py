@@ -18,8 +18,9 @@ from dyn_numerics import FunctionOperator, LinearOperator
 from dyn_numerics.autocast import without_autocast
 from dyn_numerics.linear.pullback import pullback
 from dyn_numerics.root.residual import Residual
-from dyn_sensitivity.captured_tensors import outermost_modules, reaches_others
+from dyn_sensitivity.captured_tensors import outermost_modules, reaches_others, unreached
 from dyn_sensitivity.root.parametric_residual import ParametricResidual
+from dyn_sensitivity.root.unused_inputs import with_zeros
 
 __all__ = ["implicit_root"]
 
@@ -35,7 +36,7 @@ def implicit_root(f: Callable[..., Any], residual: Residual, root: Tensor, solve
 
     The first gradient goes through the graph of one evaluation, and so to whatever the residual depends on. One that is to
     be differentiated again goes to the tensors in args and the parameters of the modules that `f` holds, and evaluates it
-    again.
+    again. Of these inputs, those that the residual does not depend on have a gradient of zero.
 
     Args:
         f: The user's function.
@@ -44,7 +45,7 @@ def implicit_root(f: Callable[..., Any], residual: Residual, root: Tensor, solve
         solve: What solves the linear systems of its derivatives.
 
     Returns:
-        The root; without gradient where the residual has none.
+        The root; without gradient where there are no inputs and the residual has none.
 
     References:
         S. G. Krantz, H. R. Parks: The Implicit Function Theorem, Birkhäuser 2003. S. Bai, J. Z. Kolter, V. Koltun: Deep
@@ -53,17 +54,18 @@ def implicit_root(f: Callable[..., Any], residual: Residual, root: Tensor, solve
     here = root.detach().requires_grad_()
     with torch.enable_grad():
         value = residual(here)
+    equations = ParametricResidual(residual, outermost_modules(f))
+    unused = unreached([value], equations.inputs)
     if not reaches_others([value], known=[here]):
-        return root
+        return with_zeros(root, unused)
 
     def product(u: Tensor) -> Tensor:
         (found,) = torch.autograd.grad(value, here, u, retain_graph=True, allow_unused=True, materialize_grads=True)
         return found
 
-    equations = ParametricResidual(residual, outermost_modules(f))
     evaluation = _Evaluation(product, lambda x, inputs: equations.verify(f, x, inputs, value.detach()))
     found: Tensor = _Root.apply(equations, solve, evaluation, root, value, *equations.inputs)  # type: ignore[no-untyped-call]
-    return found
+    return with_zeros(found, unused)
 
 
 class _Evaluation(NamedTuple):

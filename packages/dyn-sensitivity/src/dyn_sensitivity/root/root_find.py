@@ -35,8 +35,9 @@ def root_find(
 ) -> RootSolution:
     """Finds `z` with `g(z, *args) = 0`, for every sample by itself, and says how its gradient is computed.
 
-    Gradients reach the tensors in `args`, parameters, and everything else that `g` depends on, declared nowhere. What is
-    frozen or not used gets none, as anywhere in PyTorch. Inside of `torch.compile(fullgraph=True)` (torch 2.13 or newer)
+    Gradients reach the tensors in `args`, parameters, and everything else that `g` depends on, declared nowhere. Frozen
+    parameters get nothing; unused ones, and `args`, get zeros under `"implicit"`, and nothing under the others, as anywhere
+    in PyTorch. Inside of `torch.compile(fullgraph=True)` (torch 2.13 or newer)
     there are first-order gradients in reverse mode; see the algorithms.
 
     Args:
