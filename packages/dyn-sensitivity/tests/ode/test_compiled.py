@@ -132,6 +132,47 @@ def test_stops_where_the_field_jumps(options, x0):
     check(Switched(), x0, t, **{"controller": StopAt([0.4], jumps=True), **options})
 
 
+class Dosed(Field):
+    """With a trained dose, which has no derivative where none is given."""
+
+    def __init__(self):
+        super().__init__()
+        self.dose = nn.Parameter(torch.tensor([0.3, 0.5], dtype=D))
+
+    def give(self, t, x, a):
+        known = torch.where((t == 0.0) | (t == 0.4) | (t == 0.7), 1.0, torch.nan)
+        return x * a * known.sqrt() + self.dose * (1 + t)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        TIGHT,
+        {"stepping": "per_sample", **TIGHT},
+        {"solver": "rk4", "stops": ([0.0, 0.4, 0.7, 1.0], FixedStep())},
+        {"solver": "rk4", "step_size": 0.05, "stops": ([0.0, 0.4, 0.7, 1.0], FixedStep())},
+    ],
+    ids=["joint", "per sample", "on t_span", "step_size"],
+)
+@pytest.mark.parametrize("times", [[0.0, 0.3, 0.7, 1.0], [0.0, 1.0]], ids=["outputs", "ends"])
+def test_doses(options, times, x0):
+    """At the start, between outputs, at an output, and at the end, where it is left out."""
+    field, options, x0 = Dosed(), dict(options), x0 * torch.tensor([[1.0], [30.0], [0.01], [-3.0]], dtype=D)
+    stops = StopAt(*options.pop("stops", ([0.0, 0.4, 0.7, 1.0],)), jump=field.give)
+    check(field, x0, torch.tensor(times, dtype=D), controller=stops, **options)
+
+
+def test_doses_of_another_module(x0):
+    field, dose = Field(), nn.Linear(2, 2).double()
+    stops = StopAt([0.5], jump=lambda t, x, a: dose(x))
+
+    def solve(x0):
+        return odeint(field, x0, [0.0, 1.0], args=(1.0,), controller=stops).x
+
+    with pytest.raises(Exception, match="jump: captures something that requires a gradient"):
+        torch.compile(solve, fullgraph=True, backend="eager")(x0.requires_grad_())
+
+
 def test_every_samples_own_times(field, x0):
     t = torch.stack([torch.linspace(0, end, 4, dtype=D) for end in (1.0, -0.5, 2.0, 0.0)], 1)
     check(field, x0, t, stepping="per_sample", sensitivity="autograd", **TIGHT)

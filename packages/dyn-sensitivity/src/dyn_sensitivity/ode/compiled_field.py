@@ -20,11 +20,13 @@ from torch.nn.utils.stateless import _reparametrize_module
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_leaves, tree_unflatten
 
 from dyn_numerics import SplitField
+from dyn_numerics.ode.events.jump import Jump
 from dyn_numerics.ode.flat_field import SampledField, flat_field
 from dyn_numerics.ode.split_field import Split
 from dyn_numerics.ode.times import state_time
 from dyn_numerics.per_sample import bare_arguments, sampled_leaves
 from dyn_numerics.pytree_state import StateLayout
+from dyn_numerics.user_function import UserFunction
 from dyn_sensitivity.ode.integral_loss import FieldAndLoss
 
 __all__ = ["CompiledField", "module_of", "named_parameters", "refuse_differentiable"]
@@ -64,9 +66,21 @@ class CompiledField:
 
     @classmethod
     def of(
-        cls, f: Callable[..., Any], layout: StateLayout, args: tuple[Any, ...], split: Split | None = None
+        cls,
+        f: Callable[..., Any],
+        layout: StateLayout,
+        args: tuple[Any, ...],
+        split: Split | None = None,
+        jump: Callable[..., Any] | None = None,
     ) -> tuple[CompiledField, list[Tensor]]:
         """Takes a field apart.
+
+        Args:
+            f: Vector field.
+            layout: Layout of the state.
+            args: Further arguments of `f`.
+            split: How the method wants the field, if it is split.
+            jump: What becomes of the state at stops, with parameters of its own if it is a module or a method of one.
 
         Returns:
             The field, and what its gradient goes to beside the state: tensors in args, then parameters.
@@ -74,7 +88,7 @@ class CompiledField:
         Raises:
             ValueError: If the field is random, since its steps are computed again on the way back.
         """
-        modules = _modules_of(f)
+        modules = _modules_of(f, jump)
         parameters: list[Tensor] = []
         names, places = [], []
         for module in modules:
@@ -114,39 +128,53 @@ class CompiledField:
 
     def at(self, inputs: Sequence[Tensor], places: Tensor | None = None) -> SampledField:
         """The field on flat states with some tensors in the places of those that its gradient goes to; as `args_with`."""
-        args = self.args_with(inputs, places)
-        given = inputs[len(self.wanted_at) :]
-
-        def called(function: Callable[..., Any]) -> Callable[..., Any]:
-            for module, names, places in zip(self.modules, self.names, self.places, strict=True):
-                if names:
-                    parameters = {name: given[at] for name, at in zip(names, places, strict=True)}
-                    function = _with_parameters(module, parameters, function)
-            return function
-
-        f = self.f
-        f = SplitField(called(f.a), called(f.b)) if isinstance(f, SplitField) else called(f)
+        args, f = self.args_with(inputs, places), self.f
+        if isinstance(f, SplitField):
+            f = SplitField(self._called(f.a, inputs), self._called(f.b, inputs))
+        else:
+            f = self._called(f, inputs)
         return flat_field(f, args, self.layout, self.split)
 
-    def refuse_undeclared(self, t: Tensor, start: Tensor, inputs: Sequence[Tensor]) -> None:
-        """Refuses a field that depends on differentiable tensors which its gradient would not reach.
+    def jump_at(self, jump: Callable[..., Any], inputs: Sequence[Tensor], places: Tensor | None = None) -> Jump:
+        """A jump on flat states with some tensors in the places of those that its gradient goes to; as `args_with`."""
+        function = UserFunction(self._called(jump, inputs), self.args_with(inputs, places), self.layout, "jump")
+        return Jump("jump", function, self.layout)
+
+    def _called(self, function: Callable[..., Any], inputs: Sequence[Tensor]) -> Callable[..., Any]:
+        """A function that finds others in the places of the parameters."""
+        given = inputs[len(self.wanted_at) :]
+        for module, names, places in zip(self.modules, self.names, self.places, strict=True):
+            if names:
+                parameters = {name: given[at] for name, at in zip(names, places, strict=True)}
+                function = _with_parameters(module, parameters, function)
+        return function
+
+    def refuse_undeclared(
+        self, t: Tensor, start: Tensor, inputs: Sequence[Tensor], jump: Callable[..., Any] | None = None
+    ) -> None:
+        """Refuses a field or a jump that depends on differentiable tensors which its gradient would not reach.
 
         Args:
             t: A time, `[*lead]`.
             start: A state, `[*lead, N]`.
             inputs: What its gradient goes to.
+            jump: What becomes of the state at stops.
 
         Raises:
             ValueError: If it does.
         """
+        values = [value.detach() for value in inputs]
         with torch.enable_grad():
-            slope = self.at([value.detach() for value in inputs])(state_time(t, start), start.detach())
-        if slope.requires_grad:
-            raise ValueError(
-                "f: captures something that requires a gradient, which inside torch.compile reaches only args and the "
-                "parameters of the module that f is or is a method of; pass a module as f, such as dyn_models.NeuralODE "
-                "does, or what f captures as args=(...)"
-            )
+            found = {"f": self.at(values)(state_time(t, start), start.detach())}
+            if jump is not None:
+                found["jump"] = self.jump_at(jump, values)(t, start.detach())
+        for name, value in found.items():
+            if value.requires_grad:
+                raise ValueError(
+                    f"{name}: captures something that requires a gradient, which inside torch.compile reaches only args and "
+                    f"the parameters of the module that {name} is or is a method of; pass a module, such as "
+                    f"dyn_models.NeuralODE does, or what {name} captures as args=(...)"
+                )
 
 
 def refuse_differentiable(t_span: Tensor | Sequence[float]) -> None:
@@ -191,12 +219,12 @@ def _refuse_random(module: nn.Module) -> None:
             )
 
 
-def _modules_of(f: Callable[..., Any]) -> tuple[nn.Module, ...]:
-    """The modules that the functions of a field are or are methods of, each once."""
+def _modules_of(f: Callable[..., Any], jump: Callable[..., Any] | None) -> tuple[nn.Module, ...]:
+    """The modules that the functions of a field, and a jump, are or are methods of, each once."""
     functions = (f.f, f.loss) if isinstance(f, FieldAndLoss) else (f,)
     found: list[nn.Module] = []
-    for function in functions:
-        owner = module_of(function)
+    for function in (*functions, jump):
+        owner = None if function is None else module_of(function)
         if owner is not None and not any(owner is known for known in found):
             found.append(owner)
     return tuple(found)

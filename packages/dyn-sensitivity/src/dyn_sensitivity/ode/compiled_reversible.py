@@ -32,13 +32,13 @@ def solve(
         options: Everything else that `dyn_numerics.odeint` takes; the solver is a reversible method.
 
     Raises:
-        ValueError: If a gradient is asked for that it cannot give, or the field jumps at stops.
+        ValueError: If a gradient is asked for that it cannot give, or field or state jump at stops.
     """
     controller = options["controller"]
-    if controller is not None and controller.jumps:
+    if controller is not None and (controller.jumps or controller.jump is not None):
         raise ValueError(
             f"controller: got {type(controller).__name__} with sensitivity='reversible' inside torch.compile, where steps are not undone "
-            f"across a jump of the field; use sensitivity='autograd' with another method, or solve outside of torch.compile"
+            f"across a jump of the field or the state; use sensitivity='autograd' with another method, or solve outside of torch.compile"
         )
     method = compiled_steps.method_of(options)
     return compiled_steps.solve(f, x0, t_span, args, options, method, undoes=True)

@@ -29,7 +29,7 @@ from dyn_numerics.ode.stepper import FlatField, Stepper
 from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_numerics.ode.times import Clock, state_time
 from dyn_numerics.pytree_state import StateLayout
-from dyn_numerics.substitutes import substitutes
+from dyn_numerics.substitutes import substituted, substitutes
 from dyn_sensitivity.ode.compiled_field import CompiledField, refuse_differentiable
 from dyn_sensitivity.ode.compiled_solution import packed, unpacked
 
@@ -104,21 +104,16 @@ def solve(
     refuse_differentiable(t_span)
     check_field(f, len(args), method)
     limit = MOST_RECORDED_STEPS if options["max_steps"] is None else options["max_steps"]
-    field, inputs = CompiledField.of(f, layout, args, method.split)
     controller = choose_controller(options["controller"], method, options["step_size"])
-    if controller.jump is not None:
-        raise ValueError(
-            "controller: got one with a jump of the state inside torch.compile, through which a compiled solve has no "
-            "gradient; solve outside of it, or under torch.no_grad()"
-        )
+    field, inputs = CompiledField.of(f, layout, args, method.split, controller.jump)
     names = ("rtol", "atol", "step_size", "stepping")
     posing = {name: options[name] for name in names}
     posing.update(solver=method, controller=controller, max_steps=limit)
-    posed = pose(f, x0, t_span, **posing)
+    posed = pose(f, x0, t_span, args=args, **posing)
     interpolates = controller.adaptive or options["step_size"] is not None
     problem = _Problem(field, posing, posed.problem.context, interpolates, undoes)
     start = posed.start
-    field.refuse_undeclared(posed.times[0], start, inputs)
+    field.refuse_undeclared(posed.times[0], start, inputs, controller.jump)
     return unpacked(_Steps.apply(problem, posed.times, start, *inputs), posed.t, layout)  # type: ignore[no-untyped-call]
 
 
@@ -180,6 +175,7 @@ class _WayBack:
         self._kept, self._inputs = kept, inputs
         self._method: Stepper = problem.options["solver"]
         controller = problem.options["controller"]
+        self._jump = controller.jump
         self._clock = Clock(times, None, False).with_stops(controller.stops, controller.jumps)
         self._success = code == 0
         self._interpolates = problem.interpolates and len(times) > 2
@@ -215,14 +211,14 @@ class _WayBack:
 
         def body(i: Tensor, behind: list[Tensor], grad: list[Tensor], grads: list[Tensor]) -> tuple[Any, ...]:
             taken, t0, t1 = i < count, self._row(self._ends, i), self._row(self._ends, i, 1)
-            if self._lands:
-                grad = [grad[0] + self._of_output_at(t1, grad_x, taken), *grad[1:]]
             if undoes:
                 link = self._undone(t0, t1, behind)
                 behind = [where(taken, one, other) for one, other in zip(link, behind, strict=True)]
             else:
                 link = [self._row(self._kept[0], i)]
             cotangents = [where(taken, part, torch.zeros_like(part)) for part in grad]
+            if self._lands:
+                cotangents.append(self._of_output_at(t1, grad_x, taken))
             if self._interpolates:
                 degree, dtype = self._method.dense_degree, self._method.dense_dtype(link[0])
                 cotangents.append(_of_interpolant(times, t0, t1, grad_x, taken, at_end | at_start, degree).to(dtype))
@@ -242,6 +238,9 @@ class _WayBack:
             begun = count > 0  # where nobody has, the field may have no value
             grad = [grad[0] + where(begun, of_start, torch.zeros_like(of_start))]
             grads = [torch.where(begun.any(), a + b, a) for a, b in zip(grads, shares, strict=True)]
+        if self._jump is not None:
+            of_start, *shares = vjp(self._beyond_start, self._start, *inputs)[1](grad[0])
+            grad, grads = [of_start], [a + b for a, b in zip(grads, shares, strict=True)]
         return grad[0] + cotangent(at_start), grads
 
     def _lent(self, value: Tensor) -> Tensor:
@@ -270,18 +269,42 @@ class _WayBack:
         return tuple(tree_leaves(self._begun(inputs, *span, x)))
 
     def _step(self, t0: Tensor, t1: Tensor, values: Sequence[Tensor]) -> tuple[Tensor, ...]:
-        """The link behind a step and, if outputs lie within steps, its interpolant; from the link before it and the inputs."""
+        """The link behind a step, and what outputs in it are made of; from the link before it and the inputs.
+
+        That is its end where outputs are ends of steps, and its interpolant where they lie within.
+        """
         n_link = len(values) - len(self._inputs)
         (x, *carry), inputs = values[:n_link], values[n_link:]
         undoes = self._problem.undoes
         f, own = self._stepping(inputs, t0, t1, x)
         known = tree_unflatten(carry, self._structure) if undoes else self._begun(inputs, t0, t1, x)
         found = own.step(f, t0, t1, x, known)
-        after = (found.x, *(tree_leaves(found.carry) if undoes else ()))
-        if not self._interpolates:
-            return after
-        found = own.complete(f, t1, found)
-        return *after, own.interpolant(f, t0, t1, x, found)
+        after = found.x
+        if self._jump is not None:
+            after = self._beyond(inputs, t1, after, t1 != self._lent(self._times[-1]), self._places)
+        seen: list[Tensor] = [found.x] if self._lands else []
+        if self._interpolates:
+            completed = own.complete(f, t1, found)
+            seen.append(own.interpolant(f, t0, t1, x, completed))
+        return after, *(tree_leaves(found.carry) if undoes else ()), *seen
+
+    def _beyond_start(self, x: Tensor, *inputs: Tensor) -> Tensor:
+        """The state right after the start."""
+        return self._beyond(inputs, self._times[0], x, self._times[0] != self._times[-1])
+
+    def _beyond(
+        self, inputs: Sequence[Tensor], t: Tensor, x: Tensor, wanted: Tensor, places: Tensor | None = None
+    ) -> Tensor:
+        """The state right after a time, `[*lead, N]`, where it is wanted and there is a stop."""
+        landed = wanted & self._clock.stops.hold(t)
+        # Where it is not wanted the jump may have no derivative: one that is takes the place, or nobody.
+        some, at = landed.any(), (t, x)
+        if self._lead:
+            lent = substitutes(landed)
+            places, at = lent if places is None else places[lent], substituted(lent, at)
+        given = [torch.where(some, value, value.detach()) for value in inputs]
+        jump = self._problem.field.jump_at(self._jump, given, places)
+        return where(landed, jump(at[0], torch.where(some, at[1], at[1].detach())), x)
 
     def _undone(self, t0: Tensor, t1: Tensor, behind: Sequence[Tensor]) -> list[Tensor]:
         """The link before a step, from the one behind it."""
