@@ -296,7 +296,7 @@ class _WayBack:
         self, inputs: Sequence[Tensor], t: Tensor, x: Tensor, wanted: Tensor, places: Tensor | None = None
     ) -> Tensor:
         """The state right after a time, `[*lead, N]`, where it is wanted and there is a stop."""
-        landed = wanted & self._clock.stops.hold(t)
+        landed = wanted & self._clock.stops.hold(t)  # type: ignore[union-attr]
         # Where it is not wanted the jump may have no derivative: one that is takes the place, or nobody.
         some, at = landed.any(), (t, x)
         if self._lead:
