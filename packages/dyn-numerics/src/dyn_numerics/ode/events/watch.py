@@ -150,7 +150,7 @@ class EventWatch:
             found, memory = self._judge(problem, bare, memory, crossings)
             met = self.carry_out(problem.stepper, f, piece, step, found)
             goes_on = negate(met.refused)
-            found = found._replace(jumped=tuple(both(jumped, goes_on) for jumped in found.jumped), whole=state.t1)
+            found = found._replace(jumped=tuple(both(jumped, goes_on) for jumped in found.jumped))
             memory = memory._replace(code=where(met.refused, Status.NON_FINITE.code, memory.code))
             tried = tried._replace(
                 step=met.step,
