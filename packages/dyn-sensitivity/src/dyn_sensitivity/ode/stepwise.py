@@ -146,11 +146,6 @@ class StepwiseAlgorithm(SensitivityAlgorithm):
         posed = pose(f, x0, t_span, args=args, **posing)
         self.refuse(posed.problem.stepper)
         self._refuse_unsupported(options)
-        if posed.problem.lends and posed.save.every_step:
-            raise ValueError(
-                f"save: got {options['save']!r} with sensitivity={self.name!r}, stepping='per_sample' and a trained controller, whose "
-                f"attempts are repeated for all samples at once; use save='t_span' or sensitivity='autograd'"
-            )
         arguments, wanted = TensorTree.of(args, lambda tensor: tensor.requires_grad)
         inputs = [posed.times, posed.start, *wanted, *held_tensors(f, posed, options["events"], params)]
         # Transforms and forward mode differentiate the plain solve, which has the same gradient.
