@@ -553,12 +553,37 @@ def test_events_with_a_learned_controller(algorithm, terminal, stepping):
         assert (gradient * direction).sum().item() == pytest.approx((values[0] - values[1]) / 2e-6, abs=1e-6)
 
 
-def test_steps_of_a_learned_controller_per_sample_are_refused():
-    options = {"controller": Learned(), "stepping": "per_sample", "save": "steps", "sensitivity": FEW}
-    with pytest.raises(
-        ValueError, match=r"save: got 'steps' with sensitivity='checkpoint', stepping='per_sample' and a tr"
-    ):
-        odeint(lambda t, x: -x, torch.ones(2, 1, requires_grad=True), [0.0, 1.0], solver="bosh3", **options)
+class Hesitant(Learned):
+    """Has about as many attempts rejected as accepted."""
+
+    def judge(self, error, error_order, memory):
+        _, factor, _ = super().judge(error, error_order, memory)
+        accept = error < 1.0
+        return dyn_numerics.Verdict(accept, torch.where(accept, 1.5 * factor, factor.clamp(max=0.7)), memory)
+
+
+@pytest.mark.parametrize("save", ["t_span", "steps", "dense", Save(("dense", "steps"), fn=lambda t, x: t * x[..., :1])])
+@pytest.mark.parametrize(("algorithm", "solver"), [(FEW, "bosh3"), (FEW, "alf"), ("reversible", "reversible_heun")])
+def test_what_is_kept_of_attempts(algorithm, solver, save):
+    """Of samples that are rejected and bounce each in attempts of its own; a step holds several outputs, or none."""
+    controller, k = Hesitant(), torch.tensor(4.0, requires_grad=True)
+    x0 = torch.tensor([[1.0, 0.0], [0.7, 0.2], [1.4, -0.3]], requires_grad=True)
+    t = torch.tensor([0.0, 0.03, 0.06, 0.09, 0.4, 0.7, 1.3, 1.99, 2.0], requires_grad=True)
+    bounce = Event(lambda t, x, k: x[..., 0] + 0.2, jump=lambda t, x, k: x * torch.tensor([1.0, 0.8]))
+
+    def loss(sensitivity):
+        sol = odeint(
+            lambda t, x, k: torch.stack([x[..., 1], -k * x[..., 0] - 0.1 * x[..., 1] ** 3], -1), x0, t, args=(k,),
+            solver=solver, controller=controller, events=bounce, stepping="per_sample", rtol=1e-2, atol=1e-2,
+            save=save, sensitivity=sensitivity,
+        )  # fmt: skip
+        assert (sol.stats.n_rejected > 1).all()
+        total = weighted(sol.x) + weighted(sol.events[0].t.nan_to_num())
+        if sol.steps is not None:
+            total = total + weighted(sol.steps.x) + weighted(sol.steps.t)
+        return total if sol.dense is None else total + weighted(sol.dense([[0.13], [0.9], [1.95]]))
+
+    assert_same(loss, [x0, k, t, *controller.parameters()], algorithm)
 
 
 @pytest.mark.parametrize("algorithm", [FEW, "reversible"], ids=str)

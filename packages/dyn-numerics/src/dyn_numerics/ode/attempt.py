@@ -288,7 +288,8 @@ def attempt(problem: Problem, state: State) -> Attempt:
         factor = factor.item() if problem.branches else factor.detach()
     if problem.completes and accept is not False:
         step = problem.stepper.complete(problem.clock.sided(f, start, end, state.x), end, step)
-    taken = magnitude(state.t1 - state.t)
+    first, last = _ends(problem, state) if problem.learns else (state.t, state.t1)
+    taken = magnitude(last - first)
     dt: Scalar = minimum(taken, state.dt) * factor  # a retry is shorter, however times round
     if controller.adaptive:  # a step that was cut short to land on a time says nothing against the one that was planned
         dt = where(factor > 1, maximum(dt, state.dt), dt)
@@ -369,8 +370,7 @@ def across(problem: Problem, end: tuple[Scalar, Scalar], x: Tensor, carry: Any, 
 def _step(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Scalar, Scalar]:
     """One step, the norm of its error, and its ends as the stepper received them."""
     clock, stepper = problem.clock, problem.stepper
-    start = clock.start_of_step(state.t, state.reached, state.shift)
-    end = clock.end_of_step(state.t1, state.reached, state.shift)
+    start, end = _ends(problem, state)
     step = stepper.step(clock.sided(f, start, end, state.x), start, end, state.x, state.carry)
     error: Scalar = 0.0
     if problem.controller.adaptive and step.error is not None:
@@ -385,6 +385,12 @@ def _step(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Sca
     if problem.learns and problem.branches and isinstance(error, Tensor) and not bool(torch.isfinite(error)):
         error = torch.full_like(error, inf)  # what is not finite has no gradient
     return step, error, start, end
+
+
+def _ends(problem: Problem, state: State) -> tuple[Scalar, Scalar]:
+    """Start and end of the next attempt, as differentiable as they are."""
+    clock, reached, shift = problem.clock, state.reached, state.shift
+    return clock.start_of_step(state.t, reached, shift), clock.end_of_step(state.t1, reached, shift)
 
 
 def _step_lending(problem: Problem, f: Counter, state: State) -> tuple[Step, Scalar, Scalar, Scalar]:

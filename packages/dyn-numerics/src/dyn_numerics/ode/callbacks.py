@@ -28,7 +28,7 @@ class Callbacks:
     `t` and `dt` are float64 `[]`, and `x` has the structure of the state. Under `stepping="per_sample"` every attempt
     is one of the whole batch: `t` and `dt` are `[batch]`, and `on_accept` and `on_reject` are called where at least one
     running sample was accepted or rejected, with those samples alone. With `compact=True` all of them see the samples that
-    are still in the batch.
+    are still in the batch, which no sample leaves where step sizes are learned.
 
     Args:
         on_step: Called after every attempt.

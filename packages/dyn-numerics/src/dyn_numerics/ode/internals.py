@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import sqrt
 
@@ -10,9 +11,10 @@ from torch import Tensor
 
 from dyn_numerics.norms import norm_at_any_scale
 from dyn_numerics.ode.observer import AttemptedStep
+from dyn_numerics.ode.own_rows import OwnRows
 from dyn_numerics.ode.rows import stack
 from dyn_numerics.ode.saver import Saved, Saver
-from dyn_numerics.ode.scalar import Scalar, where
+from dyn_numerics.ode.scalar import Scalar
 
 __all__ = ["Internals", "SaveInternals"]
 
@@ -58,6 +60,7 @@ class SaveInternals(Saver):
 
     def __init__(self, saver: Saver, t: Tensor) -> None:
         self._saver, self._like = saver, t
+        self._moved: list[Tensor] = []
         self._dt: list[Scalar] = []
         self._errors: list[Tensor] = []
         self._stiffness: list[Tensor] = []
@@ -68,15 +71,23 @@ class SaveInternals(Saver):
         moved, step = attempted.moved, attempted.step
         if moved is False:
             return
-        self._dt.append(where(moved, attempted.end - attempted.start, 0.0))
+        if isinstance(moved, Tensor):
+            self._moved.append(moved)
+        self._dt.append(attempted.end - attempted.start)
         error = None if step.error is None else norm_at_any_scale(step.error) / sqrt(max(step.error.shape[-1], 1))
         stiffness = attempted.problem.stepper.stiffness(step)
         for kept, estimate in ((self._errors, error), (self._stiffness, stiffness)):
             if estimate is not None:
-                kept.append(where(moved, estimate, torch.zeros_like(estimate)))
+                kept.append(estimate)
 
     def result(self, x: Tensor, success: Tensor, after: Tensor | None = None) -> Saved:
         """What the other saver kept, with the estimates."""
-        dt = stack(self._dt, self._like).reshape(-1, *self._like.shape[1:])
-        error, stiffness = (torch.stack(kept) if kept else None for kept in (self._errors, self._stiffness))
+        own = OwnRows(torch.stack(self._moved)) if self._moved else None
+
+        def column(values: Sequence[Scalar]) -> Tensor:
+            rows = stack(values, self._like)
+            return rows if own is None else torch.where(own.kept, own.of(rows), 0)
+
+        dt = column(self._dt).reshape(-1, *self._like.shape[1:])
+        error, stiffness = (column(kept) if kept else None for kept in (self._errors, self._stiffness))
         return self._saver.result(x, success, after)._replace(internals=Internals(dt, error, stiffness))

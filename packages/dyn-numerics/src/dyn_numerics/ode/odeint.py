@@ -110,7 +110,7 @@ def odeint(
             leads with a batch, and each sample is a problem of its own, with its own steps, status and statistics, whose
             result does not depend on its neighbours. `t` then reaches `f` as `[batch, 1, ...]`, broadcasting against a
             tensor state, or as `[batch]` with a pytree. With gradients, and with any other `save`, the accepted steps are
-            computed a second time.
+            computed a second time, unless step sizes are learned.
         controller: Step-size control; `PIDController()` by default where the method has an error estimate.
         events: What to watch for: an `Event` or several, each of which ends the solve, changes its state or is only
             noted, for every sample under `"per_sample"`; `Solution.events` holds what happened.
@@ -121,7 +121,7 @@ def odeint(
             for fixed ones.
         compact: With `"per_sample"`, whether samples that have ended leave the batch whenever they are half of it; what
             belongs to samples in `args` then has to be a `PerSample`. With gradients the second pass, which repeats the
-            accepted steps, is whole.
+            accepted steps, is whole, and so is a solve whose step sizes are learned.
         progress: True for a tqdm bar, or an object with `update(n)`, told which share of the span was solved.
         callbacks: Functions that are called after attempts.
         throw: Whether a solve that does not reach its end raises. If not, `Solution.status` tells, and the outputs that
@@ -251,8 +251,8 @@ def _solve(
     with without_autocast(posed.layout.device.type):
         if repeat is not None:
             state, saved, n_evals = _solve_repeating(posed, watchers, repeat)
-        elif problem.branches:
-            state, saved, n_evals = _solve_branching(posed, watchers, before)
+        elif problem.branches or problem.learns:
+            state, saved, n_evals = _solve_once(posed, watchers, before)
         else:
             state, saved, n_evals = _solve_selecting(posed, watchers, options.compact, before)
         if problem.clock.differentiable is not None:
@@ -311,8 +311,8 @@ Solved = tuple[State, Saved, Any]
 """The last state, what was kept, and the calls of `f`."""
 
 
-def _solve_branching(posed: Posed, watchers: Sequence[Observer], before: Ended | None) -> Solved:
-    """One problem, in Python: only accepted steps stay in the graph."""
+def _solve_once(posed: Posed, watchers: Sequence[Observer], before: Ended | None) -> Solved:
+    """Once, in Python: of one problem accepted steps stay in the graph; of many, whose step sizes are learned, all attempts."""
     problem, start = posed.problem, posed.start
     saver = _saver(posed, problem, start, ListRows(posed.times))
     state, first_evals = initial_state(problem, start) if before is None else before.begin(problem, start)
@@ -323,9 +323,8 @@ def _solve_branching(posed: Posed, watchers: Sequence[Observer], before: Ended |
 def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool, before: Ended | None) -> Solved:
     """Many problems in Python: without gradient first, then, if somebody wants it, the accepted steps again with it."""
     problem, start, t = posed.problem, posed.start, posed.times
-    learns = problem.learns
     trains = torch.is_grad_enabled() and any(p.requires_grad for p in problem.stepper.parameters())
-    known = learns or trains or not posed.save.only_outputs or under_transform() or in_forward_mode()
+    known = trains or not posed.save.only_outputs or under_transform() or in_forward_mode()
     if problem.events is not None and torch.is_grad_enabled():
         known = known or problem.events.has_differentiable_conditions(problem.clock.start, start.detach())
     known = known or is_differentiable(start) or problem.clock.differentiable is not None
@@ -333,21 +332,19 @@ def _solve_selecting(posed: Posed, watchers: Sequence[Observer], compact: bool, 
     known = known or (torch.is_grad_enabled() and stops is not None and stops.jump is not None)
     field = WatchedField(problem.f, known)
     # Otherwise there is nothing to notice, or to detach.
-    watched = not learns and (torch.is_grad_enabled() or under_transform() or in_forward_mode())
+    watched = torch.is_grad_enabled() or under_transform() or in_forward_mode()
     events = None if problem.events is None else problem.events.without_gradient()
-    clock = problem.clock if learns else problem.clock.without_gradient()
-    values = replace(
-        problem, f=field if watched else problem.f, clock=clock, events=problem.events if learns else events
-    )
-    record = RecordSteps(posed.layout.lead, learns)
+    clock = problem.clock.without_gradient()
+    values = replace(problem, f=field if watched else problem.f, clock=clock, events=events)
+    record = RecordSteps(posed.layout.lead)
     outputs = None if known else _saver(posed, values, start.detach(), _buffers(posed))
     observers: list[Observer] = [] if outputs is None else [outputs]
     if known or torch.is_grad_enabled():
         observers.append(record)
     # Steppers must compute to the bit what the repetition will: it is of what was accepted here that there is a gradient.
-    with torch.set_grad_enabled(learns or (torch.is_grad_enabled() and not trains)):
-        at = start if learns else start.detach()
-        state, first_evals = initial_state(values, at) if before is None else before.begin(values, at, not learns)
+    with torch.set_grad_enabled(torch.is_grad_enabled() and not trains):
+        at = start.detach()
+        state, first_evals = initial_state(values, at) if before is None else before.begin(values, at, detached=True)
         state, n_evals = eager_loop.solve(values, state, [*observers, *watchers], compact)
     n_evals += first_evals
     jumps = problem.events is not None and problem.events.has_differentiable_jumps

@@ -33,12 +33,10 @@ class Rows(Protocol):
             after: A count `[]` that comes out of the loop, for one that is compiled.
         """
 
-    def locate(self, ahead: Tensor, ahead_ends: Tensor, after: Tensor | None = None) -> Tensor:
-        """The row that each output would be in, `[T, *lead]`; out of range if in none.
+    def locate(self, after: Tensor | None = None) -> Tensor:
+        """The row that each output would be in, which is that of the last one that has a row, `[T, *lead]`; -1 if in none.
 
         Args:
-            ahead: Output times in the order of the solve, `[T, *lead]`.
-            ahead_ends: Ends of the steps that the rows are of, `[rows, *lead]`.
             after: As in `columns`.
         """
 
@@ -72,18 +70,21 @@ class ListRows:
     def columns(self, after: Tensor | None = None) -> list[Tensor]:
         return [stack(column, self._like) for column in zip(*self._rows, strict=True)]
 
-    def locate(self, ahead: Tensor, ahead_ends: Tensor, after: Tensor | None = None) -> Tensor:
-        ends, times = ahead_ends.movedim(0, -1).contiguous(), ahead.movedim(0, -1).contiguous()
-        return torch.searchsorted(ends, times).movedim(-1, 0)
+    def locate(self, after: Tensor | None = None) -> Tensor:
+        return self._numbers().cummax(0).values
 
     def states(self, start: Tensor, after: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        n, lead, device = self._n_outputs, start.shape[:-1], start.device
-        rows = [torch.as_tensor(output, device=device).expand(lead) for output in (0, *self._outputs)]
-        number = torch.arange(len(rows), device=device).reshape(-1, *[1] * len(lead)).expand(-1, *lead)
-        at = torch.full((n + 1, *lead), -1, device=device).scatter(0, torch.stack(rows), number)[:-1]  # [T, *lead]
+        at = self._numbers()
         found = torch.stack([start, *(row[0] for row in self._rows)])  # type: ignore[list-item]
-        index = at.clamp(min=0).unsqueeze(-1).expand(*at.shape, start.shape[-1])
+        index = (at + 1).unsqueeze(-1).expand(*at.shape, start.shape[-1])
         return found.gather(0, index), at >= 0
+
+    def _numbers(self) -> Tensor:
+        """The row that was added for each output, `[T, *lead]`; -1 if none was."""
+        lead, device = self._like.shape[1:], self._like.device
+        number = torch.arange(len(self._rows), device=device).reshape(-1, *[1] * len(lead)).expand(-1, *lead)
+        outputs = stack(self._outputs, number).reshape(number.shape)
+        return torch.full((self._n_outputs + 1, *lead), -1, device=device).scatter(0, outputs, number)[:-1]
 
     def __len__(self) -> int:
         return len(self._rows)
@@ -130,10 +131,10 @@ class BufferRows:
     def columns(self, after: Tensor | None = None) -> list[Tensor]:
         return [self._read(buffer, after) for buffer in self._buffers]
 
-    def locate(self, ahead: Tensor, ahead_ends: Tensor, after: Tensor | None = None) -> Tensor:
+    def locate(self, after: Tensor | None = None) -> Tensor:
         # An output without a row of its own is in the step of the one before.
         written = self._read(self._written, after)
-        number = torch.arange(self._n_outputs, device=ahead.device).reshape(-1, *[1] * len(self._lead))
+        number = torch.arange(self._n_outputs, device=written.device).reshape(-1, *[1] * len(self._lead))
         return torch.where(written, number, -1).cummax(0).values
 
     def states(self, start: Tensor, after: Tensor | None = None) -> tuple[Tensor, Tensor]:

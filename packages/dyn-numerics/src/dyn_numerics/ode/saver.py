@@ -14,6 +14,7 @@ from dyn_numerics.ode.interpolants.polynomial import evaluate
 from dyn_numerics.ode.kept_values import KeptValues
 from dyn_numerics.ode.observer import AttemptedStep, Observer
 from dyn_numerics.ode.output_times import OutputTimes
+from dyn_numerics.ode.own_rows import OwnRows
 from dyn_numerics.ode.rows import Rows, stack
 from dyn_numerics.ode.scalar import Scalar, both, where
 from dyn_numerics.ode.steps import Steps
@@ -108,9 +109,9 @@ class SaveTimes(Saver):
         t, lead, direction = self._t, self._x0.shape[:-1], self._direction
         starts, ends, coefficients = self._rows.columns(after)  # [R, *lead], [R, *lead], [R, *lead, p + 1, N]
         ahead, ahead_ends = t.detach() * direction, ends.detach() * direction
-        at = self._rows.locate(ahead, ahead_ends, after)  # [T, *lead]
-        inside = (at >= 0) & (at < len(ends))
-        at = at.clamp(min=0, max=len(ends) - 1)
+        at = self._rows.locate(after)  # [T, *lead]
+        inside = at >= 0
+        at = at.clamp(min=0)
         start, end = starts.gather(0, at), ends.gather(0, at)
         # The step may have ended before, or be one of a problem that did not move.
         found = inside & (ahead <= ahead_ends.gather(0, at)) & (start != end)
@@ -191,7 +192,7 @@ class SaveGrid(Saver):
 
 
 class SaveSteps(Saver):
-    """Keeps the ends of the accepted steps, padded with the last one where a sample has fewer than others.
+    """Keeps the ends of the accepted steps, filled up with the last one where a sample has fewer than others.
 
     Args:
         start: Start time as the stepper receives it.
@@ -212,32 +213,30 @@ class SaveSteps(Saver):
         self._like, self._values, self._outputs = t, values, outputs
         self._times = [start]
         self._states = [x0 if values is None else values(start, x0)]
+        self._moved: list[Tensor] = []
 
     def observe(self, attempted: AttemptedStep) -> None:
         """Keeps the new time and state."""
         if self._outputs is not None:
             self._outputs.observe(attempted)
         if attempted.moved is not False:
-            moved = attempted.moved
-            end, x = attempted.end, _at_end_of_step(attempted, self._values)
-            if isinstance(moved, Tensor):
-                end, x = torch.where(moved, end, self._times[-1]), torch.where(moved.unsqueeze(-1), x, self._states[-1])
-            self._times.append(end)
-            self._states.append(x)
+            self._times.append(attempted.end)
+            self._states.append(_at_end_of_step(attempted, self._values))
+            if isinstance(attempted.moved, Tensor):
+                self._moved.append(attempted.moved)
 
     @property
-    def last(self) -> Tensor:
-        """What was kept last, `[*lead, N]`."""
-        return self._states[-1]
-
-    @property
-    def t(self) -> Tensor:
-        """The start and the end of every accepted step, `[n + 1, *lead]`."""
-        return stack(self._times, self._like)
+    def steps(self) -> Steps:
+        """The start and the end of every accepted step, `[n + 1, *lead]`, and the states there, `[n + 1, *lead, N]`."""
+        t, x = stack(self._times, self._like), torch.stack(self._states)
+        if self._moved:
+            own = OwnRows(torch.stack([torch.ones_like(self._moved[0]), *self._moved]))
+            t, x = own.repeated(t), own.repeated(x)
+        return Steps(t, x)
 
     def result(self, x: Tensor, success: Tensor, after: Tensor | None = None) -> Saved:
         """The start and the end of every accepted step, and the states there."""
-        steps = Steps(self.t, torch.stack(self._states))
+        steps = self.steps
         saved = Saved(*steps) if self._outputs is None else self._outputs.result(x, success, after)
         return saved._replace(steps=steps)
 
@@ -248,25 +247,27 @@ class SaveDense(Saver):
     def __init__(self, outputs: Saver, steps: SaveSteps, layout: StateLayout) -> None:
         self._outputs, self._steps, self._layout = outputs, steps, layout
         self._coefficients: list[Tensor] = []
+        self._moved: list[Tensor] = []
 
     def observe(self, attempted: AttemptedStep) -> None:
         """Keeps the interpolant beside the outputs and the ends of the steps."""
         if attempted.moved is not False:
             self._outputs.observe(attempted)
             self._steps.observe(attempted)
-            coefficients = attempted.interpolant
-            if isinstance(attempted.moved, Tensor):  # what does not move is constant
-                still = pad(
-                    self._steps.last.to(coefficients.dtype).unsqueeze(-2), (0, 0, 0, coefficients.shape[-2] - 1)
-                )
-                coefficients = where(attempted.moved, coefficients, still)
-            self._coefficients.append(coefficients)
+            self._coefficients.append(attempted.interpolant)
+            if isinstance(attempted.moved, Tensor):
+                self._moved.append(attempted.moved)
 
     def result(self, x: Tensor, success: Tensor, after: Tensor | None = None) -> Saved:
         """The states at the given times, and the solution as a function of time if a step was accepted."""
         dense = None
         if self._coefficients:
-            dense = DenseSolution(self._steps.t, torch.stack(self._coefficients), self._layout)
+            steps, coefficients = self._steps.steps, torch.stack(self._coefficients)
+            if self._moved:
+                own = OwnRows(torch.stack(self._moved))
+                still = pad(steps.x[-1].to(coefficients.dtype).unsqueeze(-2), (0, 0, 0, coefficients.shape[-2] - 1))
+                coefficients = where(own.kept, own.of(coefficients), still)
+            dense = DenseSolution(steps.t, coefficients, self._layout)
         return self._outputs.result(x, success, after)._replace(dense=dense)
 
 

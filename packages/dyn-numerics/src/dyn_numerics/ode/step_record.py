@@ -12,8 +12,9 @@ from torch.utils._pytree import tree_leaves, tree_map_only, tree_structure, tree
 from dyn_numerics.ode.attempt import State
 from dyn_numerics.ode.events.found import Found
 from dyn_numerics.ode.observer import AttemptedStep, Observer
+from dyn_numerics.ode.own_rows import OwnRows
 from dyn_numerics.ode.rows import stack
-from dyn_numerics.transforms import any_lane, under_transform
+from dyn_numerics.transforms import any_lane
 
 __all__ = ["RecordSteps", "StepRecord"]
 
@@ -67,11 +68,10 @@ class RecordSteps(Observer):
 
     Args:
         lead: Shape of the problems.
-        differentiable: Whether the ends of the steps keep their gradients, those of step sizes that are learned.
     """
 
-    def __init__(self, lead: torch.Size, differentiable: bool = False) -> None:
-        self._lead, self._differentiable = lead, differentiable
+    def __init__(self, lead: torch.Size) -> None:
+        self._lead = lead
         self._rows: list[list[Any]] = []
         self._found: list[Found | None] = []
 
@@ -87,8 +87,7 @@ class RecordSteps(Observer):
         """Keeps the ends of the attempt, whether it stands, and its events."""
         found = attempted.found
         row = [attempted.t0, attempted.t1 if found is None else found.whole, attempted.reached, attempted.moved]
-        if not self._differentiable:
-            row = tree_map_only(Tensor, Tensor.detach, row)
+        row = tree_map_only(Tensor, Tensor.detach, row)
         samples = attempted.samples
         if samples is not None:
 
@@ -109,25 +108,18 @@ class RecordSteps(Observer):
         last: Any = state.t
         if not isinstance(last, Tensor):
             return self._on_host()
-        last = last if self._differentiable else last.detach()
+        last = last.detach()
         nothing = [last, last, torch.zeros_like(last, dtype=torch.int64), torch.zeros_like(last, dtype=torch.bool)]
-        t0, t1, reached, moved = (torch.stack(column) for column in zip(nothing, *self._rows, strict=True))
+        t0, t1, reached, moved = (torch.stack(column)[1:] for column in zip(nothing, *self._rows, strict=True))
         if until is not None:
             # The first is kept: a problem repeats a step of its own where others go on.
             wanted = torch.where(t1 > t0, t0 < until, t0 > until) | (moved.cumsum(0) == 1)
             moved = moved & wanted
-        # Every problem's own steps first; what remains has no length.
-        ends = t1
-        order = torch.argsort((~moved).to(torch.int8), dim=0, stable=True)
-        t0, t1, reached, moved = (column.gather(0, order) for column in (t0, t1, reached, moved))
-        t0, t1 = torch.where(moved, t0, last), torch.where(moved, t1, last)
-        if under_transform():
-            n = next(i for i in range(len(moved)) if not any_lane(moved[i]))
-            n_whole = next(i for i in range(len(moved)) if any_lane(~moved[i]))
-        else:
-            counts = moved.sum(0)
-            n, n_whole = torch.stack([counts.max(), counts.min()]).tolist() if moved.numel() else (0, 0)
-        return StepRecord(t0[:n], t1[:n], reached[:n], moved[:n], n_whole, self._events(ends.detach(), order[:n]))
+        own = OwnRows(moved)
+        found = self._events(t1, own)
+        # What remains has no length.
+        t0, t1 = (torch.where(own.kept, own.of(ends), last) for ends in (t0, t1))
+        return StepRecord(t0, t1, own.of(reached), own.kept, own.n_whole, found)
 
     def _on_host(self) -> StepRecord:
         """The record of a driver that branches."""
@@ -136,18 +128,17 @@ class RecordSteps(Observer):
         found = [found for _, found in kept]
         return StepRecord(t0, t1, reached, [True] * len(kept), len(kept), found)
 
-    def _events(self, t1: Tensor, order: Tensor) -> Found | None:
+    def _events(self, t1: Tensor, own: OwnRows) -> Found | None:
         """The events of the steps in their order, if there are any."""
         n_events = next((len(found.at) for found in self._found if found is not None), 0)
         if not n_events:
             return None
         rows = [
-            Found.nothing(end, n_events) if found is None else found
-            for end, found in zip(t1, [None, *self._found], strict=True)
+            Found.nothing(end, n_events) if found is None else found for end, found in zip(t1, self._found, strict=True)
         ]
         structure = tree_structure(rows[0])
         columns = zip(*(tree_leaves(row) for row in rows), strict=True)
-        events: Found = tree_unflatten([torch.stack(column).gather(0, order) for column in columns], structure)
+        events: Found = tree_unflatten([own.of(torch.stack(column)) for column in columns], structure)
         return events
 
 

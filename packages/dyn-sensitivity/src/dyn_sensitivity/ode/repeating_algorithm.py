@@ -106,12 +106,11 @@ class RepeatingAlgorithm(SensitivityAlgorithm):
                 f"or use sensitivity='autograd'"
             )
 
-    def refuse_problem(self, posed: Posed, posing: dict[str, Any]) -> None:
+    def refuse_problem(self, posed: Posed) -> None:
         """Refuses a problem that the algorithm does not go with.
 
         Args:
             posed: The problem.
-            posing: Arguments of `pose`, for messages.
 
         Raises:
             ValueError: If it is one.
@@ -141,7 +140,7 @@ class RepeatingAlgorithm(SensitivityAlgorithm):
         posing = {name: option for name, option in options.items() if name not in (*handed, "compact")}
         self.refuse_options(options)
         posed = pose(f, x0, t_span, args=args, **posing)
-        self.refuse_problem(posed, posing)
+        self.refuse_problem(posed)
         # Transforms and forward mode differentiate the plain solve, which has the same gradient.
         transformed = under_transform() or in_forward_mode()
         take_steps = None if transformed else self.steps_of(f, posed, posing, args, params)

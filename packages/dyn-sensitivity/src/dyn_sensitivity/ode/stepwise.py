@@ -52,13 +52,8 @@ class StepwiseAlgorithm(RepeatingAlgorithm):
             ValueError: If it cannot.
         """
 
-    def refuse_problem(self, posed: Posed, posing: dict[str, Any]) -> None:
+    def refuse_problem(self, posed: Posed) -> None:
         self.refuse(posed.problem.stepper)
-        if posed.problem.lends and posed.save.every_step:
-            raise ValueError(
-                f"save: got {posing['save']!r} with sensitivity={self.name!r}, stepping='per_sample' and a trained controller, whose "
-                f"attempts are repeated for all samples at once; use save='t_span' or sensitivity='autograd'"
-            )
 
     def steps_of(
         self,

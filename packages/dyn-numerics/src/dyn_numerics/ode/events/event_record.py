@@ -11,9 +11,9 @@ from torch import Tensor
 
 from dyn_numerics.ode.events.found import Occurrence
 from dyn_numerics.ode.observer import AttemptedStep
+from dyn_numerics.ode.own_rows import OwnRows
 from dyn_numerics.ode.saver import Saved, Saver
 from dyn_numerics.pytree_state import StateLayout
-from dyn_numerics.transforms import under_transform
 
 __all__ = ["EventRecord", "SaveEvents"]
 
@@ -64,12 +64,8 @@ class EventRecord:
             happened, t, x, after = (torch.stack(column) for column in zip(*rows, strict=True))
         count = happened.sum(0)
         if len(rows):  # those of every problem first in its column
-            order = torch.argsort((~happened).to(torch.int8), dim=0, stable=True)
-            if not under_transform():
-                order = order[: int(count.max())] if count.numel() else order[:0]
-            happened, t = happened.gather(0, order), t.gather(0, order)
-            index = order.unsqueeze(-1).expand(*order.shape, states.shape[-1])
-            x, after = x.gather(0, index), after.gather(0, index)
+            own = OwnRows(happened)
+            happened, (t, x, after) = own.kept, (own.of(column) for column in (t, x, after))
         t = torch.where(happened, t, torch.nan)
         x, after = (torch.where(happened.unsqueeze(-1), state, torch.nan) for state in (x, after))
         return cls(count, t, layout.unflatten(x), layout.unflatten(after))

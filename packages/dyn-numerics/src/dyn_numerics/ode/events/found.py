@@ -62,7 +62,7 @@ class Found(NamedTuple):
         cut: Whether the step ends with an event.
         end: Where the step ends.
         theta: Position of the end in the whole step.
-        whole: Where it would end without events; as a controller that learns knows it.
+        whole: Where it would end without events.
     """
 
     at: tuple[Scalar, ...]

@@ -150,7 +150,7 @@ class EventWatch:
             found, memory = self._judge(problem, bare, memory, crossings)
             met = self.carry_out(problem.stepper, f, piece, step, found)
             goes_on = negate(met.refused)
-            found = found._replace(jumped=tuple(both(jumped, goes_on) for jumped in found.jumped), whole=state.t1)
+            found = found._replace(jumped=tuple(both(jumped, goes_on) for jumped in found.jumped))
             memory = memory._replace(code=where(met.refused, Status.NON_FINITE.code, memory.code))
             tried = tried._replace(
                 step=met.step,
@@ -290,6 +290,7 @@ class EventWatch:
     ) -> tuple[Attempt, EventMemory]:
         """The step size after a jump, and the signs of the conditions there."""
         any_jumped, here = _or(found.jumped), Piece.point(found.end, tried.x).detach()
+        end = tried.end if problem.learns else found.end
         signs, times, dt = [], [], tried.dt
         for i, (crossing, jumped) in enumerate(zip(crossings, found.jumped, strict=True)):
             # The sign of a condition that a jump moves is that right after it: nobody knows it yet.
@@ -298,9 +299,9 @@ class EventWatch:
             at_start = self._events[i].sign_at_start + 0 * sign
             signs.append(where(any_jumped, where(known, sign, at_start), memory.signs[i]))
             # Jumps that follow each other ever faster are not to be lost in a long step.
-            longest = maximum(LONGEST_AFTER_JUMP * magnitude(found.end - memory.since[i]), problem.controller.min_step)
+            longest = maximum(LONGEST_AFTER_JUMP * magnitude(end - memory.since[i]), problem.controller.min_step)
             dt = where(both(jumped, memory.n_jumps[i] > 1), minimum(dt, longest), dt)
-            times.append(where(jumped, found.end, memory.since[i]))
+            times.append(where(jumped, end, memory.since[i]))
         return tried._replace(dt=dt), memory._replace(signs=tuple(signs), since=tuple(times))
 
     def beyond(self, memory: EventMemory, t: Scalar, x: Tensor, landed: Flag) -> EventMemory:
