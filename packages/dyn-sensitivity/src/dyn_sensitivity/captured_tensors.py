@@ -143,27 +143,28 @@ def refuse_undeclared(
         )
 
 
-def refuse_tangents(f: Callable[..., Any], args: Iterable[Any]) -> None:
-    """Refuses forward-mode derivatives that reach the field past its state: reverse mode would drop them.
+def refuse_tangents(f: Callable[..., Any], args: Iterable[Any], name: str = "f") -> None:
+    """Refuses forward-mode derivatives that reach a function past its state: reverse mode would drop them.
 
     Args:
-        f: The field.
+        f: The field, or another function.
         args: Leaves of its further arguments.
+        name: Its name.
 
     Raises:
         ValueError: If a tensor among the args, or that `f` holds, carries a tangent; the message names it.
     """
     if not in_forward_mode():
         return
-    held = [(name, value) for name, value in _held("f", f) if isinstance(value, (Tensor, nn.Module))]
+    held = [(inner, value) for inner, value in _held(name, f) if isinstance(value, (Tensor, nn.Module))]
     parameters = [
-        (f"{name}.{key}", p) for name, m in held if isinstance(m, nn.Module) for key, p in m.named_parameters()
+        (f"{inner}.{key}", p) for inner, m in held if isinstance(m, nn.Module) for key, p in m.named_parameters()
     ]
     given = [(f"args[{i}]", leaf) for i, leaf in enumerate(args)]
-    for name, value in (*given, *held, *parameters):
+    for inner, value in (*given, *held, *parameters):
         if isinstance(value, Tensor) and _has_tangent(value):
             raise ValueError(
-                f"f: depends on {name}, which carries a forward-mode derivative, expected none with a sensitivity that "
+                f"{name}: depends on {inner}, which carries a forward-mode derivative, expected none with a sensitivity that "
                 f"computes in reverse mode; use sensitivity='autograd'"
             )
 

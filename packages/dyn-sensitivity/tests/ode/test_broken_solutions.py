@@ -8,6 +8,7 @@ import warnings
 import pytest
 import torch
 from torch import nn
+from torch.autograd import forward_ad
 
 from dyn_numerics import Controller, Event, FixedStep, PIDController, SteadyState, StopAt, Verdict
 from dyn_sensitivity import Backsolve, GaussQuadrature, Interpolating, odeint
@@ -235,6 +236,42 @@ def test_checkpoints_lie_in_all_stretches():
         torch.autograd.grad(loss("adjoint"), a)
 
 
+@EVERY
+@pytest.mark.parametrize("stepping", ["joint", "per_sample"])
+def test_a_span_of_no_length(sensitivity, stepping):
+    """The state is that of the start, and has a slope in every time."""
+    a, t = leaf(1.3), leaf([1.0, 1.0, 1.0])
+    x0 = leaf([1.0, 0.4] if stepping == "joint" else THREE)
+    rise = Event(lambda t, x, a: x[..., 0] - 0.3, jump=lambda t, x, a: x + a)
+
+    def loss(sensitivity):
+        sol = odeint(decay, x0, t, args=(a,), events=rise, stepping=stepping, sensitivity=sensitivity, **TIGHT)
+        return (sol.x * torch.arange(1.0, 4.0).reshape(-1, *[1] * x0.dim())).square().sum()
+
+    agree(loss, (x0, t), sensitivity)
+
+
+@EVERY
+def test_an_event_at_the_very_start(sensitivity):
+    """Which moves with the start, where the solution has no length that it could move along."""
+    a, x0, t = leaf(1.3), leaf([[1e-9, 2e-9], [1.0, 0.4]]), leaf([0.1, 1.0, 50.0])
+    still = SteadyState(rtol=1e-3, atol=1e-3)
+
+    def first(sensitivity):
+        sol = odeint(decay, x0[0], t, args=(a,), events=still, sensitivity=sensitivity, **TIGHT)
+        assert sol.events[0].t[0] == t[0]
+        return sol.events[0].t[0] + sol.events[0].x.sum()
+
+    agree(first, (x0, t), sensitivity)
+
+    def both(sensitivity):
+        options = {"events": still, "stepping": "per_sample", "sensitivity": sensitivity, **TIGHT}
+        sol = odeint(decay, x0, t, args=(a,), **options)
+        return (sol.events[0].t[0] * torch.tensor([1.0, 0.5])).sum() + sol.events[0].x.sum()
+
+    agree(both, (a, x0, t), sensitivity, relative=1e-4)
+
+
 def test_integrals_of_a_loss():
     a, x0 = leaf(1.3), leaf([1.0, 0.4])
     rise = Event(lambda t, x, a: x[0][0] - 0.3, jump=lambda t, x, a: (x[0] + a, x[1]))
@@ -460,6 +497,37 @@ def test_what_a_break_costs():
 
 
 # --- what is refused ---
+
+
+@pytest.mark.parametrize("sensitivity", ["adjoint", "gauss"])
+@pytest.mark.parametrize("of", ["event", "stop"])
+def test_jumps_that_are_not_made_again_as_they_were(sensitivity, of):
+    """Such as those that draw random numbers, which the others that were drawn do not go with."""
+    x0, drawn = leaf([1.0, 0.4]), []
+
+    def jump(t, x, a):
+        drawn.append(torch.rand(2, dtype=D))
+        return x + drawn[-1]
+
+    made = {"events": Event(lambda t, x, a: x[0] - 0.3, jump=jump)} if of == "event" else {}
+    made |= {"controller": StopAt([0.5], jump=jump)} if of == "stop" else {}
+    with pytest.raises(ValueError, match=r"jump: led to another state at t = .* draw random numbers before"):
+        odeint(decay, x0, [0.0, 1.0], args=(1.3,), sensitivity=sensitivity, **made)
+
+
+@pytest.mark.parametrize("name", ["condition", "jump", "stop"])
+def test_forward_mode_derivatives_of_conditions_and_jumps(name):
+    x0 = leaf([1.0, 0.4])
+    with forward_ad.dual_level():
+        dual = forward_ad.make_dual(torch.tensor(0.5, dtype=D), torch.tensor(1.0, dtype=D))
+        if name == "stop":
+            made, where = {"controller": StopAt([0.5], jump=lambda t, x, a: x + dual)}, "controller.jump"
+        elif name == "jump":
+            made, where = {"events": Event(lambda t, x, a: x[0], jump=lambda t, x, a: x + dual)}, r"events\[0\].jump"
+        else:
+            made, where = {"events": Event(lambda t, x, a: x[0] - dual)}, r"events\[0\].condition"
+        with pytest.raises(ValueError, match=f"{where}: depends on dual, which carries a forward-mode derivative"):
+            odeint(decay, x0, [0.0, 1.0], args=(1.3,), sensitivity="adjoint", **made)
 
 
 def test_checkpoints_have_times_of_all():

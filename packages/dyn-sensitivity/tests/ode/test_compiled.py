@@ -124,8 +124,15 @@ class Switched(Field):
         {"stepping": "per_sample", **TIGHT},
         {"solver": "rk4", "controller": StopAt([0.4], FixedStep(), jumps=True)},
         {"sensitivity": "adjoint", **TIGHT, "rtol": 1e-11, "atol": 1e-11},
+        {
+            "sensitivity": "adjoint",
+            "stepping": "per_sample",
+            "controller": StopAt(torch.tensor([[0.4] * 4, [0.1, 0.2, 0.5, 0.9]], dtype=D), jumps=True),
+            "rtol": 1e-12,
+            "atol": 1e-12,
+        },
     ],
-    ids=["autograd", "on t_span", "adjoint"],
+    ids=["autograd", "on t_span", "adjoint", "adjoint, stops of samples"],
 )
 def test_stops_where_the_field_jumps(options, x0):
     t = torch.tensor([0.0, 0.3, 0.7, 1.0], dtype=D)

@@ -28,6 +28,7 @@ class AttemptedStep:
         index: Number of accepted steps before.
         x0: State at its start, `[*lead, N]`.
         step: The stepper's result.
+        after: State with which the solve goes on if it moves, which is that of the step but for a jump.
         moved: Where the solve moves on: a truth value, or `[*lead]`.
         start: The start, as differentiable as it is.
         end: The end.
@@ -47,6 +48,7 @@ class AttemptedStep:
     index: Any
     x0: Tensor
     step: Step
+    after: Tensor
     moved: Flag
     start: Scalar
     end: Scalar
@@ -70,6 +72,7 @@ class AttemptedStep:
             index=state.n_accepted,
             x0=state.x,
             step=tried.step,
+            after=tried.x,
             moved=tried.moved,
             start=tried.start,
             end=tried.end,

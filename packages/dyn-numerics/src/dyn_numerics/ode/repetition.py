@@ -159,7 +159,7 @@ class AcceptedSteps:
         if problem.completes:
             step = stepper.complete(sided, t1, step)
         before, ends = (record.t0[i], record.t1[i], reached, i, at), (start, end)
-        attempted = AttemptedStep(problem, *before, step, taken, *ends, (t0, t1), field=self._field)
+        attempted = AttemptedStep(problem, *before, step, step.x, taken, *ends, (t0, t1), field=self._field)
         after, carried = step.x, step.carry
         found = record.events(i)
         if events is not None and found is not None:
@@ -180,6 +180,7 @@ class AcceptedSteps:
             beyond = across(problem, (attempted.t1, attempted.end), after, carried, taken)
             after, carried = beyond.x, beyond.carry
             f.calls += beyond.n_evals
+        attempted.after = after
         if shift is not None:
             shift = where(taken, attempted.end - attempted.t1, shift)
         return Link(where(taken, after, x), where(taken, carried, carry), shift, last), attempted

@@ -25,6 +25,7 @@ class Break(NamedTuple):
         present: Whether anything happens, `[*lead]`.
         t: The time, `[*lead]`.
         x: State before, `[*lead, N]`.
+        after: State with which the solve went on.
         t0: A time before, since which the solution is smooth, `[*lead]`.
         interpolant: Coefficients of the solution from then on, `[*lead, p + 1, N]`; used where events happen.
         cut: Whether an event ends the solve or changes the state, `[*lead]`.
@@ -36,6 +37,7 @@ class Break(NamedTuple):
     present: Tensor
     t: Tensor
     x: Tensor
+    after: Tensor
     t0: Tensor
     interpolant: Tensor
     cut: Tensor
@@ -73,18 +75,19 @@ class RecordBreaks(Observer):
             for i, occurrence in enumerate(attempted.occurrences):
                 if occurrence is not None and any_lane(noted := both(found.happened[i], negate(happened[i]))):
                     only = tuple(noted if j == i else False for j in range(len(happened)))
-                    self._add(attempted, occurrence.t, occurrence.x, False, False, only, self._never)
+                    self._add(attempted, occurrence.t, occurrence.x, occurrence.x, False, False, only, self._never)
         landed: Flag = False
         if self._at_stops and clock.stops is not None:
             landed = both(both(moved, clock.stops.hold(attempted.t1)), attempted.t1 != clock.end)
         if any_lane(cut) or any_lane(landed):
-            self._add(attempted, attempted.t1, attempted.step.x, cut, landed, happened, jumped)
+            self._add(attempted, attempted.t1, attempted.step.x, attempted.after, cut, landed, happened, jumped)
 
     def _add(
         self,
         attempted: AttemptedStep,
         t: Scalar,
         x: Tensor,
+        after: Tensor,
         cut: Flag,
         landed: Flag,
         happened: tuple[Flag, ...],
@@ -99,6 +102,7 @@ class RecordBreaks(Observer):
                 present=torch.stack([cut, landed, *occurs]).any(0),
                 t=whole(t, self._times.dtype),
                 x=whole(x, x.dtype),
+                after=whole(after, x.dtype),
                 t0=whole(until.t0, self._times.dtype),
                 interpolant=whole(until.until(until.position(t)), until.coefficients.dtype),
                 cut=cut,

@@ -124,7 +124,7 @@ class _Adjoint(torch.autograd.Function):
         if len(times) > 2 or (control is not None and control.stops is not None):
             stops, jumps = t[1:-1], control is not None and control.jumps
             if control is not None and control.stops is not None:
-                stops = torch.cat([control.stops.to(t), stops])
+                stops = torch.cat([control.stops.to(t).flatten(), stops])  # of every sample: they step back jointly
             clock = posed.problem.clock.with_stops(stops, jumps, _Kicks(posed.layout, t, x, grad_x))
             posed = replace(posed, problem=replace(posed.problem, clock=clock))
         _, (adjoint,), shares = solve_compiled(posed, diagnose=False).x

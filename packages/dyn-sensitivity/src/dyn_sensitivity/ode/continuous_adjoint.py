@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from inspect import signature
 from typing import Any, ClassVar
@@ -12,15 +12,22 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map, tree_unflatten
 
 import dyn_numerics
-from dyn_numerics import Save, Seminorm, Solution, SplitField, Status, Stepper
+from dyn_numerics import Controller, Event, Save, Seminorm, Solution, SplitField, Status, Stepper
 from dyn_numerics.arguments import check_initial_state, kind_of
-from dyn_numerics.ode.arguments import check_compact, check_tolerance, choose_controller, refuse_compiled, time_span
+from dyn_numerics.ode.arguments import (
+    check_compact,
+    check_tolerance,
+    choose_controller,
+    refuse_compiled,
+    time_span,
+    watched_events,
+)
 from dyn_numerics.ode.odeint import solve_observed
 from dyn_numerics.ode.posed import pose
 from dyn_numerics.ode.steppers.by_name import stepper
 from dyn_numerics.pytree_state import StateLayout
 from dyn_numerics.transforms import in_forward_mode, under_transform
-from dyn_sensitivity.captured_tensors import refuse_tangents_in, refuse_undeclared
+from dyn_sensitivity.captured_tensors import refuse_tangents, refuse_tangents_in, refuse_undeclared
 from dyn_sensitivity.ode.adjoint_function import AdjointFunction, Stretch
 from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.backward_solve import AdjointProblem
@@ -103,8 +110,8 @@ class ContinuousAdjoint(SensitivityAlgorithm):
         Raises:
             ValueError: If gradients are wanted and the solver or the controller is trainable, something else than the
                 states at `t_span` is to be saved, it is under torch.func or in forward mode, `f` is split, the backward
-                solver cannot choose its steps or steps no adjoint, or `f` captures a differentiable tensor that it does not
-                know.
+                solver cannot choose its steps or steps no adjoint, a jump leads elsewhere when it is made again, or `f` captures
+                a differentiable tensor that it does not know.
         """
         if not torch.is_grad_enabled():
             return dyn_numerics.odeint(f, x0, t_span, args=args, **options)
@@ -126,6 +133,8 @@ class ContinuousAdjoint(SensitivityAlgorithm):
         for name, value in (("x0", x0), ("t_span", t_span)):
             refuse_tangents_in(name, tree_leaves(value))
         self._refuse_unsupported(options)
+        for name, function in _taken_again(options["events"], options["controller"], len(args)):
+            refuse_tangents(function, (), name)
         return self._solve(f, x0, t_span, args, params, options)
 
     def _solve(
@@ -313,6 +322,18 @@ class ContinuousAdjoint(SensitivityAlgorithm):
                 f"controller: got one with a jump of the state {where}, whose backward solve does not make it; solve "
                 f"outside of it"
             )
+
+
+def _taken_again(
+    events: Event | Sequence[Event], controller: Controller | None, n_args: int
+) -> Iterator[tuple[str, Callable[..., Any]]]:
+    """What is called between the stretches of a solution, with names for messages."""
+    if controller is not None and controller.jump is not None:
+        yield "controller.jump", controller.jump
+    for i, event in enumerate(watched_events(events, n_args)):
+        yield f"events[{i}].condition", event.condition
+        if event.jump is not None:
+            yield f"events[{i}].jump", event.jump
 
 
 def _least(tolerance: float | Tensor) -> float | Tensor:

@@ -7,9 +7,11 @@ a function of the state there, taken again where the graph can see it; the next 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import sqrt
 
 import torch
 from torch import Tensor
+from torch.linalg import vector_norm
 from torch.nn.functional import pad
 from torch.utils._pytree import tree_leaves, tree_unflatten
 
@@ -22,6 +24,7 @@ from dyn_numerics.ode.interpolants.piece import Piece
 from dyn_numerics.ode.posed import Posed
 from dyn_numerics.ode.search import count_below
 from dyn_numerics.ode.times import state_time
+from dyn_numerics.pytree_state import StateLayout
 from dyn_numerics.substitutes import substituted, substitutes
 from dyn_sensitivity.ode.adjoint_function import AdjointFunction, Stretch
 from dyn_sensitivity.ode.backward_solve import AdjointProblem
@@ -50,6 +53,9 @@ def join(
 
     Returns:
         States at the output times, `[T, *lead, N]`, and the events.
+
+    Raises:
+        ValueError: If a jump leads elsewhere than in the forward solve.
     """
     clock, times = posed.problem.clock, posed.times
     direction = torch.as_tensor(clock.direction, device=times.device)
@@ -57,6 +63,7 @@ def join(
     standing = ahead[0] == ahead[-1]
     found = torch.cat([posed.start.unsqueeze(0), torch.full_like(x[1:], torch.nan)])
     events: list[list[Occurrence]] = [[] for _ in range(len(posed.problem.events or ()))]
+    rounding = _rounding(posed.layout)
     with without_autocast(x.device.type):
         start, state = times[0], clock.beyond_start(posed.start)
         goes_on = torch.ones_like(standing)  # a problem with fewer breaks than others stands still where its last was
@@ -76,8 +83,9 @@ def join(
             states = torch.where(after_start.unsqueeze(-1), at_end, state.detach())
             states = torch.where(within.unsqueeze(-1), x, states)
             states = torch.cat([state.detach().unsqueeze(0), states[1:], at_end.unsqueeze(0)])
-            # Where no problem moves there is nothing to solve.
-            moves = (t.detach().diff(dim=0) != 0).reshape(len(t) - 1, -1).any(1)
+            # Where no problem moves there is nothing to solve; in a span of no length every output has its time.
+            moves = (t.detach().diff(dim=0) != 0) | (standing & goes_on)
+            moves = moves.reshape(len(moves), standing.numel()).any(1)
             index = torch.cat([moves.new_zeros(1), moves]).cumsum(0)
             kept = torch.cat([moves.new_ones(1), moves]).nonzero().flatten()
             solved = state.unsqueeze(0)
@@ -87,7 +95,8 @@ def join(
             if broken is None:
                 break
 
-            happened, slope = _across(posed, broken, solved[-1])
+            happened, slope = _across(posed, broken, start, state, solved[-1])
+            _refuse_another(broken, happened.after.detach(), rounding)
             # An output at a break moves with its own time, unlike the break.
             moving = slope.detach() * (times - times.detach()).to(real_dtype(x.dtype)).unsqueeze(-1)
             found = torch.where(at_break.unsqueeze(-1), solved[-1] + moving, found)
@@ -142,17 +151,22 @@ def _part(dense: DenseSolution, t: Tensor) -> tuple[Tensor, Tensor]:
     return torch.cat([ends[(at[:1], *lead)], ends[(at + 1, *lead)]]), coefficients[(at, *lead)]
 
 
-def _across(posed: Posed, broken: Break, x: Tensor) -> tuple[Happened, Tensor]:
+def _across(posed: Posed, broken: Break, start: Tensor, state: Tensor, x: Tensor) -> tuple[Happened, Tensor]:
     """What happens at a break, with gradient, and the slope before; it takes one call of `f`.
 
     Args:
         posed: The problem.
         broken: The break.
-        x: State before, `[*lead, N]`.
+        start: Start of the stretch before, `[*lead]`.
+        state: State there, `[*lead, N]`.
+        x: State at the break, `[*lead, N]`.
     """
     problem, clock = posed.problem, posed.problem.clock
+    at_start = (broken.t0 == broken.t) & (broken.t == start.detach())  # an event there moves with it
+    t0, x = torch.where(at_start, start, broken.t0), torch.where(at_start.unsqueeze(-1), state, x)
     places = substitutes(broken.present) if broken.present.dim() else None
-    t0, t, x, coefficients = substituted(places, (broken.t0, broken.t, x, broken.interpolant))
+    parts = (t0, broken.t, x, broken.interpolant, (~at_start).to(broken.t))
+    t0, t, x, coefficients, theta = substituted(places, parts)
     f = problem.f if places is None else problem.f.take(places)
     slope = clock.sided(f, t0, t, x)(state_time(t, x), x)
     happened = Happened(t, x, coefficients, x, torch.zeros_like(broken.cut), ())
@@ -161,10 +175,39 @@ def _across(posed: Posed, broken: Break, x: Tensor) -> tuple[Happened, Tensor]:
         tilt = (slope - slope.detach()) * (t - t0).to(real_dtype(x.dtype)).unsqueeze(-1)
         moving = torch.stack([x - x.detach() - tilt, tilt], dim=-2).to(coefficients.dtype)
         coefficients = coefficients + pad(moving, (0, 0, 0, coefficients.shape[-2] - 2))
-        one, count = torch.ones_like(t), len(broken.happened)
-        whole = Found((t,) * count, (one,) * count, broken.happened, broken.jumped, broken.cut, t, one, t)
+        count = len(broken.happened)
+        whole = Found((t,) * count, (theta,) * count, broken.happened, broken.jumped, broken.cut, t, theta, t)
         happened = problem.events.happen(Piece(t0, t, x, lambda: coefficients), whole)
     if clock.stops is not None:
         after = clock.stops.beyond(happened.end, happened.after, broken.landed)
         happened = happened._replace(after=after)
     return happened, slope
+
+
+def _rounding(layout: StateLayout) -> float:
+    """The relative rounding of what a jump may compute in: leaves of the state, or autocast."""
+    dtypes, device = list(layout.dtypes), layout.device.type
+    if torch.is_autocast_enabled(device):
+        dtypes.append(torch.get_autocast_dtype(device))
+    return max(torch.finfo(dtype).eps for dtype in dtypes)
+
+
+def _refuse_another(broken: Break, after: Tensor, rounding: float) -> None:
+    """Refuses a jump that was not made again as it was: what follows would have the gradient of something else.
+
+    Args:
+        broken: The break.
+        after: State after it, `[*lead, N]`.
+        rounding: Of what it computes in.
+
+    Raises:
+        ValueError: If that is another than in the forward solve.
+    """
+    away, before, then = (vector_norm(x, dim=-1) for x in (after - broken.after, broken.x, broken.after))
+    differs = broken.present & (away > sqrt(rounding) * (before + then))
+    if bool(differs.any()):
+        raise ValueError(
+            f"jump: led to another state at t = {broken.t[differs][0].item():.6g} when it was made again for the gradient, "
+            f"expected the same from the same state; draw random numbers before the solve and pass them as args=(...), or use "
+            f"sensitivity='autograd'"
+        )
