@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from inspect import signature
 from typing import Any, ClassVar
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map, tree_unflatten
 
 import dyn_numerics
-from dyn_numerics import Controller, Event, Save, Seminorm, Solution, SplitField, Status, Stepper
+from dyn_numerics import Save, Seminorm, Solution, SplitField, Status, Stepper
 from dyn_numerics.arguments import check_initial_state, kind_of
 from dyn_numerics.ode.arguments import (
     check_compact,
@@ -33,6 +33,7 @@ from dyn_sensitivity.ode.algorithm import SensitivityAlgorithm
 from dyn_sensitivity.ode.backward_solve import AdjointProblem
 from dyn_sensitivity.ode.breaks import RecordBreaks
 from dyn_sensitivity.ode.forward_conditions import ForwardConditions
+from dyn_sensitivity.ode.held_tensors import event_functions
 from dyn_sensitivity.ode.recalled_field import RecalledField
 from dyn_sensitivity.ode.stretches import join
 
@@ -133,7 +134,8 @@ class ContinuousAdjoint(SensitivityAlgorithm):
         for name, value in (("x0", x0), ("t_span", t_span)):
             refuse_tangents_in(name, tree_leaves(value))
         self._refuse_unsupported(options)
-        for name, function in _taken_again(options["events"], options["controller"], len(args)):
+        watched = watched_events(options["events"], len(args))
+        for name, function in event_functions(watched, options["controller"]).items():
             refuse_tangents(function, (), name)
         return self._solve(f, x0, t_span, args, params, options)
 
@@ -322,18 +324,6 @@ class ContinuousAdjoint(SensitivityAlgorithm):
                 f"controller: got one with a jump of the state {where}, whose backward solve does not make it; solve "
                 f"outside of it"
             )
-
-
-def _taken_again(
-    events: Event | Sequence[Event], controller: Controller | None, n_args: int
-) -> Iterator[tuple[str, Callable[..., Any]]]:
-    """What is called between the stretches of a solution, with names for messages."""
-    if controller is not None and controller.jump is not None:
-        yield "controller.jump", controller.jump
-    for i, event in enumerate(watched_events(events, n_args)):
-        yield f"events[{i}].condition", event.condition
-        if event.jump is not None:
-            yield f"events[{i}].jump", event.jump
 
 
 def _least(tolerance: float | Tensor) -> float | Tensor:

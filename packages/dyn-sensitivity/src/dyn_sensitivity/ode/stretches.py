@@ -78,11 +78,8 @@ def join(
             at_break = breaks_here & after_start & (ahead == end * direction)
             within = goes_on & after_start & (ahead <= end * direction) & ~at_break
 
-            rows = torch.where(within, times, torch.where(after_start, end, start))
-            t = torch.cat([start.unsqueeze(0), rows[1:], end.unsqueeze(0)])
-            states = torch.where(after_start.unsqueeze(-1), at_end, state.detach())
-            states = torch.where(within.unsqueeze(-1), x, states)
-            states = torch.cat([state.detach().unsqueeze(0), states[1:], at_end.unsqueeze(0)])
+            t = _rows(start, times, end, within, after_start)
+            states = _rows(state.detach(), x, at_end, within, after_start)
             # Where no problem moves there is nothing to solve; in a span of no length every output has its time.
             moves = (t.detach().diff(dim=0) != 0) | (standing & goes_on)
             moves = moves.reshape(len(moves), standing.numel()).any(1)
@@ -108,6 +105,22 @@ def join(
                     column.append(occurrence._replace(t=torch.as_tensor(occurrence.t)))
     records = (EventRecord.of(column, times, posed.start, posed.layout) for column in events)
     return found, tuple(records)
+
+
+def _rows(start: Tensor, outputs: Tensor, end: Tensor, within: Tensor, after_start: Tensor) -> Tensor:
+    """What there is at the start of a stretch, at the outputs after the first, and at its end; `[T + 1, ...]`.
+
+    Args:
+        start: What there is at the start.
+        outputs: What there is at the outputs, `[T, ...]`; for those outside of the stretch its nearer end stands in.
+        end: What there is at the end.
+        within: Which outputs are within the stretch, `[T, *lead]`.
+        after_start: Which are after its start.
+    """
+    if outputs.dim() > within.dim():
+        within, after_start = within.unsqueeze(-1), after_start.unsqueeze(-1)
+    rows = torch.where(within, outputs, torch.where(after_start, end, start))
+    return torch.cat([start.unsqueeze(0), rows[1:], end.unsqueeze(0)])
 
 
 def _along(
