@@ -68,8 +68,8 @@ class BandedJacobian(AssembledJacobian):
         tensor([[ 0., -1.,  1.],
                 [ 1., -2.,  1.]])
         >>> factors = jacobian.factorise(near.jacobian, 10.0)
-        >>> jacobian.solve(diffusion, factors, torch.ones(100)).x[:2]
-        tensor([1.0000, 1.0000])
+        >>> torch.allclose(jacobian.solve(diffusion, factors, torch.ones(100)).x, torch.ones(100))
+        True
 
     References:
         - A. R. Curtis, M. J. D. Powell, J. K. Reid: On the estimation of sparse Jacobian matrices (1974).
