@@ -80,8 +80,9 @@ def test_times_of_gradients_are_held_against_those_that_are_meant(asked):
     records = outcome.records["perceptron gradient"]
     of_peer = records["torchdiffeq autograd"]["largest_error"]
     assert records["eager autograd, as precise"]["largest_error"] <= of_peer
-    # In whose place is autograd, too precise for the adjoint: it is tried at the tolerance of all.
-    assert records["eager adjoint, as precise"]["largest_error"] == records["eager adjoint"]["largest_error"]
+    # In whose place is autograd, which may be too precise for the adjoint: it is tried at the tolerance of all then.
+    precise = records["eager adjoint, as precise"]["largest_error"]
+    assert precise <= of_peer or precise == records["eager adjoint"]["largest_error"]
     assert others[:8] == [
         ("torchdiffeq", {"adjoint": False}),
         ("torchdiffeq", {}),

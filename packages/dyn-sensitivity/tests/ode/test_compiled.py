@@ -123,7 +123,7 @@ class Switched(Field):
     [
         {"stepping": "per_sample", **TIGHT},
         {"solver": "rk4", "controller": StopAt([0.4], FixedStep(), jumps=True)},
-        {"sensitivity": "adjoint", **TIGHT, "rtol": 1e-11, "atol": 1e-11},
+        pytest.param({"sensitivity": "adjoint", **TIGHT, "rtol": 1e-11, "atol": 1e-11}, marks=pytest.mark.slow),
         {
             "sensitivity": "adjoint",
             "stepping": "per_sample",
@@ -161,7 +161,9 @@ class Dosed(Field):
     ],
     ids=["joint", "per sample", "on t_span", "step_size"],
 )
-@pytest.mark.parametrize("times", [[0.0, 0.3, 0.7, 1.0], [0.0, 1.0]], ids=["outputs", "ends"])
+@pytest.mark.parametrize(
+    "times", [[0.0, 0.3, 0.7, 1.0], pytest.param([0.0, 1.0], marks=pytest.mark.slow)], ids=["outputs", "ends"]
+)
 def test_doses(options, times, x0):
     """At the start, between outputs, at an output, and at the end, where it is left out."""
     field, options, x0 = Dosed(), dict(options), x0 * torch.tensor([[1.0], [30.0], [0.01], [-3.0]], dtype=D)
