@@ -41,7 +41,7 @@ def test_outputs_and_gradients(sensitivity):
         torch.testing.assert_close(one, other, rtol=2e-5, atol=1e-6)
 
 
-@pytest.mark.parametrize("sensitivity", ["autograd", "adjoint"])
+@pytest.mark.parametrize("sensitivity", ["autograd", pytest.param("adjoint", marks=pytest.mark.slow)])
 def test_an_integral_loss(sensitivity):
     x, t = torch.randn(6, 2).double(), torch.linspace(0, 1, 2).double()
     results = []

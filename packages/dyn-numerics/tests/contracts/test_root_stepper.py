@@ -381,6 +381,7 @@ class CountsNothing(LooksAhead):
 
 
 @pytest.mark.skipif(not is_supported(), reason="this torch compiles no solves")
+@pytest.mark.slow
 def test_a_compiled_search_is_compared():
     contract(LooksAhead, compiles=True)().test_compiles()
     with pytest.raises(AssertionError, match="expected a compiled search to find what an eager one does"):

@@ -64,7 +64,7 @@ def check_alike(found, expected, atol):
 @pytest.mark.parametrize(
     ("problem", "stepping", "backend"),
     [
-        (van_der_pol, "joint", "inductor"),
+        pytest.param(van_der_pol, "joint", "inductor", marks=pytest.mark.slow),
         (van_der_pol, "per_sample", "aot_eager"),
         (lotka_volterra, "joint", "aot_eager"),
         (lotka_volterra, "per_sample", "aot_eager"),

@@ -76,7 +76,7 @@ def check(field, x0, t, backend="aot_eager", a=(0.8,), **options):
 @pytest.mark.parametrize(
     ("stepping", "outputs", "backend", "a"),
     [
-        ("joint", 2, "inductor", [0.8]),
+        pytest.param("joint", 2, "inductor", [0.8], marks=pytest.mark.slow),
         ("joint", 5, "aot_eager", 0.8),
         ("per_sample", 2, "aot_eager", [0.8]),
         ("per_sample", 5, "inductor", [0.8]),
@@ -123,14 +123,17 @@ class Switched(Field):
     [
         {"stepping": "per_sample", **TIGHT},
         {"solver": "rk4", "controller": StopAt([0.4], FixedStep(), jumps=True)},
-        pytest.param({"sensitivity": "adjoint", **TIGHT, "rtol": 1e-11, "atol": 1e-11}, marks=pytest.mark.slow),
-        {
-            "sensitivity": "adjoint",
-            "stepping": "per_sample",
-            "controller": StopAt(torch.tensor([[0.4] * 4, [0.1, 0.2, 0.5, 0.9]], dtype=D), jumps=True),
-            "rtol": 1e-12,
-            "atol": 1e-12,
-        },
+        {"sensitivity": "adjoint", **TIGHT, "rtol": 1e-11, "atol": 1e-11},
+        pytest.param(
+            {
+                "sensitivity": "adjoint",
+                "stepping": "per_sample",
+                "controller": StopAt(torch.tensor([[0.4] * 4, [0.1, 0.2, 0.5, 0.9]], dtype=D), jumps=True),
+                "rtol": 1e-12,
+                "atol": 1e-12,
+            },
+            marks=pytest.mark.slow,
+        ),
     ],
     ids=["autograd", "on t_span", "adjoint", "adjoint, stops of samples"],
 )

@@ -21,7 +21,14 @@ each_way = pytest.mark.parametrize(
     ("sensitivity", "mode"),
     [(s, "eager") for s in EAGER]
     + [
-        pytest.param(s, "compiled", marks=pytest.mark.skipif(not is_supported(), reason="this torch compiles no solve"))
+        pytest.param(
+            s,
+            "compiled",
+            marks=[
+                pytest.mark.skipif(not is_supported(), reason="this torch compiles no solve"),
+                *([pytest.mark.slow] if s == "adjoint" else []),
+            ],
+        )
         for s in SENSITIVITIES
     ],
 )
