@@ -186,6 +186,17 @@ def test_one_program_for_all_ends_and_the_same_states(monkeypatch):
     assert compilations.value == 1
 
 
+def test_the_largest_difference_of_all_ends_is_found(monkeypatch):
+    def off(function):
+        ends = iter(range(100))
+        return lambda *args: function(*args) * (1 + (1e-6 if next(ends) == 3 else 1e-9))
+
+    monkeypatch.setattr(agreement_module, "compile_whole", off)
+    difference, _ = run(agreement, SMALL).measurements
+    assert difference.value == pytest.approx(1e-6, rel=1e-6)
+    assert not difference.passed
+
+
 @pytest.mark.skipif(not is_supported(), reason="this torch compiles no solve")
 def test_a_compiled_solve_that_fails_is_no_agreement(monkeypatch):
     def failing(function):
