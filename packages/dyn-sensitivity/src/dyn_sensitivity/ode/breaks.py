@@ -116,11 +116,9 @@ class RecordBreaks(Observer):
         """A value of every problem, from one of those in the batch."""
         part = torch.as_tensor(value, dtype=dtype, device=self._times.device).detach()
         part = part.expand((*lead, *part.shape[len(lead) :]))
-        return (
-            part
-            if samples is None
-            else part.new_zeros(*self._times.shape[1:], *part.shape[1:]).index_copy(0, samples, part)
-        )
+        if samples is None:
+            return part
+        return part.new_zeros(*self._times.shape[1:], *part.shape[1:]).index_copy(0, samples, part)
 
     def result(self) -> list[Break]:
         """The breaks in their order, those of every problem first; a problem with fewer than others has none at the end."""

@@ -39,7 +39,7 @@ from dyn_sensitivity.ode.stretches import join
 
 __all__ = ["BackwardNorm", "ContinuousAdjoint"]
 
-POSING = ("solver", "rtol", "atol", "step_size", "stepping", "controller", "save", "max_steps", "events")
+_POSING = ("solver", "rtol", "atol", "step_size", "stepping", "controller", "save", "max_steps", "events")
 
 BackwardNorm = Callable[[Any], Tensor] | Seminorm
 """Measures the error of a backward step: in the structure of what is solved, or a seminorm over parts of it."""
@@ -179,7 +179,7 @@ class ContinuousAdjoint(SensitivityAlgorithm):
             stops=None if breaks_at_stops else stops,
             jumps=stops is not None and controller.jumps,
         )
-        posing = {name: options[name] for name in POSING}
+        posing = {name: options[name] for name in _POSING}
         check_compact(options["compact"], options["stepping"])
         _, wanted, extra = field.split(inputs)
         times, at_outputs = self._with_checkpoints(inner)
